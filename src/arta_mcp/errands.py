@@ -1,0 +1,89 @@
+"""Errands: work that must reach its end although whoever asked for it may leave.
+
+A sign-up, a refresh and a submit are such: given up half-way they would leave an account or a job
+that nobody knows of. The caller stops waiting at once; the errand ends by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Self, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Errands:
+    """A task group whose tasks outlive their callers, but not the `async with` block.
+
+    Leaving the block gives errands `grace` seconds and stops everything else at once.
+    """
+
+    def __init__(self, *, grace: float = 2.0) -> None:
+        self._grace = grace
+        self._group: TaskGroup | None = None
+        self._running = 0
+        self._idle = anyio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        assert self._group is not None
+        group, self._group = self._group, None
+        with anyio.CancelScope(shield=True), anyio.move_on_after(self._grace):
+            while self._running:
+                self._idle = anyio.Event()
+                await self._idle.wait()
+        group.cancel_scope.cancel()
+        return await group.__aexit__(kind, error, trace)
+
+    def start(self, call: Callable[[], Coroutine[object, object, None]]) -> None:
+        """Runs `call` beside the callers; it must handle its own errors."""
+        self._open().start_soon(call)
+
+    async def finish(self, call: Callable[[], Coroutine[object, object, T]]) -> T:
+        """What `call` returns or raises; cancelling the caller does not cancel `call`."""
+        done = anyio.Event()
+        results: list[T] = []
+        failures: list[Exception] = []
+
+        async def run() -> None:
+            try:
+                results.append(await call())
+            except Exception as exc:
+                failures.append(exc)
+                log.debug("an errand ended with %s", type(exc).__name__)
+            finally:
+                self._running -= 1
+                self._idle.set()
+                done.set()
+
+        self._running += 1
+        try:
+            self._open().start_soon(run)
+        except BaseException:
+            self._running -= 1
+            raise
+        await done.wait()
+        if failures:
+            raise failures[0]
+        return results[0]
+
+    def _open(self) -> TaskGroup:
+        if self._group is None:
+            raise RuntimeError("errands run only inside their `async with` block")
+        return self._group

@@ -1,0 +1,474 @@
+"""Generations: start, wait, resume, list, save; the deep module that both front ends call."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+import anyio
+import anyio.to_thread
+
+from arta_mcp.client import ArtaClient, RefusedStyle, Transient
+from arta_mcp.errands import Errands
+from arta_mcp.errors import (
+    ArtaError,
+    JobFailed,
+    JobTimedOut,
+    PromptRejected,
+    Unavailable,
+    UnknownRecord,
+    quote,
+)
+from arta_mcp.generation import GeneratedImage, Generation, GenerationRequest, Update
+from arta_mcp.ordering import HEARTBEAT, OnUpdate, Order, Ordering, Place, Teller
+from arta_mcp.pacing import Pace, Sample
+from arta_mcp.protocol import Image, Job
+from arta_mcp.saving import save_picture
+from arta_mcp.state import Entry, State
+from arta_mcp.styles import SHIPPED, Catalogue
+from arta_mcp.watch import Watch
+
+log = logging.getLogger(__name__)
+
+LOOK_PATIENCE = 10.0
+"""seconds that a call over its time still waits for a look under way"""
+
+MOST_SAMPLES = 50
+
+LOCAL_NOTICE = (
+    "a sketch by the embedded service, not by an AI model; set ARTA_API_KEY to use the remote one"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds in seconds, but for `max_concurrency`, which counts jobs."""
+
+    max_wait: float = 50.0
+    job_timeout: float = 600.0
+    max_concurrency: int = 8
+    min_poll_interval: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """What a backend is once it is open."""
+
+    client: ArtaClient
+    state: State
+
+
+class Generations:
+    """Every generation of one backend. Use it as `async with`; nothing opens before it is needed.
+
+    All methods raise the errors of `arta_mcp.errors` and nothing else that a caller could mend.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[Errands], AbstractAsyncContextManager[Remote]],
+        *,
+        backend: Literal["arta", "local"],
+        service: str,
+        limits: Limits | None = None,
+        output_dir: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`service` names whose generations these are; `clock` gives seconds since the epoch."""
+        self.backend: Literal["arta", "local"] = backend
+        self.limits = limits or Limits()
+        self.catalogue: Catalogue = SHIPPED
+        self._connect, self._service = connect, service
+        self._output_dir, self._clock = output_dir, clock
+        self._errands = Errands()
+        self._stack = AsyncExitStack()
+        self._remote: Remote | None = None
+        self._opening = anyio.Lock()
+        self._places = anyio.CapacityLimiter(self.limits.max_concurrency)
+        self._watches: dict[str, Watch] = {}
+        self._settled: set[int] = set()
+
+    async def __aenter__(self) -> Self:
+        await self._stack.__aenter__()
+        await self._stack.enter_async_context(self._errands)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        return await self._stack.__aexit__(kind, error, trace)
+
+    async def generate(
+        self,
+        request: GenerationRequest,
+        on_update: OnUpdate | None = None,
+        *,
+        max_wait: float | None = None,
+    ) -> Generation:
+        """The finished generation, or a pending one after `max_wait` seconds.
+
+        Cancelling stops the waiting; a submit under way still ends and its job stays known.
+        """
+        started = self._clock()
+        until = started + (self.limits.max_wait if max_wait is None else max_wait)
+        style = self.catalogue.resolve(request.model)
+        tell = Teller(on_update, lambda: self._clock() - started)
+        remote = await self._open()
+        place = Place(self._places)
+        try:
+            order = Order(request, style, tell=tell, until=until, place=place)
+            entry = await self._ordering(remote).order(order)
+            watch = await self._watch(remote, entry, place)
+        except BaseException as exc:
+            place.free()
+            if isinstance(exc, RefusedStyle):
+                raise self._learn(exc, request.model) from exc
+            raise
+        return await self._wait(remote, entry, watch, tell, until)
+
+    async def get(
+        self, record_id: str, on_update: OnUpdate | None = None, *, max_wait: float = 0.0
+    ) -> Generation:
+        """Where a generation stands, after at most `max_wait` seconds; 0 looks once.
+
+        Works for every record id of this service, also of other processes and earlier ones.
+        """
+        started = self._clock()
+        tell = Teller(on_update, lambda: self._clock() - started)
+        remote = await self._open()
+        entry = await remote.state.find(self._service, record_id)
+        if entry is None:
+            entry = await self._adopted(remote, record_id)
+        if entry.phase == "failed":
+            raise JobFailed(entry.error or "the job failed", record_id=entry.record_id)
+        watch = None if entry.phase == "done" else await self._watch(remote, entry)
+        return await self._wait(remote, entry, watch, tell, started + max_wait, look=True)
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Update | Generation]:
+        """The updates of a generation, then the generation; closing the stream cancels the wait."""
+        send, receive = anyio.create_memory_object_stream[Update | Generation](1000)
+        scope = anyio.CancelScope()
+        failures: list[ArtaError] = []
+
+        async def run() -> None:
+            with scope, send:
+                try:
+                    await send.send(await self.generate(request, send.send))
+                except ArtaError as exc:
+                    failures.append(exc)
+
+        self._errands.start(run)
+        try:
+            with receive:
+                async for item in receive:
+                    yield item
+        finally:
+            scope.cancel()
+        if failures:
+            raise failures[0]
+
+    async def history(self, limit: int = 50) -> tuple[Generation, ...]:
+        """The newest generations, newest first; the lost ones among them."""
+        remote = await self._open()
+        found = await remote.state.latest(self._service, limit)
+        return tuple(self._as_generation(entry) for entry in found)
+
+    async def _open(self) -> Remote:
+        async with self._opening:
+            if self._remote is None:
+                self._remote = await self._stack.enter_async_context(self._connect(self._errands))
+            return self._remote
+
+    # Waiting
+
+    async def _wait(
+        self,
+        remote: Remote,
+        entry: Entry,
+        watch: Watch | None,
+        tell: Teller,
+        until: float,
+        *,
+        look: bool = False,
+    ) -> Generation:
+        """Waits with everybody else who waits for this job; `look`: at least one look first."""
+        if watch is None:
+            return await self._fresh(remote, entry)
+        seen = watch.looks if look else -1
+        try:
+            if look:
+                watch.poke()
+            await tell(watch.phase, watch)
+            while not watch.is_over:
+                phase = watch.phase
+                left = until - self._clock()
+                if left <= 0 and (watch.looks > seen or left < -LOOK_PATIENCE):
+                    watch.is_kept = True
+                    break
+                await watch.news(min(HEARTBEAT, max(left, 0.05)))
+                if watch.phase != phase or tell.is_due():
+                    await tell(watch.phase, watch)
+        finally:
+            watch.leave()
+        if watch.error is not None:
+            raise watch.error
+        generation = self._as_generation(await remote.state.get(entry.id) or entry)
+        if watch.is_over and generation.status != "done":
+            raise JobTimedOut(
+                f"the job did not end in {self.limits.job_timeout:.0f} s", record_id=entry.record_id
+            )
+        trouble = f"the last look failed: {watch.trouble}" if watch.trouble else None
+        return replace(generation, notice=_join(generation.notice, trouble))
+
+    async def _watch(
+        self, remote: Remote, entry: Entry, place: Place | None = None
+    ) -> Watch | None:
+        """The watch of a job, joined; None for a finished one. One watch a job, which holds the
+        job's place and gives it back at its end."""
+        if entry.phase == "done":
+            return None
+        record_id = entry.record_id or ""
+        pace = await self._pace(remote, entry.style)
+        watch = self._watches.get(record_id)
+        if watch is not None and not watch.is_idle:
+            watch.join()
+            return watch
+        submitted_at = entry.submitted_at or entry.created_at
+        watch = Watch(
+            record_id,
+            client=remote.client,
+            pace=pace,
+            age=lambda: max(0.0, self._clock() - submitted_at),
+            timeout=self.limits.job_timeout,
+            floor=self.limits.min_poll_interval,
+            settle=partial(self._settle, remote, entry),
+        )
+        watch.join()
+        self._watches[record_id] = watch
+        self._errands.start(partial(self._run_watch, watch, place))
+        return watch
+
+    async def _run_watch(self, watch: Watch, place: Place | None) -> None:
+        try:
+            await watch.run()
+        finally:
+            if place is not None:
+                place.free()
+            if self._watches.get(watch.record_id) is watch:
+                del self._watches[watch.record_id]
+
+    def _ordering(self, remote: Remote) -> Ordering:
+        return Ordering(
+            remote.client,
+            remote.state,
+            errands=self._errands,
+            service=self._service,
+            clock=self._clock,
+        )
+
+    def _learn(self, refused: RefusedStyle, model: str) -> ArtaError:
+        """A refusal that lists the valid styles teaches the catalogue, which knows near names."""
+        today = time.strftime("%Y-%m-%d", time.gmtime(self._clock()))
+        self.catalogue = Catalogue.from_names(refused.valid, today)
+        try:
+            self.catalogue.resolve(model)
+        except ArtaError as known:
+            return known
+        return refused
+
+    async def _pace(self, remote: Remote, style: str) -> Pace:
+        found = await remote.state.finished(self._service, style, MOST_SAMPLES)
+        samples = [sample for entry in found if (sample := _sample(entry)) is not None]
+        return Pace(samples, floor=self.limits.min_poll_interval)
+
+    async def _settle(
+        self, remote: Remote, entry: Entry, job: Job, seen_waiting: float | None
+    ) -> None:
+        """Writes the job's end down, saves its pictures, and raises what a failure means."""
+        now = self._clock()
+        submitted_at = entry.submitted_at or entry.created_at
+        waiting_at = None if seen_waiting is None else submitted_at + seen_waiting
+        entry = replace(entry, finished_at=now, seen_waiting=waiting_at, images=job.images)
+        failure = _failure(job)
+        if failure is not None:
+            await remote.state.update(replace(entry, phase="failed", error=failure.message))
+            raise failure
+        seed = entry.seed if job.seed is None else job.seed
+        await self._store(remote, replace(entry, phase="done", seed=seed))
+
+    async def _save(self, remote: Remote, entry: Entry, folder: Path) -> tuple[str | None, ...]:
+        paths: list[str | None] = [None] * len(entry.images)
+
+        async def save(index: int, image: Image) -> None:
+            try:
+                picture = await remote.client.download(image)
+                name = f"{entry.record_id}-{index}"
+                path = await anyio.to_thread.run_sync(save_picture, folder, name, picture)
+                paths[index] = str(path)
+            except (ArtaError, OSError) as exc:
+                log.warning("picture %s of %s was not saved: %s", index, entry.record_id, exc)
+
+        async with anyio.create_task_group() as group:
+            for index, image in enumerate(entry.images):
+                group.start_soon(save, index, image)
+        return tuple(paths)
+
+    async def _fresh(self, remote: Remote, entry: Entry) -> Generation:
+        """A finished generation with addresses that still serve: they expire, and a local service
+        may have moved to another port. What cannot be asked again is told as it was stored."""
+        if entry.id not in self._settled:
+            try:
+                job = await remote.client.look(entry.record_id or "")
+            except ArtaError as exc:
+                log.info("%s is told as stored: %s", entry.record_id, exc.message)
+                return self._as_generation(entry)
+            if job.is_done:
+                entry = await self._store(remote, replace(entry, images=job.images))
+        return self._as_generation(entry)
+
+    async def _store(self, remote: Remote, entry: Entry) -> Entry:
+        """Writes a finished generation down and saves its pictures, each once.
+
+        The addresses are on disk before the downloads, which may be slow or fail.
+        """
+        await remote.state.update(entry)
+        if self._output_dir is not None and not any(entry.paths):
+            entry = replace(entry, paths=await self._save(remote, entry, self._output_dir))
+            await remote.state.update(entry)
+        self._settled.add(entry.id)
+        return entry
+
+    async def _adopted(self, remote: Remote, record_id: str) -> Entry:
+        """An entry for a job that this journal never saw, if the service knows it."""
+        if not _is_record_id(record_id):
+            raise UnknownRecord(f"no generation has the record id {quote(repr(record_id), 80)}")
+        try:
+            job = await remote.client.look(record_id)
+        except Transient as exc:
+            raise Unavailable(exc.message, record_id=record_id) from exc
+        except UnknownRecord as exc:
+            message = f"no generation has the record id {quote(repr(record_id), 80)}"
+            raise UnknownRecord(message) from exc
+        now = self._clock()
+        return await remote.state.adopt(
+            Entry(
+                id=0,
+                service=self._service,
+                key=None,
+                fingerprint="",
+                request="{}",
+                style="",
+                phase="submitted",
+                created_at=now,
+                lease_until=now,
+                record_id=record_id,
+                seed=job.seed,
+                submitted_at=None,
+            )
+        )
+
+    def _as_generation(self, entry: Entry) -> Generation:
+        now = self._clock()
+        request = _stored_request(entry)
+        standing = entry.standing(now)
+        images = tuple(
+            GeneratedImage(
+                url=image.url,
+                mime_type=image.mime_type,
+                blurred=image.blurred,
+                path=entry.paths[index] if index < len(entry.paths) else None,
+            )
+            for index, image in enumerate(entry.images)
+        )
+        end = entry.finished_at or now
+        return Generation(
+            record_id=entry.record_id,
+            status=_STATUS.get(standing, "pending"),
+            backend=self.backend,
+            model=_model_of(entry.style),
+            style=entry.style,
+            prompt=request.prompt,
+            negative_prompt=request.negative_prompt,
+            n=request.n,
+            aspect_ratio=request.aspect_ratio,
+            guidance_scale=request.guidance_scale,
+            num_inference_steps=request.num_inference_steps,
+            seed=entry.seed,
+            images=images,
+            elapsed=round(max(0.0, end - (entry.submitted_at or entry.created_at)), 3),
+            created_at=entry.created_at,
+            idempotency_key=entry.key,
+            notice=self._notice(entry),
+            error=entry.error,
+        )
+
+    def _notice(self, entry: Entry) -> str | None:
+        parts = [LOCAL_NOTICE if self.backend == "local" else None]
+        if blurred := sum(image.blurred for image in entry.images):
+            parts.append(f"{blurred} of {len(entry.images)} pictures were blurred by the service")
+        if missing := sum(path is None for path in entry.paths):
+            parts.append(f"{missing} of {len(entry.paths)} pictures could not be saved")
+        return _join(*parts)
+
+
+_STATUS: dict[str, Literal["done", "failed", "refused", "unknown"]] = {
+    "done": "done",
+    "failed": "failed",
+    "refused": "refused",
+    "unknown": "unknown",
+}
+
+
+def _failure(job: Job) -> ArtaError | None:
+    if job.is_failed:
+        return JobFailed(f"the service gave the job up: {job.words}", record_id=job.record_id)
+    if all(image.blurred for image in job.images):
+        return PromptRejected(
+            "the service blurred every picture, as it does with what it will not show",
+            record_id=job.record_id,
+        )
+    return None
+
+
+def _sample(entry: Entry) -> Sample | None:
+    """How long a job took as its looks saw it; None when nobody looked around its end."""
+    if entry.submitted_at is None or entry.finished_at is None:
+        return None
+    latest = entry.finished_at - entry.submitted_at
+    earliest = (entry.seen_waiting or entry.submitted_at) - entry.submitted_at
+    if latest <= 0 or latest - earliest > 2 + latest / 2:
+        return None
+    return Sample(max(0.0, earliest), latest)
+
+
+def _stored_request(entry: Entry) -> GenerationRequest:
+    try:
+        return GenerationRequest.model_validate_json(entry.request)
+    except ValueError:
+        return GenerationRequest.model_construct(prompt="")
+
+
+def _model_of(style: str) -> str:
+    try:
+        return SHIPPED.resolve(style).id
+    except ArtaError:
+        return style
+
+
+def _is_record_id(text: str) -> bool:
+    plain = text.replace("-", "").replace("_", "")
+    return 0 < len(text) <= 128 and plain.isascii() and plain.isalnum()
+
+
+def _join(*parts: str | None) -> str | None:
+    return "; ".join(part for part in parts if part) or None

@@ -1,0 +1,1 @@
+"""Package of the embedded service; it imports nothing by itself."""

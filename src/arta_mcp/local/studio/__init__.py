@@ -1,0 +1,1 @@
+"""How the default engine draws: canvas, figures, words, scenery and manners."""

@@ -1,0 +1,350 @@
+"""When to look at a job again, learnt from finished jobs of the same style; no I/O happens here.
+
+A finished job is only known to have ended between two looks. Its time is put where, between them, it agrees
+best with its neighbours; times are compared as logarithms. Where the times drift, the forecast follows them
+(of several trackers the one that would have foretold best; the steady one unless another is clearly better),
+and what remains is described by one bell curve, or by several where two narrow ones tell it clearly better than
+a wide one: a queue that is empty or full, a straggler. A thin wide curve under all of it stands for what was
+never seen, so a job slower than every earlier one is looked at ever more rarely, but never forgotten.
+
+For durations with density f and survival S, looks spaced by sqrt(c * S / f) give the least mean lag for their
+number (Keller, "Optimum checking schedules for systems subject to random failure", Management Science 21,
+1974). c is set so that the looks expected are a little fewer than those of a poll every 2 s that looks first at
+once; without samples the looks are those of that poll, less its first, which never finds anything.
+
+A look that tells "queued" or "drawing" helps once earlier jobs told how long drawing takes: then looks in the
+queue only have to find its end, and the rest is spaced by the time since drawing began.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from statistics import median
+from typing import NamedTuple
+
+BEAT = 2.0
+"""Seconds between the looks of the poll that we never outnumber."""
+SHARE = 0.95
+"""Part of that poll's looks that we plan to spend; the rest is for forecasts that are wrong."""
+FIRST_STEP = 0.85
+"""The first look comes earlier by this part of a step: half a step is spent waiting for it on average."""
+LONGEST = 15.0
+"""Seconds that no wait exceeds once a job is slower than its style usually is."""
+MEMORY = 50
+"""Samples that count; the newest are kept."""
+
+DENSEST = 0.6
+"""Looks in the thick of the jobs are planned no closer than about this part of the floor."""
+UNSEEN = 0.2
+"""Weight, in jobs, of durations unlike all seen so far."""
+TAIL = 2.5
+"""Exponent at which the chance of such a duration falls with its length."""
+PRIOR = 0.2
+"""Deviation of log durations that one imagined job speaks for."""
+NARROWEST = 0.02
+"""Deviation of log durations below which nothing is believed."""
+SPLITTING = 4.0
+"""Log likelihood that two humps must gain over one."""
+CLEARLY = 0.05
+"""Log likelihood, per job, that a tracker must gain over a steadier one."""
+TRACKERS = ((0.12, 0.0), (0.3, 0.0), (0.2, 0.03))
+"""Gains on the level and on the trend, steadiest first."""
+ENOUGH_TO_TRACK = 8
+FIRST_FEW = 3
+SIGMA_PER_MAD = 1.4826
+
+
+class Sample(NamedTuple):
+    """One finished job as its looks saw it; all times in seconds after the submit was accepted.
+
+    It was done in (earliest, latest], and began to be drawn in (queued, drawing] if a look told so.
+    """
+
+    earliest: float
+    latest: float
+    queued: float = 0.0
+    drawing: float | None = None
+
+
+class Pace:
+    """The rhythm of looks for one job, from `samples` of earlier jobs of its style, newest last.
+
+    It keeps what the looks at this one job told, so each job needs its own.
+    """
+
+    def __init__(self, samples: Sequence[Sample] = (), *, floor: float = 0.5) -> None:
+        self._floor = floor
+        kept = samples[-MEMORY:]
+        self._whole = _Law([(s.earliest, s.latest) for s in kept], floor) if kept else None
+        self._drawing = _drawing_law(kept, floor)
+        self._queued = 0.0
+        self._began: float | None = None
+        self._drawn = False
+
+    @property
+    def usual(self) -> float | None:
+        """Seconds that a job of this style usually takes; None without samples."""
+        return self._whole and self._whole.usual
+
+    def delay(self, waited: float, phase: str | None = None) -> float:
+        """Seconds until the next look, `waited` seconds after submit; never below the floor.
+
+        `phase` is what the last look told: "queued", "drawing", or None before the first.
+        """
+        self._note(waited, phase)
+        return max(self._floor, self._next(max(0.0, waited), phase) - waited)
+
+    def likely_remaining(self, waited: float) -> float | None:
+        """Seconds within which half of the jobs that waited this long are done; None without samples."""
+        return self._whole and self._whole.half_of_rest(waited)
+
+    def _note(self, waited: float, phase: str | None) -> None:
+        if phase == "queued":
+            self._queued = waited
+        elif phase == "drawing" and not self._drawn:
+            self._drawn = True
+            if self._drawing and waited - self._queued <= self._drawing.usual / 2:
+                self._began = (self._queued + waited) / 2
+
+    def _next(self, waited: float, phase: str | None) -> float:
+        if not self._whole:
+            return _unlearnt(waited)
+        if not self._drawing:
+            return self._whole.next(waited)
+        if self._began is not None:
+            return self._began + self._drawing.next(waited - self._began, unit=self._whole.unit)
+        if phase == "queued":
+            step = max(BEAT, 2 * self._drawing.spread)
+            return waited + min(step, self._drawing.soonest)
+        return self._whole.next(waited)
+
+
+def _unlearnt(waited: float) -> float:
+    """Every 2 s: the fixed poll, whose useless look at once is made after 1 s instead; rarely once it is late."""
+    if waited < BEAT / 2:
+        return BEAT / 2
+    if waited < 60 * BEAT:
+        return (math.floor(waited / BEAT + 1e-9) + 1) * BEAT
+    return waited + min(LONGEST, waited / 60)
+
+
+def _drawing_law(samples: Sequence[Sample], floor: float) -> "_Law | None":
+    """How long drawing takes once it began, if enough looks told; None where that is no help."""
+    spans = [
+        (max(0.0, s.earliest - began), s.latest - began)
+        for s in samples
+        if s.drawing is not None and s.drawing - s.queued <= (s.latest - s.drawing) / 2
+        for began in [(s.queued + s.drawing) / 2]
+    ]
+    if len(spans) < 5:
+        return None
+    law = _Law(spans, floor)
+    return law if law.soonest > BEAT else None
+
+
+class _Hump(NamedTuple):
+    """A bell curve over log seconds; `weight` in jobs."""
+
+    weight: float
+    mean: float
+    deviation: float
+
+    def alive(self, x: float) -> float:
+        return math.erfc((x - self.mean) / self.deviation * math.sqrt(0.5)) / 2
+
+
+class _Law:
+    """The distribution of durations seen in `spans`, newest last, and the looks that suit it."""
+
+    def __init__(self, spans: Sequence[tuple[float, float]], floor: float) -> None:
+        self._floor = floor
+        humps = _forecast([math.log(value) for value in _settle(spans)])
+        self._tabulate(humps)
+        self.usual = self._quantile(0.5)
+        self.soonest = self._quantile(0.97)
+        self.spread = (self._quantile(0.16) - self._quantile(0.84)) / 2
+        self.unit = self._affordable_unit()
+
+    def next(self, t: float, *, unit: float | None = None) -> float:
+        """The moment of the look after the one at `t`."""
+        step = (unit or self.unit) * (1.0 if t > 0 else FIRST_STEP)
+        goal = _interpolate(self._times, self._levels, t) + step
+        late = t + min(LONGEST, max(BEAT, t / 10))
+        if goal >= self._levels[-1]:
+            return late
+        return min(_interpolate(self._levels, self._times, goal), t + max(LONGEST, self.usual))
+
+    def half_of_rest(self, t: float) -> float:
+        half = self._alive_at(t) / 2
+        return max(0.0, self._quantile(half) - t) if half > self._alive[-1] else t / 2
+
+    def _quantile(self, alive: float) -> float:
+        return _interpolate([-a for a in self._alive], self._times, -alive)
+
+    def _alive_at(self, t: float) -> float:
+        return _interpolate(self._times, self._alive, t)
+
+    def _tabulate(self, humps: Sequence[_Hump]) -> None:
+        """Survival, and the running integral of sqrt(f / S): equal steps of it are the best looks."""
+        weight = sum(hump.weight for hump in humps)
+        middle = sum(hump.weight * hump.mean for hump in humps) / weight
+        unseen = UNSEEN / (weight + UNSEEN)
+        knots = {hump.mean + hump.deviation * z / 4 for hump in humps for z in range(-14, 15)}
+        knots |= {middle + z / 8 for z in range(-12, 21)}
+        self._times, self._alive, self._levels = [0.0], [1.0], [0.0]
+        for x in sorted(knots):
+            seen = sum(hump.weight * hump.alive(x) for hump in humps) / weight
+            self._add(
+                math.exp(x), (1 - unseen) * seen + unseen / (1 + math.exp(TAIL * (x - middle)))
+            )
+
+    def _add(self, t: float, alive: float) -> None:
+        before, step = self._alive[-1], t - self._times[-1]
+        if step > 0 and alive < before:
+            self._times.append(t)
+            self._alive.append(alive)
+            self._levels.append(
+                self._levels[-1] + math.sqrt((before - alive) * step * 2 / (before + alive))
+            )
+
+    def _affordable_unit(self) -> float:
+        """The step between looks: as many as we may spend, but no more than the floor lets be made."""
+        budget = SHARE * (2 + sum(self._alive_at(BEAT * k) for k in self._beats()))
+        low, high = max(0.01, DENSEST * self._floor * self._density()), 10.0
+        for _ in range(9):
+            self.unit = math.sqrt(low * high)
+            low, high = (self.unit, high) if self._expected_looks() > budget else (low, self.unit)
+        return high
+
+    def _beats(self) -> range:
+        return range(1, math.ceil(self._quantile(0.002) / BEAT) + 1)
+
+    def _density(self) -> float:
+        """Mean of sqrt(f / S) over the jobs: what a step must be for looks one second apart."""
+        steps = range(1, len(self._times))
+        return sum(
+            (self._alive[i - 1] - self._alive[i])
+            * (self._levels[i] - self._levels[i - 1])
+            / (self._times[i] - self._times[i - 1])
+            for i in steps
+        )
+
+    def _expected_looks(self) -> float:
+        looks, t, alive = 0.0, 0.0, 1.0
+        while alive > 0.002:
+            looks += alive
+            t = max(t + self._floor, self.next(t))
+            alive = self._alive_at(t)
+        return looks
+
+
+def _settle(spans: Sequence[tuple[float, float]]) -> list[float]:
+    """One value for each span: its middle where spans are narrow, near the others' median where wide."""
+    values = [(low + high) / 2 for low, high in spans]
+    for _ in range(2):
+        centre = median(values)
+        scatter = SIGMA_PER_MAD * median(abs(value - centre) for value in values)
+        values = [_place(low, high, centre, scatter) for low, high in spans]
+    return [max(0.05, value) for value in values]
+
+
+def _place(low: float, high: float, centre: float, scatter: float) -> float:
+    middle, width = (low + high) / 2, high - low
+    pull = width**2 / (width**2 + 12 * scatter**2 + 1e-9)
+    return middle + (min(max(centre, low), high) - middle) * pull
+
+
+def _forecast(logs: Sequence[float]) -> list[_Hump]:
+    """What the next job's log duration is likely to be."""
+    steady = _mean(logs)
+    best = _Track([x - steady for x in logs], steady, fade=0.98)
+    if len(logs) >= ENOUGH_TO_TRACK:
+        reach = 2.5 * max(0.03, SIGMA_PER_MAD * median(abs(x - median(logs)) for x in logs))
+        for gain, trend in TRACKERS:
+            track = _follow(logs, gain, trend, reach)
+            if track.merit > best.merit + CLEARLY:
+                best = track
+    return best.humps()
+
+
+class _Track(NamedTuple):
+    """A forecast `at` a log duration, and by how much such forecasts missed the jobs so far."""
+
+    misses: Sequence[float]
+    at: float
+    fade: float
+
+    @property
+    def merit(self) -> float:
+        """Log likelihood of a recent job, less a constant."""
+        points = _weighted(self.misses[FIRST_FEW:], 0.95)
+        return _split(points)[0] / sum(weight for _, weight in points)
+
+    def humps(self) -> list[_Hump]:
+        _, humps = _split(_weighted(self.misses, self.fade))
+        return [_Hump(w, self.at + mean, s * math.sqrt(1 + 1 / w)) for w, mean, s in humps]
+
+
+def _follow(logs: Sequence[float], gain: float, trend: float, reach: float) -> _Track:
+    """Exponential smoothing with a trend; a miss beyond `reach` pulls no more than one of `reach`."""
+    at, slope, misses = logs[0], 0.0, list[float]()
+    for k, x in enumerate(logs):
+        at += slope
+        misses.append(x - at)
+        pull = min(max(x - at, -reach), reach)
+        at += max(gain, 1 / (k + 1)) * pull
+        slope += trend * pull if k >= FIRST_FEW else 0.0
+    return _Track(misses[FIRST_FEW:], at + slope, fade=0.95)
+
+
+def _weighted(values: Sequence[float], fade: float) -> list[tuple[float, float]]:
+    """Values in rising order with their weights; the newest, last of `values`, weighs 1."""
+    return sorted((value, fade**age) for age, value in enumerate(reversed(values)))
+
+
+def _split(points: Sequence[tuple[float, float]]) -> tuple[float, list[_Hump]]:
+    """Log likelihood (less a constant) and humps: one, or those of both parts where that tells more."""
+    sums = [(0.0, 0.0, 0.0)]
+    for x, w in points:
+        n, first, second = sums[-1]
+        sums.append((n + w, first + w * x, second + w * x * x))
+    whole = sums[-1]
+    one, hump = _bell(*whole)
+    best, cut = one + SPLITTING, 0
+    for i in range(1, len(points)):
+        part = sums[i]
+        rest = (whole[0] - part[0], whole[1] - part[1], whole[2] - part[2])
+        two = _bell(*part)[0] + _bell(*rest)[0] + _parting(part[0], rest[0])
+        if two > best:
+            best, cut = two, i
+    if not cut:
+        return one, [hump]
+    (left, low), (right, high) = _split(points[:cut]), _split(points[cut:])
+    return left + right + _parting(sums[cut][0], whole[0] - sums[cut][0]), low + high
+
+
+def _parting(left: float, right: float) -> float:
+    """Log likelihood of telling which part a job belongs to."""
+    return left * math.log(left / (left + right)) + right * math.log(right / (left + right))
+
+
+def _bell(weight: float, first: float, second: float) -> tuple[float, _Hump]:
+    mean = first / weight
+    squares = max(0.0, second - first * mean)
+    variance = max(NARROWEST**2, (squares + PRIOR**2) / (weight + 1))
+    fit = -(weight * math.log(variance) + squares / variance) / 2
+    return fit, _Hump(weight, mean, math.sqrt(variance))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _interpolate(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
+    """y at x on the polyline; the ends go on level."""
+    if x <= xs[0]:
+        return ys[0]
+    if x >= xs[-1]:
+        return ys[-1]
+    i = bisect_right(xs, x)
+    return ys[i - 1] + (ys[i] - ys[i - 1]) * (x - xs[i - 1]) / (xs[i] - xs[i - 1])

@@ -1,0 +1,484 @@
+"""What is said to both hosts of the ARTA API and what they answer.
+
+Client and embedded service both import this module; nothing else knows a path or a field name.
+Source of every fact: public clients and captures, gathered in the project's wire notes on
+2026-11-22; the tests' `wire/` folder holds the captured answers. No I/O happens here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Annotated, Literal, get_args
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from arta_mcp.errors import AuthError, ProtocolError, Secret
+from arta_mcp.errors import quote as show
+from arta_mcp.wire import entries, is_object, json_or_none, read_object, text, words_or_none
+
+MAX_JSON = 1024 * 1024
+"""bytes of an answer that are read at most"""
+
+MAX_IMAGE = 32 * 1024 * 1024
+"""bytes of a picture that are read at most"""
+
+SUBMIT_PATH = "/api/v1/text2image"
+SIGN_UP_PATHS = (
+    "/identitytoolkit/v3/relyingparty/signupNewUser",  # the old name, on www.googleapis.com
+    "/v1/accounts:signUp",  # the new one, on identitytoolkit.googleapis.com
+)
+REFRESH_PATH = "/v1/token"
+STYLES_PATH = "/cms/content/apps/AIArtaAndroid/release/8/default/styles.json"
+
+AspectRatio = Literal["1:1", "2:3", "3:2", "3:4", "4:3", "9:16", "16:9", "9:21", "21:9"]
+RATIOS: tuple[str, ...] = get_args(AspectRatio)
+
+MAX_SEED = 2**32 - 1
+"""3965768918 was captured, so a seed is unsigned and has 32 bits"""
+
+Prompt = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=4000),
+    Field(description="what to draw: subject, setting, light, manner"),
+]
+NegativePrompt = Annotated[
+    str, StringConstraints(max_length=4000), Field(description="what to keep out of the picture")
+]
+ImageCount = Annotated[int, Field(ge=1, le=8, description="how many pictures of one prompt")]
+GuidanceScale = Annotated[
+    float, Field(ge=1, le=20, description="how closely to follow the prompt; 7 suits most")
+]
+Steps = Annotated[int, Field(ge=1, le=50, description="more steps: finer and slower")]
+Ratio = Annotated[AspectRatio, Field(description="width to height")]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED, description="the same seed draws alike again")]
+
+DEFAULT_NEGATIVE_PROMPT = "blurry, deformed hands, ugly"
+
+
+def status_path(record_id: str) -> str:
+    """Where a job is looked at; the record id is data and cannot leave its segment."""
+    return f"{SUBMIT_PATH}/{quote(record_id, safe='')}/status"
+
+
+# What we send
+
+
+@dataclass(frozen=True, slots=True)
+class SignUp:
+    """The request for an anonymous account."""
+
+    client_type: str
+
+    def body(self) -> dict[str, str | bool]:
+        """JSON fields that both paths take; `returnSecureToken` is what the new one documents."""
+        return {"clientType": self.client_type, "returnSecureToken": True}
+
+    @classmethod
+    def parse(cls, body: bytes) -> SignUp:
+        """The request a service received; an absent client type is the empty string."""
+        answer = read_object(body) if body.strip() else {}
+        client_type = answer.get("clientType", "")
+        return cls(client_type=client_type if isinstance(client_type, str) else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """The request for a new id token."""
+
+    refresh_token: Secret
+    grant_type: str = "refresh_token"
+
+    def body(self) -> bytes:
+        """The urlencoded form, as documented."""
+        token = self.refresh_token.reveal()
+        return urlencode({"grant_type": self.grant_type, "refresh_token": token}).encode()
+
+    @classmethod
+    def parse(cls, body: bytes) -> Refresh:
+        """The request a service received; absent fields are empty.
+
+        Google takes the form, and JSON in either case of names. Raises ProtocolError when what
+        opens like JSON is none.
+        """
+        fields: Mapping[str, object] = dict(parse_qsl(body.decode("utf-8", "replace")))
+        if body.lstrip().startswith(b"{"):
+            fields = read_object(body)
+        token = text(fields, "refresh_token") or text(fields, "refreshToken")
+        grant_type = text(fields, "grant_type") or text(fields, "grantType")
+        return cls(refresh_token=Secret(token), grant_type=grant_type)
+
+
+class Submit(BaseModel):
+    """The form that orders a job; field names are ours, aliases are the wire's."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    prompt: Prompt
+    negative_prompt: NegativePrompt = ""
+    style: Annotated[str, Field(min_length=1)]
+    n: Annotated[ImageCount, Field(alias="images_num")] = 1
+    guidance_scale: Annotated[GuidanceScale, Field(alias="cfg_scale")] = 7
+    num_inference_steps: Annotated[Steps, Field(alias="steps")] = 30
+    aspect_ratio: Ratio = "1:1"
+    seed: Seed | None = None
+
+    def form(self) -> dict[str, str]:
+        """Every field as a decimal or plain string."""
+        fields = {
+            "prompt": self.prompt,
+            "negative_prompt": self.negative_prompt,
+            "style": self.style,
+            "images_num": str(self.n),
+            "cfg_scale": f"{self.guidance_scale:g}",
+            "steps": str(self.num_inference_steps),
+            "aspect_ratio": self.aspect_ratio,
+        }
+        return fields if self.seed is None else {**fields, "seed": str(self.seed)}
+
+    @classmethod
+    def parse(cls, form: Mapping[str, str]) -> Submit | Refusal:
+        """The order a service received, or what it answers instead (unknown fields vanish)."""
+        try:
+            return cls.model_validate(dict(form))
+        except ValidationError as exc:
+            errors = exc.errors(include_url=False, include_context=False)
+            detail = [{**error, "loc": ["body", *error["loc"]]} for error in errors]
+            return Refusal(status=422, words=_detail_words(detail), detail=detail)
+
+
+# What they answer
+
+_BESIDE = {
+    "INVALID_ARGUMENT": "INVALID_ARGUMENT",
+    "PERMISSION_DENIED": "PERMISSION_DENIED",
+    "UNAUTHENTICATED": "UNAUTHENTICATED",
+    "NOT_FOUND": "NOT_FOUND",
+    "ABORTED": "ABORTED",
+    "RESOURCE_EXHAUSTED": "RESOURCE_EXHAUSTED",
+    "INTERNAL": "INTERNAL",
+    "UNAVAILABLE": "UNAVAILABLE",
+    "DEADLINE_EXCEEDED": "DEADLINE_EXCEEDED",
+    "UNKNOWN": "UNKNOWN",
+    "API_KEY_INVALID": "INVALID_ARGUMENT",
+    "API_KEY_ANDROID_APP_BLOCKED": "PERMISSION_DENIED",
+}
+"""Google's codes that stand beside a sentence instead of in it, with the `status` of each"""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What sign-up and refresh give; `expires_in` is in seconds from the answer."""
+
+    id_token: Secret
+    refresh_token: Secret
+    expires_in: float
+    user_id: str = ""
+
+    @classmethod
+    def parse(cls, body: bytes) -> Tokens:
+        """Sign-up speaks camelCase, refresh snake_case; both send the lifetime as a string.
+
+        Raises AuthError without an id token, ProtocolError when the answer is no object.
+        """
+        answer = read_object(body)
+        id_token = text(answer, "idToken") or text(answer, "id_token")
+        refresh_token = text(answer, "refreshToken") or text(answer, "refresh_token")
+        if not id_token:
+            raise AuthError("the identity host answered without an id token")
+        return cls(
+            id_token=Secret(id_token),
+            refresh_token=Secret(refresh_token),
+            expires_in=_lifetime(answer.get("expiresIn", answer.get("expires_in"))),
+            user_id=text(answer, "localId") or text(answer, "user_id"),
+        )
+
+    def render_sign_up(self) -> dict[str, str]:
+        """The answer to a sign-up, as the service gives it."""
+        return {
+            "kind": "identitytoolkit#SignupNewUserResponse",
+            "idToken": self.id_token.reveal(),
+            "email": "",
+            "refreshToken": self.refresh_token.reveal(),
+            "expiresIn": f"{self.expires_in:.0f}",
+            "localId": self.user_id,
+        }
+
+    def render_refresh(self, project: str) -> dict[str, str]:
+        """The answer to a refresh, as the service gives it; `project` is its number."""
+        return {
+            "access_token": self.id_token.reveal(),
+            "expires_in": f"{self.expires_in:.0f}",
+            "token_type": "Bearer",
+            "refresh_token": self.refresh_token.reveal(),
+            "id_token": self.id_token.reveal(),
+            "user_id": self.user_id,
+            "project_id": project,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One picture of a finished job; `blurred` most likely means that moderation hid it."""
+
+    url: str
+    name: str = ""
+    blurred: bool = False
+    mime_type: str = "image/png"
+
+    def render(self) -> dict[str, str | bool]:
+        """The entry as it stands in `response`."""
+        return {
+            "name": self.name,
+            "url": self.url,
+            "isBlur": self.blurred,
+            "MIME": self.mime_type,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Where a job stands: the one shape that submit and status answer.
+
+    `status` stays a string, since only three of its values were ever captured.
+    """
+
+    record_id: str
+    status: str
+    images: tuple[Image, ...] = ()
+    error_code: str | None = None
+    error_details: str | None = None
+    seed: int | None = None
+
+    @property
+    def is_queued(self) -> bool:
+        return self.status == "IN_QUEUE" and not self.is_failed
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.status in ("IN_QUEUE", "IN_PROGRESS") and not self.is_failed
+
+    @property
+    def is_done(self) -> bool:
+        return self.status == "DONE" and not self.is_failed
+
+    @property
+    def is_failed(self) -> bool:
+        known = self.status in ("IN_QUEUE", "IN_PROGRESS", "DONE")
+        return not known or self.error_code is not None or self.error_details is not None
+
+    @property
+    def words(self) -> str:
+        """What the service says about a failure, verbatim but safe to show."""
+        parts = (f"status {self.status}", self.error_code, self.error_details)
+        return show(", ".join(part for part in parts if part))
+
+    @classmethod
+    def parse(cls, body: bytes) -> Job:
+        """Raises ProtocolError, with the record id when the answer holds one."""
+        answer = read_object(body)
+        record_id = text(answer, "record_id") or None
+        status = text(answer, "status")
+        if record_id is None:
+            raise ProtocolError("the service answered without a record id")
+        if not status:
+            raise ProtocolError("the service answered without a status", record_id=record_id)
+        try:
+            images = _images(answer.get("response")) if status == "DONE" else ()
+        except ProtocolError as exc:
+            raise ProtocolError(exc.message, record_id=record_id) from exc
+        return cls(
+            record_id=record_id,
+            status=show(status, 80),
+            images=images,
+            error_code=words_or_none(answer.get("error_code")),
+            error_details=words_or_none(answer.get("error_details")),
+            seed=_seed(answer.get("seed")),
+        )
+
+    def render(self) -> dict[str, object]:
+        """The answer as the service gives it: `response` is null before DONE."""
+        return {
+            "record_id": self.record_id,
+            "status": self.status,
+            "response": [image.render() for image in self.images] if self.images else None,
+            "error_code": self.error_code,
+            "error_details": self.error_details,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer that is an error, from either host.
+
+    `code` is Google's (`USER_DISABLED`), empty for the image host; `retry_after` is in seconds.
+    """
+
+    status: int
+    words: str = ""
+    code: str = ""
+    retry_after: float | None = None
+    detail: object = field(default=None, compare=False)
+
+    @classmethod
+    def parse(
+        cls, status: int, headers: Mapping[str, str], body: bytes, *, now: float = 0.0
+    ) -> Refusal:
+        """Never raises: a body that is empty, HTML or broken is itself the message.
+
+        `now` is the time in seconds since the epoch, for a `Retry-After` that is a date.
+        """
+        retry_after = parse_retry_after(headers.get("retry-after"), now=now)
+        answer = json_or_none(body)
+        error = answer.get("error") if is_object(answer) else None
+        if is_object(error):
+            code, words = _google_words(error)
+            return cls(status, show(words), code, retry_after)
+        detail = answer.get("detail") if is_object(answer) else None
+        if detail is not None:
+            return cls(status, show(_detail_words(detail), MAX_JSON), "", retry_after, detail)
+        return cls(status, show(body[:2000].decode("utf-8", "replace")), "", retry_after)
+
+    def render(self) -> dict[str, object]:
+        """The body in the style of the host that refuses: Google's when there is a code."""
+        if not self.code:
+            return {"detail": self.detail if self.detail is not None else self.words}
+        if self.code in _BESIDE:
+            return {"error": self._sentence(_BESIDE[self.code])}
+        message = f"{self.code} : {self.words}" if self.words else self.code
+        entry = {"message": message, "domain": "global", "reason": "invalid"}
+        return {"error": {"code": self.status, "message": message, "errors": [entry]}}
+
+    def _sentence(self, state: str) -> dict[str, object]:
+        entry = {"message": self.words, "domain": "global", "reason": "badRequest"}
+        error: dict[str, object] = {"code": self.status, "message": self.words, "errors": [entry]}
+        info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": self.code}
+        reason = {} if self.code == state else {"details": [info]}
+        return {**error, "status": state, **reason}
+
+
+def style_refusal(style: str, valid: list[str]) -> Refusal:
+    """What the service answers to a style outside its set; the message lists every valid one."""
+    names = ", ".join(repr(name) for name in valid)
+    message = f"Value error, Style {style} not in frozenset({{{names}}})"
+    detail: list[dict[str, object]] = [
+        {"type": "value_error", "loc": ["body", "style"], "msg": message, "input": style, "ctx": {}}
+    ]
+    return Refusal(status=422, words=message, detail=detail)
+
+
+def parse_styles(body: bytes) -> tuple[str, ...]:
+    """The wire styles of the live list, from the newest `textToImage_styles_v*` block.
+
+    Raises ProtocolError when no such block holds a name.
+    """
+    blocks: dict[str, object] = {}
+    for block in entries(read_object(body).get("content")):
+        if is_object(block) and text(block, "name").startswith("textToImage_styles"):
+            blocks[text(block, "name")] = block.get("items")
+    for name in sorted(blocks, key=_version, reverse=True):
+        items = entries(blocks[name])
+        found = [text(item, "unique_id") for item in items if is_object(item)]
+        if names := tuple(dict.fromkeys(filter(None, found))):
+            return names
+    raise ProtocolError("the style list holds no styles")
+
+
+def render_styles(names: tuple[str, ...]) -> dict[str, object]:
+    """The live list as the content host gives it."""
+    items = [{"unique_id": name} for name in names]
+    return {"content": [{"name": "textToImage_styles_v4", "items": items}]}
+
+
+def parse_retry_after(value: str | None, *, now: float) -> float | None:
+    """Seconds to wait, from seconds or an HTTP date (RFC 9110, 10.2.3), else None."""
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - now
+        except (ValueError, OverflowError, OSError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def is_web_address(url: str) -> bool:
+    """Whether a picture's address is http or https with a host."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def _lifetime(value: object) -> float:
+    try:
+        seconds = float(value) if isinstance(value, str | int | float) else 3600.0
+    except (ValueError, OverflowError):
+        seconds = 3600.0
+    return seconds if math.isfinite(seconds) and 0 < seconds < 1e8 else 3600.0
+
+
+def _seed(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value < 2**63 else None
+
+
+def _images(response: object) -> tuple[Image, ...]:
+    images = tuple(_image(entry) for entry in entries(response))
+    if not images:
+        raise ProtocolError("the service says DONE but gives no images")
+    return images
+
+
+def _image(entry: object) -> Image:
+    url = text(entry, "url") if is_object(entry) else ""
+    if not is_object(entry) or not is_web_address(url):
+        raise ProtocolError(f"an image has no web address: {show(repr(url), 120)}")
+    return Image(
+        url=url,
+        name=show(text(entry, "name"), 200),
+        blurred=entry.get("isBlur") is True,
+        mime_type=show(text(entry, "MIME"), 80) or "image/png",
+    )
+
+
+def _google_words(error: Mapping[str, object]) -> tuple[str, str]:
+    """Google's message is `CODE`, `CODE : detail`, or a sentence; a reason may stand beside it."""
+    message = text(error, "message")
+    code, _, words = message.partition(" : ")
+    if code.replace("_", "").isupper() and " " not in code:
+        return code, words
+    for entry in entries(error.get("details")):
+        if is_object(entry) and text(entry, "reason"):
+            return text(entry, "reason"), message
+    return text(error, "status") or "UNKNOWN", message
+
+
+def _detail_words(detail: object) -> str:
+    """FastAPI's `detail`: a string, or a list of `{loc, msg}`."""
+    if isinstance(detail, str):
+        return detail
+    if not entries(detail):
+        return json.dumps(detail, ensure_ascii=False, default=str)
+    return "; ".join(_detail_entry(entry) for entry in entries(detail))
+
+
+def _detail_entry(entry: object) -> str:
+    if not is_object(entry) or not text(entry, "msg"):
+        return json.dumps(entry, ensure_ascii=False, default=str)
+    where = str((entries(entry.get("loc")) or [""])[-1])
+    return f"{where}: {text(entry, 'msg')}" if where else text(entry, "msg")
+
+
+def _version(name: str) -> int:
+    digits = name.rpartition("_v")[2]
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 9 else 0

@@ -1,0 +1,347 @@
+"""State under one directory of this machine: token files, lock files and a SQLite journal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+import anyio.to_thread
+from filelock import FileLock, Timeout
+
+from arta_mcp.errors import ConfigError, Secret, Unavailable, quote
+from arta_mcp.protocol import Image
+from arta_mcp.state import Account, Entry
+from arta_mcp.wire import is_object, json_or_none, text
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+LOCK_TIMEOUT = 90.0
+"""seconds; longer than an exchange with the identity host with all its tries"""
+
+_COLUMNS = tuple(field.name for field in fields(Entry) if field.name != "id")
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS generations (
+    id INTEGER PRIMARY KEY,
+    service TEXT NOT NULL, key TEXT, fingerprint TEXT NOT NULL, request TEXT NOT NULL,
+    style TEXT NOT NULL, phase TEXT NOT NULL, created_at REAL NOT NULL, lease_until REAL NOT NULL,
+    record_id TEXT, seed INTEGER, submitted_at REAL, seen_waiting REAL, finished_at REAL,
+    images TEXT NOT NULL, paths TEXT NOT NULL, error TEXT
+);
+CREATE UNIQUE INDEX IF NOT EXISTS by_key ON generations (service, key) WHERE key IS NOT NULL;
+CREATE UNIQUE INDEX IF NOT EXISTS by_record ON generations (service, record_id)
+    WHERE record_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS by_style ON generations (service, style, phase, finished_at);
+"""
+
+
+class LocalState:
+    """See `State`. Every file is 0600 in a 0700 folder, from its first byte."""
+
+    def __init__(self, directory: Path, *, warn: Callable[[str], None] | None = None) -> None:
+        self._directory = directory
+        self._warn = warn or log.warning
+        self._db: sqlite3.Connection | None = None
+        self._turns = anyio.CapacityLimiter(1)
+
+    @asynccontextmanager
+    async def lock(self, name: str) -> AsyncGenerator[None]:
+        await self._run(self._prepare)
+        lock = FileLock(self._directory / f"{name}.lock", mode=0o600, thread_local=False)
+        try:
+            with anyio.fail_after(LOCK_TIMEOUT):
+                await _take(lock)
+        except TimeoutError as exc:
+            raise Unavailable(
+                f"another process has held {name}.lock for over {LOCK_TIMEOUT:.0f} s",
+                hint="end the arta-mcp process that hangs, then try again",
+            ) from exc
+        try:
+            yield
+        finally:
+            lock.release()
+
+    async def account(self, name: str) -> Account | None:
+        return await self._run(lambda: _read_account(self._account_file(name)))
+
+    async def keep_account(self, name: str, account: Account | None) -> None:
+        await self._run(lambda: self._write_account(name, account))
+
+    async def begin(
+        self,
+        *,
+        service: str,
+        key: str | None,
+        fingerprint: str,
+        request: str,
+        style: str,
+        now: float,
+        lease: float,
+    ) -> tuple[Entry, bool]:
+        fresh = Entry(
+            id=0,
+            service=service,
+            key=key,
+            fingerprint=fingerprint,
+            request=request,
+            style=style,
+            phase="intended",
+            created_at=now,
+            lease_until=now + lease,
+        )
+
+        def work(db: sqlite3.Connection) -> tuple[Entry, bool]:
+            first = _select_one(db, "service = ? AND key = ?", (service, key)) if key else None
+            if first is None:
+                return _insert(db, fresh), True
+            if not first.is_free(now):
+                return first, False
+            again = replace(fresh, id=first.id)
+            _write(db, again)
+            return again, True
+
+        return await self._journal(work)
+
+    async def claim(self, entry: Entry, *, lease_before: float) -> bool:
+        def work(db: sqlite3.Connection) -> bool:
+            where = "id = ? AND phase = 'intended' AND lease_until = ?"
+            if _select_one(db, where, (entry.id, lease_before)) is None:
+                return False
+            _write(db, entry)
+            return True
+
+        return await self._journal(work)
+
+    async def update(self, entry: Entry) -> None:
+        await self._journal(lambda db: _write(db, entry))
+
+    async def adopt(self, entry: Entry) -> Entry:
+        def work(db: sqlite3.Connection) -> Entry:
+            where = "service = ? AND record_id = ?"
+            return _select_one(db, where, (entry.service, entry.record_id)) or _insert(db, entry)
+
+        return await self._journal(work)
+
+    async def find(self, service: str, record_id: str) -> Entry | None:
+        where = "service = ? AND record_id = ?"
+        return await self._journal(lambda db: _select_one(db, where, (service, record_id)))
+
+    async def get(self, entry_id: int) -> Entry | None:
+        return await self._journal(lambda db: _select_one(db, "id = ?", (entry_id,)))
+
+    async def latest(self, service: str | None, limit: int) -> tuple[Entry, ...]:
+        where, values = ("service = ?", (service,)) if service else ("1", ())
+        query = f"{where} ORDER BY created_at DESC, id DESC LIMIT ?"
+        return await self._journal(lambda db: _select(db, query, (*values, limit)))
+
+    async def finished(self, service: str, style: str, limit: int) -> tuple[Entry, ...]:
+        query = (
+            "service = ? AND style = ? AND phase = 'done' AND submitted_at IS NOT NULL"
+            " ORDER BY finished_at DESC LIMIT ?"
+        )
+        found = await self._journal(lambda db: _select(db, query, (service, style, limit)))
+        return found[::-1]
+
+    async def close(self) -> None:
+        def work() -> None:
+            if self._db is not None:
+                self._db.close()
+                self._db = None
+
+        with anyio.CancelScope(shield=True):
+            await self._run(work)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await anyio.to_thread.run_sync(work, limiter=self._turns)
+
+    async def _journal(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        def transaction() -> T:
+            db = self._open()
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                with db:
+                    return work(db)
+            except sqlite3.OperationalError as exc:
+                raise Unavailable(f"the journal cannot be used: {quote(str(exc))}") from exc
+
+        return await self._run(transaction)
+
+    def _prepare(self) -> None:
+        make_private(self._directory)
+
+    def _account_file(self, name: str) -> Path:
+        self._prepare()
+        return self._directory / f"account-{name}.json"
+
+    def _write_account(self, name: str, account: Account | None) -> None:
+        path = self._account_file(name)
+        if account is None:
+            path.unlink(missing_ok=True)
+            return
+        content = asdict(account) | {
+            "id_token": account.id_token.reveal(),
+            "refresh_token": account.refresh_token.reveal(),
+        }
+        write_private(path, json.dumps(content, indent=1).encode())
+
+    def _open(self) -> sqlite3.Connection:
+        if self._db is None:
+            self._prepare()
+            path = self._directory / "generations.sqlite3"
+            # two processes must not both move a damaged file aside, the second a healthy one
+            with FileLock(self._directory / "generations.lock", mode=0o600, timeout=LOCK_TIMEOUT):
+                self._db = self._open_or_move_aside(path)
+        return self._db
+
+    def _open_or_move_aside(self, path: Path) -> sqlite3.Connection:
+        try:
+            return _connect(path)
+        except sqlite3.OperationalError as exc:
+            raise Unavailable(
+                f"the journal cannot be opened: {quote(str(exc))}",
+                hint=f"look at {path}; nothing was changed",
+            ) from exc
+        except sqlite3.DatabaseError as exc:
+            aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+            for suffix in ("", "-wal", "-shm"):
+                with suppress(FileNotFoundError):
+                    Path(f"{path}{suffix}").replace(f"{aside}{suffix}")
+            self._warn(f"the journal was damaged ({exc}); it was moved to {aside}")
+            return _connect(path)
+
+
+def make_private(directory: Path) -> None:
+    """Makes a folder that only its owner can enter; refuses somebody else's and a link."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        directory.mkdir(mode=0o700)
+    found = directory.lstat()
+    where = f"the state folder {directory}"
+    if not stat.S_ISDIR(found.st_mode):
+        raise ConfigError(f"{where} is a link or no folder", hint="set ARTA_STATE_DIR elsewhere")
+    if hasattr(os, "getuid") and found.st_uid != os.getuid():
+        raise ConfigError(f"{where} belongs to another user", hint="set ARTA_STATE_DIR elsewhere")
+    if os.name == "posix" and found.st_mode & 0o077:
+        directory.chmod(0o700)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all, 0600 from its first byte."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{time.monotonic_ns()}")
+    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+async def _take(lock: FileLock) -> None:
+    pause = 0.005
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            return
+        except Timeout:
+            await anyio.sleep(pause)
+            pause = min(pause * 1.5, 0.1)
+
+
+def _read_account(path: Path) -> Account | None:
+    try:
+        stored = json_or_none(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    if not is_object(stored):
+        return None
+    id_token, refresh_token = text(stored, "id_token"), text(stored, "refresh_token")
+    issued_at, expires_at = stored.get("issued_at"), stored.get("expires_at")
+    if not isinstance(issued_at, int | float) or not isinstance(expires_at, int | float):
+        return None
+    if not id_token or not refresh_token:
+        return None
+    return Account(
+        id_token=Secret(id_token),
+        refresh_token=Secret(refresh_token),
+        issued_at=float(issued_at),
+        expires_at=float(expires_at),
+        user_id=text(stored, "user_id"),
+    )
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    db = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")  # survives our death; FULL is for power cuts
+        db.executescript(_SCHEMA)
+        if (found := db.execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
+            raise sqlite3.DatabaseError(str(found))
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _insert(db: sqlite3.Connection, entry: Entry) -> Entry:
+    marks = ", ".join("?" * len(_COLUMNS))
+    query = f"INSERT INTO generations ({', '.join(_COLUMNS)}) VALUES ({marks})"  # noqa: S608  # constants only
+    cursor = db.execute(query, _row(entry))
+    return replace(entry, id=cursor.lastrowid or 0)
+
+
+def _write(db: sqlite3.Connection, entry: Entry) -> None:
+    assignments = ", ".join(f"{name} = ?" for name in _COLUMNS)
+    query = f"UPDATE generations SET {assignments} WHERE id = ?"  # noqa: S608  # constants only
+    db.execute(query, (*_row(entry), entry.id))
+
+
+def _select(db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> tuple[Entry, ...]:
+    query = f"SELECT id, {', '.join(_COLUMNS)} FROM generations WHERE {where}"  # noqa: S608  # constants only
+    return tuple(_entry(row) for row in db.execute(query, values))
+
+
+def _select_one(db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> Entry | None:
+    found = _select(db, f"{where} LIMIT 1", values)
+    return found[0] if found else None
+
+
+def _row(entry: Entry) -> tuple[object, ...]:
+    values: dict[str, object] = {name: getattr(entry, name) for name in _COLUMNS}
+    values["images"] = json.dumps([image.render() for image in entry.images])
+    values["paths"] = json.dumps(entry.paths)
+    return tuple(values.values())
+
+
+def _entry(row: tuple[object, ...]) -> Entry:
+    values: dict[str, Any] = dict(zip(("id", *_COLUMNS), row, strict=True))
+    values["images"] = tuple(_image(item) for item in json.loads(values["images"]))
+    values["paths"] = tuple(json.loads(values["paths"]))
+    return Entry(**values)
+
+
+def _image(item: object) -> Image:
+    stored = item if is_object(item) else {}
+    return Image(
+        url=text(stored, "url"),
+        name=text(stored, "name"),
+        blurred=stored.get("isBlur") is True,
+        mime_type=text(stored, "MIME"),
+    )

@@ -1,0 +1,325 @@
+"""The catalogue of styles: which exist, what people call them, and which are gone since when.
+
+No I/O happens here: whoever fetches a newer list builds a `Catalogue` from its names.
+A *style* is the service's exact name (`F Dev`); its *id* is the public name of the model (`f-dev`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from arta_mcp.errors import UnknownStyle, quote
+from arta_mcp.near import LONGEST_WORD, key_of, near, ranked
+
+AS_OF = "2026-05-30"
+"""the day on which the service itself listed the shipped styles"""
+
+DEFAULT = "flux"
+"""the one id in every list ever seen that suits any prompt"""
+
+CATEGORIES = ("flux", "gpt", "nano", "photo", "art", "logo", "tattoo", "other")
+"""in the order in which a catalogue lists them"""
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    """The names in a comma-separated list; no style has a comma."""
+    return tuple(" ".join(name.split()) for name in listed.split(","))
+
+
+# Source of the names and dates: Jakey commit 0f14d03 (fetched from the service on AS_OF), the lists
+# of tgpt and Jakey by their dates. tests/test_styles.py compares each with the table of the facts.
+_CURRENT = _names("""
+    3D Logo, 3D Logo 2, 3d Render Style, Abstract Logo, Abstract Logo 2, Anime tattoo, Arcane Style,
+    Biomech, Black Ink, Chicano, Christmas Doll Nano Style, Christmas Postcard Nano Style,
+    Christmas Poster Nano Style, Cinematic Filmstill Style, Clay Style, Coloring Book Style,
+    Combination Logo, Combination Logo 2, Crochet Amigurumi Style, Cute Cartoon Style, Death metal,
+    Devil Maycry Style, Doll Nano Style, Dotwork, Elegant Logo, Elegant Logo 2, Emblem Logo,
+    Emblem Logo 2, Embroidery tattoo, Emoji Style, Epic Logo, Epic Logo 2, F Dev, F Pro,
+    F2 Analog Style, F2 Klein 4B, F2 Klein 9B, F2 Logos Style, F2 Pro, F2 Turbo, Film Grain Style,
+    Flame design, Flux, Futuristic Logo, Futuristic Logo 2, Geometric Logo, Geometric Logo 2,
+    Ghost Mannequin Style, GPT4o, GPT4o Ghibli, Gradient Logo, Gradient Logo 2, Graffiti,
+    Grunge Logo, Grunge Logo 2, Hand-drawn Logo, Hand-drawn Logo 2, High GPT4o, Hunyuan Style,
+    Icons Style, Isometric Flux Style, Japanese_2, Kawaii, Low Poly, Mascots Logo, Mascots Logo 2,
+    Medieval, Memes Style, Mikkoph Style, Mini tattoo, Minimalistic Logo, Minimalistic Logo 2,
+    Monogram Logo, Monogram Logo 2, Nano Banana 2 Style, Nano Banana Pro Style, Nano Banana Style,
+    Neo-traditional, New School, Old School, Old school colored, On limbs black, On limbs color,
+    our_hunyuan_t2i, our_hunyuan_t2i_1, our_hunyuan_t2i_2, our_hunyuan_t2i_3, Phone Case Style,
+    Polaroid Style, Postcard Nano Style, Poster Nano Style, Professional,
+    qa_t2i_test_gpt_image_2_v3, qa_t2i_test_gpt_image_2_v5, qa_t2i_test_gpt_image_2_v6,
+    qa_t2i_test_gpt_image_2_v7, Random Text, Realistic tattoo, Red and Black, RevAnimated,
+    Seedream Test, Snapchat Style, Stickers Style, Studio Ghibli Style, Surrealism,
+    test_qa_t2i_our_flux2_klein_4b_1, test_qa_t2i_our_flux2_klein_9b_1, Trash Polka,
+    Vincent Van Gogh, Watercolor
+""")
+
+_GONE = {
+    "2026-01-27": """
+        Anima-pencil-xl, Anything-xl, Cheyenne-xl, Cinematic Art, Cor-epica-xl, Dreamshaper-xl,
+        F Anime, F Anime Journey, F Dalle Mix, F Dreamscape, F Epic Realism, F Face Realism,
+        F Jojoso, F Koda, F Midjorney, F Miniature, F Pencil, F Pixel, F Real Anime, F Realism,
+        F Retro Anime, F Retrocomic, F Softserve, F Super Realism, F Whimscape, Fantasy Art,
+        Juggernaut-xl, Katayama-mix-xl, No Style, Photographic, Playground-xl, Pony-xl,
+        QA_text2image_flux2_turbo, Realistic-stock-xl, SDXL 1.0, SDXL L, Yamers-realistic-xl""",
+    "2025-11-28": "Epicrealism-xl",
+    None: "Anime, Cyberpunk, Flux Black Ink, Realistic, tattoo",
+}
+
+RETIRED = {name: seen for seen, listed in _GONE.items() for name in _names(listed)}
+"""style that the service refuses on AS_OF -> day it was last listed; None: it never was valid"""
+
+_ALIASES = {"flux-dev": "F Dev", "flux-pro": "F Pro", "gpt-image": "GPT4o"}
+"""names people use beyond the id; `gpt-image` is one model, others draw it at random among three"""
+
+_LEAKED = re.compile(r"(?i)^(qa|our|test)_|\btest\b")
+"""a test name of the service's own staff: it works today, but nobody should be led to it"""
+
+_BY_HAND = {
+    name: category
+    for category, listed in {
+        "photo": "Cinematic Art, Epicrealism-xl, Juggernaut-xl, Professional, Snapchat Style",
+        "art": """Cyberpunk, Graffiti, Kawaii, Low Poly, Medieval, RevAnimated, Surrealism,
+            Vincent Van Gogh, Watercolor""",
+        "tattoo": """Biomech, Chicano, Death metal, Dotwork, Flame design, Flux Black Ink,
+            Japanese_2, Neo-traditional, New School, Old School, Old school colored,
+            On limbs black, On limbs color, Red and Black, Trash Polka""",
+        "other": "Ghost Mannequin Style, Hunyuan Style, No Style, Phone Case Style, Playground-xl",
+    }.items()
+    for name in _names(listed)
+}
+"""categories that the words of a name do not tell"""
+
+_BY_WORD = (
+    ("other", _LEAKED),
+    ("logo", re.compile(r"(?i)\b(logo|icon)s?\b")),
+    ("tattoo", re.compile(r"(?i)tattoo|\bink\b")),
+    ("nano", re.compile(r"(?i)\bnano\b")),
+    ("gpt", re.compile(r"(?i)gpt")),
+    ("flux", re.compile(r"(?i)\bflux|^f\d? ")),
+    ("photo", re.compile(r"(?i)photo|\brealis|cinema|\bfilm|polaroid|portrait")),
+    ("art", re.compile(r"(?i)\b(style|art)\b|\banim[ae]|paint|sketch|-xl$")),
+)
+"""what a word says about a style, the first that applies"""
+
+
+@dataclass(frozen=True)
+class Style:
+    """One style: `id` for people, `name` for the wire."""
+
+    id: str
+    name: str
+    category: str
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The styles known at one time, by category and then by name.
+
+    `as_of` is the ISO date (or time) of the list; `source` says whether the service just told it.
+    """
+
+    styles: tuple[Style, ...]
+    as_of: str
+    source: Literal["live", "shipped"]
+
+    @classmethod
+    def from_names(
+        cls, names: Iterable[str], as_of: str, source: Literal["live", "shipped"] = "live"
+    ) -> Catalogue:
+        """The catalogue of a list of wire names in any order; unknown ones get an id and category.
+
+        Blank and unprintable names are left out. A list with nothing in it teaches nothing: the
+        answer is `SHIPPED`, and says so in its `source`.
+        """
+        ids = _ids({name for name in names if name.strip() and name.isprintable()})
+        styles = (Style(own, name, category_of(name)) for name, own in ids.items())
+        ordered = tuple(sorted(styles, key=_place))
+        return cls(ordered, as_of, source) if ordered else SHIPPED
+
+    @property
+    def default(self) -> Style:
+        """The style for a request that names none; the first one if the service drops `Flux`."""
+        return self._by_key.get(DEFAULT) or self.styles[0]
+
+    def resolve(self, model: str) -> Style:
+        """The style of a wire name, an id or an alias; raises `UnknownStyle`.
+
+        An exact wire name goes first. Otherwise case does not matter, `-`, `_`, `.` and blanks are
+        alike, and a closing `style` may be left out (`nano-banana`).
+        """
+        style = (
+            self._by_name.get(model) or self._by_id.get(model) or self._by_key.get(key_of(model))
+        )
+        if style is None:
+            raise self._unknown(model)
+        return style
+
+    def search(self, text: str | None) -> tuple[Style, ...]:
+        """The styles that all words of `text` occur in, best first; None or blank finds all.
+
+        Words are looked for in name, id, aliases and category, as beginnings and as parts too.
+        A misspelt word counts as the nearest one that the catalogue knows.
+        """
+        key = key_of((text or "")[:LONGEST_WORD])
+        if not key:
+            return self.styles
+        words = key.split("-")
+        return self._holding(words) or self._holding([self._spelled(word) for word in words])
+
+    def _holding(self, words: list[str]) -> tuple[Style, ...]:
+        exact = self._by_key.get("-".join(words))
+        hits: list[tuple[bool, bool, int, Style]] = []
+        for style in self.styles:
+            ranks = [_rank(word, self._words[style], style.category) for word in words]
+            found = [rank for rank in ranks if rank is not None]
+            if len(found) == len(ranks):
+                hits.append((style != exact, _is_leaked(style.name), sum(found), style))
+        return tuple(style for *_, style in sorted(hits, key=lambda hit: hit[:3]))
+
+    def _spelled(self, word: str) -> str:
+        known = {*CATEGORIES, *(word for words in self._words.values() for word in words)}
+        return word if word in known else next(iter(near(word, known)), word)
+
+    def _unknown(self, model: str) -> UnknownStyle:
+        gone = self._retired.get(key_of(model))
+        if gone is None:
+            return UnknownStyle(model, self._near(model))
+        name, seen = gone
+        shown = quote(repr(model), 80)
+        if seen is None:
+            message = f"model {shown} was never valid: other programs list it, the service does not"
+        else:
+            message = f"model {shown} is gone: last listed on {seen}, missing on {self.as_of}"
+        return UnknownStyle(model, self._nearest_living(name), message=message)
+
+    def _near(self, model: str) -> tuple[str, ...]:
+        aliases = {
+            key: style.id for key, style in self._by_key.items() if not _is_leaked(style.name)
+        }
+        found = near(model, aliases, limit=len(aliases))
+        ids = tuple(dict.fromkeys(aliases[key] for key in found))[:3]
+        if ids:
+            return ids
+        gone = near(model, RETIRED, limit=1)  # `sdxl`, `midjourney`: no name, but like a gone one
+        return self._nearest_living(gone[0]) if gone else ()
+
+    def _nearest_living(self, name: str) -> tuple[str, ...]:
+        """The likeliest ids instead of a gone style; a general one has the default for its heir."""
+        category = category_of(name)
+        if category == "other":
+            return (self.default.id,)
+        kin = [style.id for style in self.styles if style.category == category]
+        kin = [own for _, own in ranked(name, kin)][:3]
+        return tuple(kin) or (self.default.id,)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Style]:
+        return {style.name: style for style in self.styles}
+
+    @cached_property
+    def _by_id(self) -> dict[str, Style]:
+        return {style.id: style for style in self.styles}
+
+    @cached_property
+    def _by_key(self) -> dict[str, Style]:
+        """Every forgiving spelling; where two styles claim one, the earlier kind of name wins."""
+        spellings = [(key_of(name), style) for name, style in self._by_name.items()]
+        spellings += [(key_of(own), style) for own, style in self._by_id.items()]
+        spellings += [
+            (alias, self._by_name[name])
+            for alias, name in _ALIASES.items()
+            if name in self._by_name
+        ]
+        spellings += [
+            (short, style)
+            for style in self.styles
+            if (short := key_of(style.name).removesuffix("-style")) not in self._retired
+        ]
+        return {key: style for key, style in reversed(spellings) if key}
+
+    @cached_property
+    def _retired(self) -> dict[str, tuple[str, str | None]]:
+        """Forgiving spelling -> wire name and last date of the styles that this catalogue lacks."""
+        seen = {**RETIRED, **dict.fromkeys(_CURRENT, AS_OF)}
+        spellings = [*_ALIASES.items(), *((name, name) for name in seen)]
+        return {
+            key_of(spelling): (name, seen[name])
+            for spelling, name in spellings
+            if name not in self._by_name
+        }
+
+    @cached_property
+    def _words(self) -> dict[Style, frozenset[str]]:
+        """The words that each style can be found by."""
+        spelled = {style: f"{style.name} {style.id}" for style in self.styles}
+        for alias, name in _ALIASES.items():
+            if style := self._by_name.get(name):
+                spelled[style] += f" {alias}"
+        return {style: frozenset(key_of(text).split("-")) for style, text in spelled.items()}
+
+
+def category_of(name: str) -> str:
+    """The category of a wire name, also of one never heard of: one of `CATEGORIES`."""
+    if name in _BY_HAND:
+        return _BY_HAND[name]
+    return next((category for category, word in _BY_WORD if word.search(name)), "other")
+
+
+_LITERAL = r"""(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")"""
+_REFUSAL = re.compile(rf"not in (?:frozenset\()?\{{({_LITERAL}(?:, ?{_LITERAL})*+)\}}\)?\s*\Z")
+
+
+def names_in_refusal(message: str) -> tuple[str, ...]:
+    """The valid names in `Style <X> not in frozenset({'A', "B"})`, sorted; () for anything else.
+
+    A list cut short is anything else: taken for the whole, it would retire living styles.
+    """
+    refusal = _REFUSAL.search(message)
+    if refusal is None:
+        return ()
+    literals: list[str] = re.findall(_LITERAL, refusal[1])
+    # repr escapes quotes, backslashes and what cannot be printed; no name has any of the last.
+    return tuple(sorted({re.sub(r"\\(.)", r"\1", literal[1:-1]) for literal in literals}))
+
+
+def _slug(name: str) -> str:
+    """The id that a wire name gets by rule: `SDXL 1.0` -> `sdxl-1.0`."""
+    return re.sub(r"[\s_\-]+", "-", name.lower()).strip("-") or "style"
+
+
+def _ids(names: set[str]) -> dict[str, str]:
+    """Wire name -> id, no id twice; a name that is its own slug keeps it: exact look-ups agree."""
+    taken: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: (_slug(name) != name, name.casefold(), name)):
+        own, number = _slug(name), 2
+        while own in taken:
+            own, number = f"{_slug(name)}-{number}", number + 1
+        taken[own] = name
+    return {name: own for own, name in taken.items()}
+
+
+def _place(style: Style) -> tuple[int, bool, str, str]:
+    alphabetical = (style.name.casefold(), style.name)
+    return CATEGORIES.index(style.category), _is_leaked(style.name), *alphabetical
+
+
+def _is_leaked(name: str) -> bool:
+    return _LEAKED.search(name) is not None
+
+
+def _rank(word: str, words: frozenset[str], category: str) -> int | None:
+    """How well a style answers to one word, 0 the best; None when it does not."""
+    if word in words:
+        return 0
+    if any(other.startswith(word) for other in words):
+        return 1
+    if len(word) > 1 and any(word in other for other in words):
+        return 2
+    return 3 if len(word) > 1 and category.startswith(word) else None
+
+
+SHIPPED = Catalogue.from_names(_CURRENT, AS_OF, "shipped")
+"""what this version knows without asking anybody"""

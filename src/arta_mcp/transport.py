@@ -1,0 +1,214 @@
+"""One exchange over HTTP: bounded in time and size, and clear about whether anything was sent.
+
+The only module that knows httpx; a move to another client is a change of this file.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+from urllib.parse import urljoin, urlsplit
+
+import anyio
+
+from arta_mcp.errors import ProtocolError, Unavailable, quote
+from arta_mcp.protocol import MAX_JSON, is_web_address
+
+if TYPE_CHECKING:
+    import httpx  # at run time on first use: it is for the first call, not for the first answer
+
+CONNECT_TIMEOUT = 10.0
+"""seconds until a connection stands"""
+
+EXCHANGE_TIMEOUT = 30.0
+"""seconds for one whole exchange, as Google's own web SDK gives a call"""
+
+DOWNLOAD_TIMEOUT = 60.0
+"""seconds for each step to one picture"""
+
+MOST_REDIRECTS = 3
+
+
+class NotSent(Unavailable):
+    """No connection was made, so the other side saw nothing of the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back; header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+
+class Transport:
+    """One HTTP client a process: made on first use, kept alive, HTTP/2 where the host speaks it."""
+
+    def __init__(
+        self,
+        *,
+        user_agent: str,
+        proxy: str | None = None,
+        direct: bool = False,
+        app: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`direct` ignores the standard proxy variables; `app` stands in for the network."""
+        self._user_agent, self._proxy, self._direct, self._app = user_agent, proxy, direct, app
+        self._client: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._client is not None:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+                await self._client.aclose()
+            self._client = None
+
+    async def exchange(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        json: Mapping[str, object] | None = None,
+        form: Mapping[str, str] | bytes | None = None,
+    ) -> Answer:
+        """Sends once and follows no redirect.
+
+        Raises NotSent when no connection was made, Unavailable when there was no whole answer,
+        ProtocolError when the answer is over 1 MiB.
+        """
+        sent = dict(headers or {})
+        content: bytes | None = None
+        if isinstance(form, bytes):
+            content, form = form, None
+            sent["content-type"] = "application/x-www-form-urlencoded"
+        request = self._open().build_request(
+            method, url, headers=sent, json=json, data=form, content=content
+        )
+        return await self._run(request, limit=MAX_JSON, timeout=EXCHANGE_TIMEOUT)
+
+    async def download(self, url: str, *, limit: int, private: bool) -> Answer:
+        """A picture, over at most three redirects, with no `Authorization` ever.
+
+        `private` allows loopback, private and link-local addresses. Raises Unavailable or
+        ProtocolError.
+        """
+        for _ in range(MOST_REDIRECTS + 1):
+            request = await self._picture_request(url, private=private)
+            answer = await self._run(request, limit=limit, timeout=DOWNLOAD_TIMEOUT)
+            if answer.status not in (301, 302, 303, 307, 308):
+                return answer
+            url = urljoin(url, answer.headers.get("location", ""))
+        raise ProtocolError("a picture's address leads in circles")
+
+    async def _picture_request(self, url: str, *, private: bool) -> httpx.Request:
+        if not is_web_address(url):
+            raise ProtocolError(f"a picture's address is no web address: {quote(url, 120)}")
+        import httpx
+
+        client = self._open()
+        if private or self._proxied(url):
+            return client.build_request("GET", url)
+        target = httpx.URL(url)
+        address = await _public_address(target.host, target.port or 443)
+        # connects to the very address that was checked: a name may resolve otherwise next time
+        return client.build_request(
+            "GET",
+            target.copy_with(host=address),
+            headers={"host": target.netloc.decode("ascii")},
+            extensions={"sni_hostname": target.host},
+        )
+
+    def _proxied(self, url: str) -> bool:
+        """Whether a proxy resolves the name; then only it can check where the name leads."""
+        return self._proxy is not None or (
+            not self._direct and bool(_proxies().get(urlsplit(url).scheme))
+        )
+
+    async def _run(self, request: httpx.Request, *, limit: int, timeout: float) -> Answer:
+        import httpx
+
+        try:
+            with anyio.fail_after(timeout):
+                response = await self._open().send(request, stream=True, follow_redirects=False)
+                try:
+                    body = await _read(response, limit)
+                finally:
+                    with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+                        await response.aclose()
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
+            raise NotSent(f"no connection to {_where(request)}: {_why(exc)}") from exc
+        except (httpx.ProxyError, httpx.UnsupportedProtocol) as exc:
+            raise NotSent(f"no way to {_where(request)}: {_why(exc)}") from exc
+        except TimeoutError as exc:
+            raise Unavailable(f"no answer from {_where(request)} in {timeout:.0f} s") from exc
+        except (httpx.HTTPError, httpx.StreamError, OSError) as exc:
+            raise Unavailable(f"no whole answer from {_where(request)}: {_why(exc)}") from exc
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(response.status_code, headers, body)
+
+    def _open(self) -> httpx.AsyncClient:
+        if self._client is None:
+            import httpx
+
+            self._client = httpx.AsyncClient(
+                http2=True,
+                proxy=self._proxy,
+                transport=self._app,
+                trust_env=not self._direct,
+                timeout=httpx.Timeout(EXCHANGE_TIMEOUT, connect=CONNECT_TIMEOUT),
+                limits=httpx.Limits(max_connections=None, keepalive_expiry=30),
+                headers={"user-agent": self._user_agent, "accept": "*/*"},
+                follow_redirects=False,
+            )
+        return self._client
+
+
+def _proxies() -> Mapping[str, str]:
+    """The proxies that the standard variables name, by scheme."""
+    from urllib.request import getproxies
+
+    proxies = getproxies()
+    return {**{s: proxies["all"] for s in ("http", "https") if "all" in proxies}, **proxies}
+
+
+async def _read(response: httpx.Response, limit: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > limit:
+            raise ProtocolError(f"an answer is over {limit // 1024} KiB")
+    return bytes(body)
+
+
+async def _public_address(host: str, port: int) -> str:
+    """The first address of a host, after checking that none of them is inside this network."""
+    try:
+        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as exc:
+        raise Unavailable(f"the picture's host {quote(host, 80)} has no address") from exc
+    addresses = [str(entry[4][0]) for entry in found]
+    for address in addresses:
+        if not ipaddress.ip_address(address.partition("%")[0]).is_global:
+            raise ProtocolError(f"the picture's host {quote(host, 80)} is inside this network")
+    return addresses[0]
+
+
+def _where(request: httpx.Request) -> str:
+    return quote(request.url.host, 80)
+
+
+def _why(exc: Exception) -> str:
+    return quote(str(exc) or type(exc).__name__, 160)

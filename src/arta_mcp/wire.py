@@ -1,0 +1,58 @@
+"""Reading JSON that somebody else wrote: any bytes give a value or a ProtocolError.
+
+No I/O happens here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TypeGuard
+
+from arta_mcp.errors import ProtocolError
+from arta_mcp.errors import quote as show
+
+
+def read_object(body: bytes) -> dict[str, object]:
+    """The JSON object in an answer; ProtocolError for anything else."""
+    if not body.strip():
+        raise ProtocolError("the service answered with an empty body")
+    answer = json_or_none(body)
+    if not is_object(answer):
+        peek = body[:400].decode("utf-8", "replace")
+        raise ProtocolError(f"the service answered with no JSON object: {show(peek, 120)}")
+    return answer
+
+
+def json_or_none(body: bytes) -> object:
+    """The parsed body, None when it is not JSON (or nested beyond reason)."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def is_object(value: object) -> TypeGuard[dict[str, object]]:
+    return isinstance(value, dict)
+
+
+def entries(value: object) -> list[object]:
+    """The value's entries; none when it is no list."""
+    return list(value) if _is_list(value) else []
+
+
+def _is_list(value: object) -> TypeGuard[list[object] | tuple[object, ...]]:
+    return isinstance(value, list | tuple)
+
+
+def text(answer: Mapping[str, object], name: str) -> str:
+    """The field when it is a string, else the empty string."""
+    value = answer.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def words_or_none(value: object) -> str | None:
+    """A field of any type as words that are safe to show; None stays None."""
+    if value is None:
+        return None
+    return show(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
