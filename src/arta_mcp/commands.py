@@ -274,18 +274,7 @@ def _with_generations(
         async with open_generations(settings, output_dir=folder, warn=cli.talk) as generations:
             return await use(generations)
 
-    try:
-        return anyio.run(run)
-    except BaseExceptionGroup as group:
-        raise _only(group) from group
-
-
-def _only(error: BaseException) -> BaseException:
-    """The error inside the groups that task groups put round it."""
-    while isinstance(error, BaseExceptionGroup):
-        inner: tuple[BaseException, ...] = error.exceptions  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # generic at run time
-        error = inner[0]
-    return error
+    return anyio.run(run)
 
 
 def _max_wait(options: argparse.Namespace, settings: Settings) -> float:

@@ -41,7 +41,7 @@ class Errands:
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> bool | None:
+    ) -> None:
         assert self._group is not None
         group, self._group = self._group, None
         with anyio.CancelScope(shield=True), anyio.move_on_after(self._grace):
@@ -49,7 +49,8 @@ class Errands:
                 self._idle = anyio.Event()
                 await self._idle.wait()
         group.cancel_scope.cancel()
-        return await group.__aexit__(kind, error, trace)
+        # without `error`, which the group would wrap into one of its own
+        await group.__aexit__(None, None, None)
 
     def start(self, call: Callable[[], Coroutine[object, object, None]]) -> None:
         """Runs `call` beside the callers; it must handle its own errors."""

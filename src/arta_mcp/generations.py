@@ -80,13 +80,14 @@ class Generations:
         limits: Limits | None = None,
         output_dir: Path | None = None,
         clock: Callable[[], float] = time.time,
+        pace: type[Pace] = Pace,
     ) -> None:
         """`service` names whose generations these are; `clock` gives seconds since the epoch."""
         self.backend: Literal["arta", "local"] = backend
         self.limits = limits or Limits()
         self.catalogue: Catalogue = SHIPPED
         self._connect, self._service = connect, service
-        self._output_dir, self._clock = output_dir, clock
+        self._output_dir, self._clock, self._pace = output_dir, clock, pace
         self._errands = Errands()
         self._stack = AsyncExitStack()
         self._remote: Remote | None = None
@@ -96,8 +97,7 @@ class Generations:
         self._settled: set[int] = set()
 
     async def __aenter__(self) -> Self:
-        await self._stack.__aenter__()
-        await self._stack.enter_async_context(self._errands)
+        await self._errands.__aenter__()
         return self
 
     async def __aexit__(
@@ -105,8 +105,11 @@ class Generations:
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> bool | None:
-        return await self._stack.__aexit__(kind, error, trace)
+    ) -> None:
+        try:  # errands first: they still need the connections that the stack closes
+            await self._errands.__aexit__(kind, error, trace)
+        finally:
+            await self._stack.__aexit__(kind, error, trace)
 
     async def generate(
         self,
@@ -158,13 +161,13 @@ class Generations:
         """The updates of a generation, then the generation; closing the stream cancels the wait."""
         send, receive = anyio.create_memory_object_stream[Update | Generation](1000)
         scope = anyio.CancelScope()
-        failures: list[ArtaError] = []
+        failures: list[Exception] = []
 
         async def run() -> None:
             with scope, send:
                 try:
                     await send.send(await self.generate(request, send.send))
-                except ArtaError as exc:
+                except Exception as exc:
                     failures.append(exc)
 
         self._errands.start(run)
@@ -238,7 +241,7 @@ class Generations:
         if entry.phase == "done":
             return None
         record_id = entry.record_id or ""
-        pace = await self._pace(remote, entry.style)
+        pace = await self._learnt_pace(remote, entry.style)
         watch = self._watches.get(record_id)
         if watch is not None and not watch.is_idle:
             watch.join()
@@ -286,15 +289,18 @@ class Generations:
             return known
         return refused
 
-    async def _pace(self, remote: Remote, style: str) -> Pace:
+    async def _learnt_pace(self, remote: Remote, style: str) -> Pace:
         found = await remote.state.finished(self._service, style, MOST_SAMPLES)
         samples = [sample for entry in found if (sample := _sample(entry)) is not None]
-        return Pace(samples, floor=self.limits.min_poll_interval)
+        return self._pace(samples, floor=self.limits.min_poll_interval)
 
     async def _settle(
         self, remote: Remote, entry: Entry, job: Job, seen_waiting: float | None
     ) -> None:
         """Writes the job's end down, saves its pictures, and raises what a failure means."""
+        stands = await remote.state.get(entry.id)
+        if stands is not None and stands.phase == "done":
+            return  # another process was first
         now = self._clock()
         submitted_at = entry.submitted_at or entry.created_at
         waiting_at = None if seen_waiting is None else submitted_at + seen_waiting

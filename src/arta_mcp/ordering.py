@@ -78,16 +78,22 @@ class Place:
     async def take(self, tell: Teller, *, until: float, clock: Callable[[], float]) -> None:
         """Waits for a free place and says so; raises RateLimited when `until` comes first."""
         while not self._is_held:
-            with anyio.move_on_after(min(HEARTBEAT, max(0.0, until - clock()))):
-                await self._places.acquire_on_behalf_of(self)
+            try:
+                self._places.acquire_on_behalf_of_nowait(self)
                 self._is_held = True
-                return
-            if clock() >= until:
-                raise RateLimited(
-                    f"all {self._places.total_tokens:g} places are taken by other generations",
-                    retry_after=30,
-                )
-            await tell("waiting")
+            except anyio.WouldBlock:
+                await self._wait(tell, until=until, clock=clock)
+
+    async def _wait(self, tell: Teller, *, until: float, clock: Callable[[], float]) -> None:
+        if (left := until - clock()) <= 0:
+            raise RateLimited(
+                f"all {self._places.total_tokens:g} places are taken by other generations",
+                retry_after=30,
+            )
+        await tell("waiting")
+        with anyio.move_on_after(min(HEARTBEAT, left)):
+            await self._places.acquire_on_behalf_of(self)
+            self._is_held = True
 
     def free(self) -> None:
         if self._is_held:

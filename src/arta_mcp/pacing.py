@@ -1,57 +1,48 @@
 """When to look at a job again, learnt from finished jobs of the same style; no I/O happens here.
 
-A finished job is only known to have ended between two looks. Its time is put where, between them, it agrees
-best with its neighbours; times are compared as logarithms. Where the times drift, the forecast follows them
-(of several trackers the one that would have foretold best; the steady one unless another is clearly better),
-and what remains is described by one bell curve, or by several where two narrow ones tell it clearly better than
-a wide one: a queue that is empty or full, a straggler. A thin wide curve under all of it stands for what was
-never seen, so a job slower than every earlier one is looked at ever more rarely, but never forgotten.
+A finished job is only known to have ended between two looks. Its time is put where, between them,
+it agrees best with its neighbours; times are compared as logarithms. Where times drift the forecast
+follows them: of several trackers the one that would have foretold best, and the steady one unless
+another is clearly better. What remains is one bell curve, or several where they tell it clearly
+better: a queue that is empty or full, a straggler. A thin wide curve under all of it stands for
+what was never seen: a job slower than every earlier one is looked at more and more rarely.
 
-For durations with density f and survival S, looks spaced by sqrt(c * S / f) give the least mean lag for their
-number (Keller, "Optimum checking schedules for systems subject to random failure", Management Science 21,
-1974). c is set so that the looks expected are a little fewer than those of a poll every 2 s that looks first at
-once; without samples the looks are those of that poll, less its first, which never finds anything.
+For durations with density f and survival S, looks spaced by sqrt(c * S / f) give the least mean lag
+for their number (Keller, "Optimum checking schedules for systems subject to random failure",
+Management Science 21, 1974). c is set so that the expected looks are a little fewer than those of a
+poll every 2 s that looks first at once. Without samples the looks are those of that poll, with its
+first one, which never finds anything, made after 1 s: so never later and never more.
 
-A look that tells "queued" or "drawing" helps once earlier jobs told how long drawing takes: then looks in the
-queue only have to find its end, and the rest is spaced by the time since drawing began.
+"queued" and "drawing" help once earlier looks told how long drawing takes and where that is more
+regular than the whole: looks in the queue only have to find its end, the rest is timed from there.
 """
 
 import math
 from bisect import bisect_right
-from collections.abc import Sequence
-from statistics import median
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 BEAT = 2.0
 """Seconds between the looks of the poll that we never outnumber."""
 SHARE = 0.95
-"""Part of that poll's looks that we plan to spend; the rest is for forecasts that are wrong."""
-FIRST_STEP = 0.85
-"""The first look comes earlier by this part of a step: half a step is spent waiting for it on average."""
+"""Part of that poll's looks that is planned; the rest is for forecasts that are wrong."""
 LONGEST = 15.0
-"""Seconds that no wait exceeds once a job is slower than its style usually is."""
-MEMORY = 50
-"""Samples that count; the newest are kept."""
+"""Seconds between looks at a job that is slower than usual never exceed this."""
+PINNED = 2.5
+"""A change from queued to drawing is known well if the looks round it were closer, in seconds."""
+MEMORY, ENOUGH, FIRST_FEW = 50, 8, 3
+"""Samples that count; that a tracker or a drawing time needs; that a tracker is not judged by."""
 
-DENSEST = 0.6
-"""Looks in the thick of the jobs are planned no closer than about this part of the floor."""
-UNSEEN = 0.2
-"""Weight, in jobs, of durations unlike all seen so far."""
-TAIL = 2.5
-"""Exponent at which the chance of such a duration falls with its length."""
-PRIOR = 0.2
-"""Deviation of log durations that one imagined job speaks for."""
-NARROWEST = 0.02
-"""Deviation of log durations below which nothing is believed."""
-SPLITTING = 4.0
-"""Log likelihood that two humps must gain over one."""
-CLEARLY = 0.05
-"""Log likelihood, per job, that a tracker must gain over a steadier one."""
-TRACKERS = ((0.12, 0.0), (0.3, 0.0), (0.2, 0.03))
-"""Gains on the level and on the trend, steadiest first."""
-ENOUGH_TO_TRACK = 8
-FIRST_FEW = 3
-SIGMA_PER_MAD = 1.4826
+# Found by trying, in benchmarks/pacing.py; none of them is sharp. Deviations are of log seconds.
+FIRST_STEP = 0.85  # the first look, in steps
+DENSEST = 0.6  # of the floor: about the closest looks that are planned in the thick of the jobs
+UNSEEN, TAIL = (
+    0.2,
+    2.5,
+)  # weight, in jobs, of durations never seen; exponent at which they get rarer
+PRIOR, NARROWEST = 0.2, 0.02  # deviation that one imagined job speaks for; the least believed
+SPLITTING, CLEARLY = 4.0, 0.05  # log likelihood to gain by two humps; per job by a tracker
+TRACKERS = ((0.12, 0.0), (0.3, 0.0), (0.2, 0.03))  # gains on level and trend, steadiest first
 
 
 class Sample(NamedTuple):
@@ -69,14 +60,14 @@ class Sample(NamedTuple):
 class Pace:
     """The rhythm of looks for one job, from `samples` of earlier jobs of its style, newest last.
 
-    It keeps what the looks at this one job told, so each job needs its own.
+    It remembers what the looks at this job told since phase was last None: each job needs its own.
     """
 
     def __init__(self, samples: Sequence[Sample] = (), *, floor: float = 0.5) -> None:
         self._floor = floor
-        kept = samples[-MEMORY:]
+        kept = [s for s in samples[-MEMORY:] if 0 <= s.earliest <= s.latest < math.inf]
         self._whole = _Law([(s.earliest, s.latest) for s in kept], floor) if kept else None
-        self._drawing = _drawing_law(kept, floor)
+        self._drawing = self._whole and _drawing_law(kept, floor, self._whole.spread)
         self._queued = 0.0
         self._began: float | None = None
         self._drawn = False
@@ -95,16 +86,17 @@ class Pace:
         return max(self._floor, self._next(max(0.0, waited), phase) - waited)
 
     def likely_remaining(self, waited: float) -> float | None:
-        """Seconds within which half of the jobs that waited this long are done; None without samples."""
+        """Seconds within which half of the jobs this old are done; None without samples."""
         return self._whole and self._whole.half_of_rest(waited)
 
     def _note(self, waited: float, phase: str | None) -> None:
-        if phase == "queued":
+        if phase is None:
+            self._queued, self._began, self._drawn = 0.0, None, False
+        elif phase == "queued":
             self._queued = waited
         elif phase == "drawing" and not self._drawn:
             self._drawn = True
-            if self._drawing and waited - self._queued <= self._drawing.usual / 2:
-                self._began = (self._queued + waited) / 2
+            self._began = _began(self._queued, waited)
 
     def _next(self, waited: float, phase: str | None) -> float:
         if not self._whole:
@@ -112,15 +104,14 @@ class Pace:
         if not self._drawing:
             return self._whole.next(waited)
         if self._began is not None:
-            return self._began + self._drawing.next(waited - self._began, unit=self._whole.unit)
+            return self._began + self._drawing.next(waited - self._began)
         if phase == "queued":
-            step = max(BEAT, 2 * self._drawing.spread)
-            return waited + min(step, self._drawing.soonest)
+            return waited + min(LONGEST, max(BEAT, waited / 20))
         return self._whole.next(waited)
 
 
 def _unlearnt(waited: float) -> float:
-    """Every 2 s: the fixed poll, whose useless look at once is made after 1 s instead; rarely once it is late."""
+    """The fixed poll, its look at once made after 1 s; from 2 minutes on ever more rarely."""
     if waited < BEAT / 2:
         return BEAT / 2
     if waited < 60 * BEAT:
@@ -128,18 +119,24 @@ def _unlearnt(waited: float) -> float:
     return waited + min(LONGEST, waited / 60)
 
 
-def _drawing_law(samples: Sequence[Sample], floor: float) -> "_Law | None":
+def _began(queued: float, drawing: float | None) -> float | None:
+    """When drawing began, if looks told queued and then drawing soon after each other."""
+    if drawing is None or not 0 < drawing - queued <= PINNED or not queued:
+        return None
+    return (queued + drawing) / 2
+
+
+def _drawing_law(samples: Sequence[Sample], floor: float, whole: float) -> "_Law | None":
     """How long drawing takes once it began, if enough looks told; None where that is no help."""
     spans = [
         (max(0.0, s.earliest - began), s.latest - began)
         for s in samples
-        if s.drawing is not None and s.drawing - s.queued <= (s.latest - s.drawing) / 2
-        for began in [(s.queued + s.drawing) / 2]
+        if (began := _began(s.queued, s.drawing)) is not None
     ]
-    if len(spans) < 5:
+    if len(spans) < ENOUGH:
         return None
     law = _Law(spans, floor)
-    return law if law.soonest > BEAT else None
+    return law if law.soonest > BEAT and law.spread < 0.7 * whole else None
 
 
 class _Hump(NamedTuple):
@@ -185,7 +182,7 @@ class _Law:
         return _interpolate(self._times, self._alive, t)
 
     def _tabulate(self, humps: Sequence[_Hump]) -> None:
-        """Survival, and the running integral of sqrt(f / S): equal steps of it are the best looks."""
+        """Survival, and the running integral of sqrt(f / S): its equal steps are the best looks."""
         weight = sum(hump.weight for hump in humps)
         middle = sum(hump.weight * hump.mean for hump in humps) / weight
         unseen = UNSEEN / (weight + UNSEEN)
@@ -208,7 +205,7 @@ class _Law:
             )
 
     def _affordable_unit(self) -> float:
-        """The step between looks: as many as we may spend, but no more than the floor lets be made."""
+        """The step between looks: as many as may be spent, none that the floor would not let be."""
         budget = SHARE * (2 + sum(self._alive_at(BEAT * k) for k in self._beats()))
         low, high = max(0.01, DENSEST * self._floor * self._density()), 10.0
         for _ in range(9):
@@ -239,13 +236,12 @@ class _Law:
 
 
 def _settle(spans: Sequence[tuple[float, float]]) -> list[float]:
-    """One value for each span: its middle where spans are narrow, near the others' median where wide."""
+    """A value for each span: its middle if it is narrow, nearer the others' median if wide."""
     values = [(low + high) / 2 for low, high in spans]
     for _ in range(2):
-        centre = median(values)
-        scatter = SIGMA_PER_MAD * median(abs(value - centre) for value in values)
+        centre, scatter = _median(values), _scatter(values)
         values = [_place(low, high, centre, scatter) for low, high in spans]
-    return [max(0.05, value) for value in values]
+    return [min(max(0.05, value), 3600.0) for value in values]
 
 
 def _place(low: float, high: float, centre: float, scatter: float) -> float:
@@ -256,10 +252,10 @@ def _place(low: float, high: float, centre: float, scatter: float) -> float:
 
 def _forecast(logs: Sequence[float]) -> list[_Hump]:
     """What the next job's log duration is likely to be."""
-    steady = _mean(logs)
+    steady = sum(logs) / len(logs)
     best = _Track([x - steady for x in logs], steady, fade=0.98)
-    if len(logs) >= ENOUGH_TO_TRACK:
-        reach = 2.5 * max(0.03, SIGMA_PER_MAD * median(abs(x - median(logs)) for x in logs))
+    if len(logs) >= ENOUGH:
+        reach = 2.5 * max(0.03, _scatter(logs))
         for gain, trend in TRACKERS:
             track = _follow(logs, gain, trend, reach)
             if track.merit > best.merit + CLEARLY:
@@ -286,7 +282,7 @@ class _Track(NamedTuple):
 
 
 def _follow(logs: Sequence[float], gain: float, trend: float, reach: float) -> _Track:
-    """Exponential smoothing with a trend; a miss beyond `reach` pulls no more than one of `reach`."""
+    """Exponential smoothing with a trend; a straggler pulls no more than a miss of `reach`."""
     at, slope, misses = logs[0], 0.0, list[float]()
     for k, x in enumerate(logs):
         at += slope
@@ -303,7 +299,7 @@ def _weighted(values: Sequence[float], fade: float) -> list[tuple[float, float]]
 
 
 def _split(points: Sequence[tuple[float, float]]) -> tuple[float, list[_Hump]]:
-    """Log likelihood (less a constant) and humps: one, or those of both parts where that tells more."""
+    """Log likelihood (less a constant) and humps: one, or those of two parts if they tell more."""
     sums = [(0.0, 0.0, 0.0)]
     for x, w in points:
         n, first, second = sums[-1]
@@ -336,8 +332,16 @@ def _bell(weight: float, first: float, second: float) -> tuple[float, _Hump]:
     return fit, _Hump(weight, mean, math.sqrt(variance))
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _median(values: Iterable[float]) -> float:
+    """Like statistics.median, whose module takes longer to import than all of ours."""
+    ranked = sorted(values)
+    return (ranked[(len(ranked) - 1) // 2] + ranked[len(ranked) // 2]) / 2
+
+
+def _scatter(values: Sequence[float]) -> float:
+    """A standard deviation that stragglers do not move."""
+    centre = _median(values)
+    return 1.4826 * _median(abs(value - centre) for value in values)
 
 
 def _interpolate(xs: Sequence[float], ys: Sequence[float], x: float) -> float:
