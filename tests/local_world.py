@@ -49,6 +49,7 @@ class World:
     folder: Path
     service: Service
     updates: list[Update] = field(default_factory=list[Update])
+    app: httpx.AsyncBaseTransport | None = None
 
     async def on_update(self, update: Update) -> None:
         self.updates.append(update)
@@ -63,7 +64,7 @@ class World:
         @asynccontextmanager
         async def connect(errands: Errands) -> AsyncGenerator[Remote]:
             state = open_state(self.folder / "state")
-            app = httpx.ASGITransport(app=self.service)
+            app = self.app or httpx.ASGITransport(app=self.service)
             async with Transport(user_agent="test", app=app) as transport:
                 identity = Identity(
                     name="test",

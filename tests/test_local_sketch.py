@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,7 +27,8 @@ HOSTILE = {
     "right-to-left marks": "\u202e\u200fsnow \u2067fox\u2069",
     "half a surrogate pair": "fox \ud83d in snow",
     "combining marks": "f\u0301\u0302\u0303o\u0489x" * 50,
-    "every thing at once": "snow night sea mountain forest desert city rain fog flower fox cat moon",
+    "every weather at once": "snow night rain fog stars cloud moon sun dusk",
+    "every place at once": "sea mountain forest desert city field house boat flower",
     "every colour at once": "red orange yellow green teal blue purple pink black white",
 }
 
@@ -51,7 +54,7 @@ def share_of_red(png: bytes) -> float:
     """How much of a picture has the colour of a fox."""
     red, green, blue = opened(png).split()
     table = [255 * (v > 90) for v in range(256)]
-    fiery = ImageChops.subtract(red, ImageChops.lighter(green, blue)).point(table)  # pyright: ignore[reportUnknownMemberType]  # Pillow's hints name numpy, which is not here
+    fiery = ImageChops.subtract(red, ImageChops.lighter(green, blue)).point(table)  # pyright: ignore[reportUnknownMemberType]  # names numpy
     return ImageStat.Stat(fiery).mean[0] / 255
 
 
@@ -78,23 +81,21 @@ def test_the_same_order_gives_the_same_bytes(category: str) -> None:
 
 
 def test_what_is_drawn_does_not_depend_on_the_process() -> None:
-    # A checksum of the pixels would pin Pillow's version; this pins only that no hash seed leaks in.
-    import subprocess
-    import sys
-
-    script = (
-        "import sys, zlib; from arta_mcp.local.sketch import Order, draw;"
-        "sys.stdout.write(str([zlib.crc32(draw(Order('a red fox in snow', '', style, c, 42, 0, '1:1')))"
-        " for style, c in (('Low Poly', 'art'), ('Flux', 'flux'))]))"
-    )
+    # A checksum in this file would pin Pillow's version; this shows that no hash seed leaks in.
+    script = """
+import sys, zlib
+from arta_mcp.local.sketch import Order, draw
+for style, category in (("Low Poly", "art"), ("Flux", "flux")):
+    order = Order("a red fox in snow", "", style, category, 42, 0, "1:1")
+    sys.stdout.write(f"{zlib.crc32(draw(order))} ")
+"""
     ours = [
         zlib.crc32(draw(replace(FOX, style=style, category=category, aspect_ratio="1:1")))
         for style, category in (("Low Poly", "art"), ("Flux", "flux"))
     ]
-    theirs = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    ).stdout
-    assert str(ours) == theirs
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    theirs = [int(word) for word in run.stdout.split()]
+    assert ours == theirs
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
@@ -184,8 +185,14 @@ def test_the_caption_reads_on_any_picture(category: str) -> None:
 @pytest.mark.parametrize("category", ["gpt", "logo", "nano"])  # the last two write words
 @pytest.mark.parametrize("prompt", HOSTILE.values(), ids=HOSTILE.keys())
 def test_no_prompt_keeps_a_picture_from_being_drawn(category: str, prompt: str) -> None:
-    order = Order(prompt, prompt, prompt[:50] or "Flux", category, 0, 0, "9:21")
+    order = Order(prompt, "", prompt[:50], category, 0, 0, "9:21")
     assert opened(draw(order)).size == (672, 1568)
+
+
+def test_a_negative_prompt_may_be_as_wild_as_a_prompt() -> None:
+    for prompt in HOSTILE.values():
+        order = Order(prompt, prompt, "Flux", "gpt", 0, 0, "1:1")
+        assert opened(draw(order)).size == (1024, 1024)
 
 
 @pytest.mark.parametrize("category", [*CATEGORIES, "of which nobody has heard"])

@@ -14,15 +14,15 @@ PAPER = (250, 249, 246)
 PROMPT = "a red fox in snow"
 STYLES = (
     ("Flux", "flux", PROMPT),
-    ("Photographic", "photo", "a sailboat on a lake at sunset"),
+    ("Film Grain Style", "photo", "a sailboat on a lake at sunset"),
     ("Vincent Van Gogh", "art", "a cottage under a starry night sky"),
     ("Watercolor", "art", "a rabbit in a flower meadow"),
     ("Low Poly", "art", "a red fox in snow"),
     ("Japanese_2", "art", "a blue bird before the mountains"),
     ("Dotwork", "tattoo", "a wolf in the mountains"),
-    ("Logo", "logo", "Northern Bear coffee, forest"),
+    ("Emblem Logo", "logo", "Northern Bear coffee, forest"),
     ("GPT4o", "gpt", "a black cat in a city at night"),
-    ("Nano Banana", "nano", "greetings from the desert"),
+    ("Nano Banana Style", "nano", "greetings from the desert"),
 )
 
 

@@ -31,7 +31,10 @@ LONGEST_WORDS = 500
 _SHORTEST_SECRET = 6
 """characters; replacing anything shorter would mangle ordinary words"""
 
-_secrets: set[str] = set()
+_MOST_SECRETS = 500
+"""the newest are kept; a process meets a new token every hour, a test or soak many a second"""
+
+_secrets: dict[str, None] = {}
 _secrets_lock = threading.Lock()
 
 
@@ -48,7 +51,10 @@ class Secret:
         self._value = value
         if len(value) >= _SHORTEST_SECRET:
             with _secrets_lock:
-                _secrets.add(value)
+                _secrets.pop(value, None)
+                _secrets[value] = None
+                if len(_secrets) > _MOST_SECRETS:
+                    del _secrets[next(iter(_secrets))]
 
     def reveal(self) -> str:
         """The value itself, for the one place that sends it."""

@@ -21,16 +21,16 @@ from arta_mcp.errors import (
     ArtaError,
     JobFailed,
     JobTimedOut,
-    PromptRejected,
     Unavailable,
     UnknownRecord,
     quote,
 )
-from arta_mcp.generation import GeneratedImage, Generation, GenerationRequest, Update
+from arta_mcp.generation import Generation, GenerationRequest, Update
 from arta_mcp.ordering import HEARTBEAT, OnUpdate, Order, Ordering, Place, Teller
-from arta_mcp.pacing import Pace, Sample
+from arta_mcp.pacing import Pace
 from arta_mcp.protocol import Image, Job
 from arta_mcp.saving import save_picture
+from arta_mcp.standing import as_generation, failure_of, join_notes, sample_of
 from arta_mcp.state import Entry, State
 from arta_mcp.styles import SHIPPED, Catalogue
 from arta_mcp.watch import Watch
@@ -41,10 +41,6 @@ LOOK_PATIENCE = 10.0
 """seconds that a call over its time still waits for a look under way"""
 
 MOST_SAMPLES = 50
-
-LOCAL_NOTICE = (
-    "a sketch by the embedded service, not by an AI model; set ARTA_API_KEY to use the remote one"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +227,7 @@ class Generations:
                 f"the job did not end in {self.limits.job_timeout:.0f} s", record_id=entry.record_id
             )
         trouble = f"the last look failed: {watch.trouble}" if watch.trouble else None
-        return replace(generation, notice=_join(generation.notice, trouble))
+        return replace(generation, notice=join_notes(generation.notice, trouble))
 
     async def _watch(
         self, remote: Remote, entry: Entry, place: Place | None = None
@@ -291,7 +287,7 @@ class Generations:
 
     async def _learnt_pace(self, remote: Remote, style: str) -> Pace:
         found = await remote.state.finished(self._service, style, MOST_SAMPLES)
-        samples = [sample for entry in found if (sample := _sample(entry)) is not None]
+        samples = [sample for entry in found if (sample := sample_of(entry)) is not None]
         return self._pace(samples, floor=self.limits.min_poll_interval)
 
     async def _settle(
@@ -305,7 +301,7 @@ class Generations:
         submitted_at = entry.submitted_at or entry.created_at
         waiting_at = None if seen_waiting is None else submitted_at + seen_waiting
         entry = replace(entry, finished_at=now, seen_waiting=waiting_at, images=job.images)
-        failure = _failure(job)
+        failure = failure_of(job)
         if failure is not None:
             await remote.state.update(replace(entry, phase="failed", error=failure.message))
             raise failure
@@ -384,97 +380,9 @@ class Generations:
         )
 
     def _as_generation(self, entry: Entry) -> Generation:
-        now = self._clock()
-        request = _stored_request(entry)
-        standing = entry.standing(now)
-        images = tuple(
-            GeneratedImage(
-                url=image.url,
-                mime_type=image.mime_type,
-                blurred=image.blurred,
-                path=entry.paths[index] if index < len(entry.paths) else None,
-            )
-            for index, image in enumerate(entry.images)
-        )
-        end = entry.finished_at or now
-        return Generation(
-            record_id=entry.record_id,
-            status=_STATUS.get(standing, "pending"),
-            backend=self.backend,
-            model=_model_of(entry.style),
-            style=entry.style,
-            prompt=request.prompt,
-            negative_prompt=request.negative_prompt,
-            n=request.n,
-            aspect_ratio=request.aspect_ratio,
-            guidance_scale=request.guidance_scale,
-            num_inference_steps=request.num_inference_steps,
-            seed=entry.seed,
-            images=images,
-            elapsed=round(max(0.0, end - (entry.submitted_at or entry.created_at)), 3),
-            created_at=entry.created_at,
-            idempotency_key=entry.key,
-            notice=self._notice(entry),
-            error=entry.error,
-        )
-
-    def _notice(self, entry: Entry) -> str | None:
-        parts = [LOCAL_NOTICE if self.backend == "local" else None]
-        if blurred := sum(image.blurred for image in entry.images):
-            parts.append(f"{blurred} of {len(entry.images)} pictures were blurred by the service")
-        if missing := sum(path is None for path in entry.paths):
-            parts.append(f"{missing} of {len(entry.paths)} pictures could not be saved")
-        return _join(*parts)
-
-
-_STATUS: dict[str, Literal["done", "failed", "refused", "unknown"]] = {
-    "done": "done",
-    "failed": "failed",
-    "refused": "refused",
-    "unknown": "unknown",
-}
-
-
-def _failure(job: Job) -> ArtaError | None:
-    if job.is_failed:
-        return JobFailed(f"the service gave the job up: {job.words}", record_id=job.record_id)
-    if all(image.blurred for image in job.images):
-        return PromptRejected(
-            "the service blurred every picture, as it does with what it will not show",
-            record_id=job.record_id,
-        )
-    return None
-
-
-def _sample(entry: Entry) -> Sample | None:
-    """How long a job took as its looks saw it; None when nobody looked around its end."""
-    if entry.submitted_at is None or entry.finished_at is None:
-        return None
-    latest = entry.finished_at - entry.submitted_at
-    earliest = (entry.seen_waiting or entry.submitted_at) - entry.submitted_at
-    if latest <= 0 or latest - earliest > 2 + latest / 2:
-        return None
-    return Sample(max(0.0, earliest), latest)
-
-
-def _stored_request(entry: Entry) -> GenerationRequest:
-    try:
-        return GenerationRequest.model_validate_json(entry.request)
-    except ValueError:
-        return GenerationRequest.model_construct(prompt="")
-
-
-def _model_of(style: str) -> str:
-    try:
-        return SHIPPED.resolve(style).id
-    except ArtaError:
-        return style
+        return as_generation(entry, backend=self.backend, now=self._clock())
 
 
 def _is_record_id(text: str) -> bool:
     plain = text.replace("-", "").replace("_", "")
     return 0 < len(text) <= 128 and plain.isascii() and plain.isalnum()
-
-
-def _join(*parts: str | None) -> str | None:
-    return "; ".join(part for part in parts if part) or None

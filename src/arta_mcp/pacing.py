@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 BEAT = 2.0
 """Seconds between the looks of the poll that we never outnumber."""
-SHARE = 0.95
-"""Part of that poll's looks that is planned; the rest is for forecasts that are wrong."""
+SHARE, CAUTION = 0.95, 0.2
+"""With n samples, SHARE * n / (n + CAUTION) of that poll's looks are planned; forecasts err."""
 LONGEST = 15.0
 """Seconds between looks at a job that is slower than usual never exceed this."""
 PINNED = 2.5
@@ -155,6 +155,7 @@ class _Law:
 
     def __init__(self, spans: Sequence[tuple[float, float]], floor: float) -> None:
         self._floor = floor
+        self._known = len(spans)
         humps = _forecast([math.log(value) for value in _settle(spans)])
         self._tabulate(humps)
         self.usual = self._quantile(0.5)
@@ -162,9 +163,9 @@ class _Law:
         self.spread = (self._quantile(0.16) - self._quantile(0.84)) / 2
         self.unit = self._affordable_unit()
 
-    def next(self, t: float, *, unit: float | None = None) -> float:
+    def next(self, t: float) -> float:
         """The moment of the look after the one at `t`."""
-        step = (unit or self.unit) * (1.0 if t > 0 else FIRST_STEP)
+        step = self.unit * (1.0 if t > 0 else FIRST_STEP)
         goal = _interpolate(self._times, self._levels, t) + step
         late = t + min(LONGEST, max(BEAT, t / 10))
         if goal >= self._levels[-1]:
@@ -206,7 +207,8 @@ class _Law:
 
     def _affordable_unit(self) -> float:
         """The step between looks: as many as may be spent, none that the floor would not let be."""
-        budget = SHARE * (2 + sum(self._alive_at(BEAT * k) for k in self._beats()))
+        share = SHARE * self._known / (self._known + CAUTION)
+        budget = share * (2 + sum(self._alive_at(BEAT * k) for k in self._beats()))
         low, high = max(0.01, DENSEST * self._floor * self._density()), 10.0
         for _ in range(9):
             self.unit = math.sqrt(low * high)

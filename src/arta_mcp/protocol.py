@@ -7,11 +7,9 @@ Source of every fact: public clients and captures, gathered in the project's wir
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -19,7 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from arta_mcp.errors import AuthError, ProtocolError, Secret
 from arta_mcp.errors import quote as show
-from arta_mcp.wire import entries, is_object, json_or_none, read_object, text, words_or_none
+from arta_mcp.refusals import Refusal as Refusal
+from arta_mcp.refusals import detail_words
+from arta_mcp.refusals import parse_retry_after as parse_retry_after
+from arta_mcp.refusals import style_refusal as style_refusal
+from arta_mcp.wire import entries, is_object, read_object, text, words_or_none
 
 MAX_JSON = 1024 * 1024
 """bytes of an answer that are read at most"""
@@ -148,26 +150,10 @@ class Submit(BaseModel):
         except ValidationError as exc:
             errors = exc.errors(include_url=False, include_context=False)
             detail = [{**error, "loc": ["body", *error["loc"]]} for error in errors]
-            return Refusal(status=422, words=_detail_words(detail), detail=detail)
+            return Refusal(status=422, words=detail_words(detail), detail=detail)
 
 
 # What they answer
-
-_BESIDE = {
-    "INVALID_ARGUMENT": "INVALID_ARGUMENT",
-    "PERMISSION_DENIED": "PERMISSION_DENIED",
-    "UNAUTHENTICATED": "UNAUTHENTICATED",
-    "NOT_FOUND": "NOT_FOUND",
-    "ABORTED": "ABORTED",
-    "RESOURCE_EXHAUSTED": "RESOURCE_EXHAUSTED",
-    "INTERNAL": "INTERNAL",
-    "UNAVAILABLE": "UNAVAILABLE",
-    "DEADLINE_EXCEEDED": "DEADLINE_EXCEEDED",
-    "UNKNOWN": "UNKNOWN",
-    "API_KEY_INVALID": "INVALID_ARGUMENT",
-    "API_KEY_ANDROID_APP_BLOCKED": "PERMISSION_DENIED",
-}
-"""Google's codes that stand beside a sentence instead of in it, with the `status` of each"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,66 +298,6 @@ class Job:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """An answer that is an error, from either host.
-
-    `code` is Google's (`USER_DISABLED`), empty for the image host; `retry_after` is in seconds.
-    """
-
-    status: int
-    words: str = ""
-    code: str = ""
-    retry_after: float | None = None
-    detail: object = field(default=None, compare=False)
-
-    @classmethod
-    def parse(
-        cls, status: int, headers: Mapping[str, str], body: bytes, *, now: float = 0.0
-    ) -> Refusal:
-        """Never raises: a body that is empty, HTML or broken is itself the message.
-
-        `now` is the time in seconds since the epoch, for a `Retry-After` that is a date.
-        """
-        retry_after = parse_retry_after(headers.get("retry-after"), now=now)
-        answer = json_or_none(body)
-        error = answer.get("error") if is_object(answer) else None
-        if is_object(error):
-            code, words = _google_words(error)
-            return cls(status, show(words), code, retry_after)
-        detail = answer.get("detail") if is_object(answer) else None
-        if detail is not None:
-            return cls(status, show(_detail_words(detail), MAX_JSON), "", retry_after, detail)
-        return cls(status, show(body[:2000].decode("utf-8", "replace")), "", retry_after)
-
-    def render(self) -> dict[str, object]:
-        """The body in the style of the host that refuses: Google's when there is a code."""
-        if not self.code:
-            return {"detail": self.detail if self.detail is not None else self.words}
-        if self.code in _BESIDE:
-            return {"error": self._sentence(_BESIDE[self.code])}
-        message = f"{self.code} : {self.words}" if self.words else self.code
-        entry = {"message": message, "domain": "global", "reason": "invalid"}
-        return {"error": {"code": self.status, "message": message, "errors": [entry]}}
-
-    def _sentence(self, state: str) -> dict[str, object]:
-        entry = {"message": self.words, "domain": "global", "reason": "badRequest"}
-        error: dict[str, object] = {"code": self.status, "message": self.words, "errors": [entry]}
-        info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": self.code}
-        reason = {} if self.code == state else {"details": [info]}
-        return {**error, "status": state, **reason}
-
-
-def style_refusal(style: str, valid: list[str]) -> Refusal:
-    """What the service answers to a style outside its set; the message lists every valid one."""
-    names = ", ".join(repr(name) for name in valid)
-    message = f"Value error, Style {style} not in frozenset({{{names}}})"
-    detail: list[dict[str, object]] = [
-        {"type": "value_error", "loc": ["body", "style"], "msg": message, "input": style, "ctx": {}}
-    ]
-    return Refusal(status=422, words=message, detail=detail)
-
-
 def parse_styles(body: bytes) -> tuple[str, ...]:
     """The wire styles of the live list, from the newest `textToImage_styles_v*` block.
 
@@ -393,20 +319,6 @@ def render_styles(names: tuple[str, ...]) -> dict[str, object]:
     """The live list as the content host gives it."""
     items = [{"unique_id": name} for name in names]
     return {"content": [{"name": "textToImage_styles_v4", "items": items}]}
-
-
-def parse_retry_after(value: str | None, *, now: float) -> float | None:
-    """Seconds to wait, from seconds or an HTTP date (RFC 9110, 10.2.3), else None."""
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - now
-        except (ValueError, OverflowError, OSError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def is_web_address(url: str) -> bool:
@@ -449,34 +361,6 @@ def _image(entry: object) -> Image:
         blurred=entry.get("isBlur") is True,
         mime_type=show(text(entry, "MIME"), 80) or "image/png",
     )
-
-
-def _google_words(error: Mapping[str, object]) -> tuple[str, str]:
-    """Google's message is `CODE`, `CODE : detail`, or a sentence; a reason may stand beside it."""
-    message = text(error, "message")
-    code, _, words = message.partition(" : ")
-    if code.replace("_", "").isupper() and " " not in code:
-        return code, words
-    for entry in entries(error.get("details")):
-        if is_object(entry) and text(entry, "reason"):
-            return text(entry, "reason"), message
-    return text(error, "status") or "UNKNOWN", message
-
-
-def _detail_words(detail: object) -> str:
-    """FastAPI's `detail`: a string, or a list of `{loc, msg}`."""
-    if isinstance(detail, str):
-        return detail
-    if not entries(detail):
-        return json.dumps(detail, ensure_ascii=False, default=str)
-    return "; ".join(_detail_entry(entry) for entry in entries(detail))
-
-
-def _detail_entry(entry: object) -> str:
-    if not is_object(entry) or not text(entry, "msg"):
-        return json.dumps(entry, ensure_ascii=False, default=str)
-    where = str((entries(entry.get("loc")) or [""])[-1])
-    return f"{where}: {text(entry, 'msg')}" if where else text(entry, "msg")
 
 
 def _version(name: str) -> int:

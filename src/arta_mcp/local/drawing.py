@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 Engine = Callable[["Order"], bytes]
 """draws the picture of an order as PNG; the same order gives the same picture"""
+
+_log = logging.getLogger(__name__)
 
 
 class Studio:
@@ -78,5 +81,9 @@ class Studio:
             index=index,
             aspect_ratio=record.order.aspect_ratio,
         )
-        picture = (self._engine or draw)(order)
+        try:
+            picture = (self._engine or draw)(order)
+        except Exception:
+            _log.exception("the engine could not draw picture %s of %s", index, record.record_id)
+            raise
         self._store.put_picture(record.record_id, index, picture)

@@ -81,11 +81,10 @@ class Running:
 
     def close(self) -> None:
         """Stop, whatever is still being said; pictures not yet begun are left for the next time."""
+        if self._server is not None and self._thread is not None:
+            self._server.should_exit = True
+            self._thread.join(_SOON)
         self.service.close()
-        if self._server is None or self._thread is None:
-            return
-        self._server.should_exit = True
-        self._thread.join(_SOON)
 
     @property
     def _running(self) -> _Server:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import random
 import time
 import uuid
@@ -58,8 +57,6 @@ MAX_BODY = 128 * 1024
 
 MAX_LOG = 1024 * 1024
 """bytes of `service.log` before it becomes `service.log.1`"""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +285,7 @@ class Service:
         if isinstance(order, Refusal):
             return _refused(order)
         record = self._open_job(caller, order)
-        return JSONResponse(self._stand(record, str(request.base_url)).render())
+        return JSONResponse(Job(record.record_id, "IN_QUEUE", seed=record.seed).render())
 
     async def _status(self, request: Request) -> Response:
         caller = self._caller(request)

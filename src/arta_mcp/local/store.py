@@ -69,7 +69,7 @@ class Store:
 
     def __init__(self, folder: Path, *, keep: int) -> None:
         self.folder = folder
-        self._keep = keep
+        self._keep, self._unlisted = keep, 0
         for name in ("", "accounts", "records", "images"):
             (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
@@ -213,11 +213,13 @@ class Store:
         return path.read_bytes()
 
     def _prune(self) -> None:
-        """Forget the oldest records, some at a time so that not every order pays for it."""
-        paths = list(self.folder.glob("records/*.json"))
-        if len(paths) <= self._keep + self._keep // 20:
+        """Forget the oldest records, not at every order: listing a folder takes its time."""
+        self._unlisted -= 1
+        if self._unlisted > 0:
             return
-        oldest = sorted(paths, key=_written_at)[: len(paths) - self._keep]
+        self._unlisted = max(1, self._keep // 20)
+        paths = sorted(self.folder.glob("records/*.json"), key=_written_at)
+        oldest = paths[: max(0, len(paths) - self._keep)]
         for path in oldest:
             for index in range(8):
                 name = picture_name(path.stem, index)

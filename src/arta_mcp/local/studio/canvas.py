@@ -207,7 +207,7 @@ class Canvas:
         if self.ink:
             return
         ramp = toned(Image.linear_gradient("L"), lambda v: v * opacity)
-        ramp = ramp if bottom > top else ImageOps.flip(ramp)
+        ramp = ramp if bottom > top else ramp.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
         low, high = sorted((round(top), round(bottom)))
         mask = scaled(ramp, (self.size[0], max(1, high - low)))
         self.image.paste(colour, (0, low, self.size[0], low + mask.size[1]), mask)

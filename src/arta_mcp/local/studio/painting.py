@@ -26,7 +26,7 @@ from arta_mcp.local.studio.finish import render, soft, textured
 from arta_mcp.local.studio.scenery import frame
 from arta_mcp.local.studio.words import Scene
 
-_STROKES = ((0.02, 2400, -1), (0.011, 4600, -1), (0.0055, 6000, 12))
+_STROKES = ((0.02, 2200, -1), (0.011, 4200, -1), (0.0055, 5000, 12))
 """thickness as a share of the shorter side, number, and the contrast from which they are set"""
 
 
@@ -49,8 +49,8 @@ def artwork(style: str, scene: Scene, size: tuple[int, int]) -> Image.Image:
 
 
 def _oil(scene: Scene, size: tuple[int, int]) -> Image.Image:
-    flow = fractal((size[0] // 4, size[1] // 4), scene.dice("flow"), (2, 2))
-    drift = Samples(flow.filter(ImageFilter.GaussianBlur(20)), 4)
+    flow = fractal((size[0] // 8, size[1] // 8), scene.dice("flow"), (2, 2))
+    drift = Samples(flow.filter(ImageFilter.GaussianBlur(10)), 8)
     return _impasto(_painted(scene, size, lambda x, y: (drift.tone(x, y) - 128) / 60, jitter=10))
 
 

@@ -60,37 +60,34 @@ SUBJECTS = (
 )
 """what stands in front, the most telling first"""
 
-_COLOURS = dict(
-    pair.split(":")
-    for pair in [
-        "red:c93a28",
-        "crimson:a8182f",
-        "orange:e8761f",
-        "golden:e8b23a",
-        "gold:e0a92e",
-        "yellow:f0cb3c",
-        "green:3f9150",
-        "emerald:1f8f62",
-        "teal:1f8a8c",
-        "turquoise:35b5b0",
-        "blue:2f62b5",
-        "azure:3b8fd9",
-        "navy:1c2c5e",
-        "indigo:3b3590",
-        "purple:7040a0",
-        "violet:7a4fc0",
-        "pink:ec8fb0",
-        "magenta:c23a8e",
-        "brown:7a4c2c",
-        "black:2b2a33",
-        "white:f3f1ec",
-        "grey:858b94",
-        "gray:858b94",
-        "silver:b4bcc6",
-        "ginger:d97b32",
-        "neon:e23ad0",
-    ]
-)
+_COLOURS = {
+    "red": "c93a28",
+    "crimson": "a8182f",
+    "orange": "e8761f",
+    "golden": "e8b23a",
+    "gold": "e0a92e",
+    "yellow": "f0cb3c",
+    "green": "3f9150",
+    "emerald": "1f8f62",
+    "teal": "1f8a8c",
+    "turquoise": "35b5b0",
+    "blue": "2f62b5",
+    "azure": "3b8fd9",
+    "navy": "1c2c5e",
+    "indigo": "3b3590",
+    "purple": "7040a0",
+    "violet": "7a4fc0",
+    "pink": "ec8fb0",
+    "magenta": "c23a8e",
+    "brown": "7a4c2c",
+    "black": "2b2a33",
+    "white": "f3f1ec",
+    "grey": "858b94",
+    "gray": "858b94",
+    "silver": "b4bcc6",
+    "ginger": "d97b32",
+    "neon": "e23ad0",
+}
 _COATS = {"red": "d9501c", "golden": "d9a441", "white": "ece9e4", "brown": "7d5030"}
 """the colours that mean another hue when they are said of fur"""
 

@@ -1,0 +1,94 @@
+"""Documents say what the code does: tables, server.json, changelog, snippets."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+import write_documents
+from arta_mcp import __version__
+from arta_mcp.config import SETTINGS
+from arta_mcp.generation import GenerationRequest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SERVER = json.loads((ROOT / "server.json").read_text(encoding="utf-8"))
+
+
+def test_the_settings_table_and_server_json_are_what_the_code_says() -> None:
+    assert write_documents.readme(README) == README
+    assert (ROOT / "server.json").read_text(encoding="utf-8") == write_documents.server_json()
+
+
+def test_server_json_fits_the_registry_schema(need: Callable[[bool, str], None]) -> None:
+    path = ROOT.parent / "shared" / "schemas" / "server.schema.json"
+    need(path.exists(), "the registry's schema is not beside this checkout")
+    schema = json.loads(path.read_text(encoding="utf-8"))
+    checker = jsonschema.Draft7Validator(schema, format_checker=jsonschema.FormatChecker())
+    errors = list(checker.iter_errors(SERVER))  # pyright: ignore[reportUnknownMemberType]  # its stub is partial
+    assert errors == []
+
+
+def test_server_json_names_this_version_every_setting_and_its_secrecy() -> None:
+    package = SERVER["packages"][0]
+    assert SERVER["version"] == package["version"] == __version__
+    told = {entry["name"]: entry["isSecret"] for entry in package["environmentVariables"]}
+    assert told == {setting.name: setting.secret for setting in SETTINGS}
+    assert told["ARTA_API_KEY"] is True
+    assert f"<!-- mcp-name: {SERVER['name']} -->" in README
+
+
+def test_the_changelog_begins_with_this_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## (\S+)", changelog, re.MULTILINE)[1] == __version__  # pyright: ignore[reportOptionalSubscript]  # a failure is one
+
+
+def test_the_readme_lists_every_argument_with_its_default() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|$", README.split("## Tools")[1], re.MULTILINE)
+    told = dict(rows)
+    for name, field in GenerationRequest.model_fields.items():
+        if field.is_required():
+            assert told[name] == "required"
+        elif field.default is not None:
+            assert told[name].strip("`") == str(field.default)
+
+
+@pytest.mark.parametrize("block", re.findall(r"```json\n(.*?)```", README, re.DOTALL))
+def test_host_snippets_are_json_that_starts_our_command(block: str) -> None:
+    servers = json.loads(block)["mcpServers"]
+    assert servers["arta"]["args"][-1] == "arta-mcp"
+    assert Path(servers["arta"]["command"]).is_absolute()
+
+
+def test_the_claude_code_snippet_starts_our_command() -> None:
+    assert "claude mcp add arta -- uvx arta-mcp" in README
+
+
+def test_the_first_screen_has_one_command_and_one_host() -> None:
+    first_screen = "\n".join(README.splitlines()[:45])
+    for sign in ("make demo", "make test", "mcpServers", "claude mcp add"):
+        assert sign in first_screen
+
+
+def test_links_inside_the_repository_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md")]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name} -> {target}"
+
+
+def test_no_document_or_code_names_a_registry_or_this_machine() -> None:
+    hosts = ("pypi" + ".org", "npmjs" + ".org", "deb.debian" + ".org", "/work" + "/main")
+    for path in ROOT.rglob("*"):
+        parts = path.relative_to(ROOT).parts
+        known = path.suffix in {".py", ".md", ".json", ".toml", ".txt", ".mjs", ".html", ""}
+        hidden = parts[0].startswith(".") and parts[0] != ".ci"
+        if path.is_file() and known and not hidden and "node_modules" not in parts:
+            found = path.read_text(encoding="utf-8", errors="replace")
+            assert not [host for host in hosts if host in found], path
