@@ -17,6 +17,7 @@ from arta_mcp.errands import Errands
 from arta_mcp.errors import Secret
 from arta_mcp.generation import Update
 from arta_mcp.generations import Generations, Limits, Remote
+from arta_mcp.local.drawing import Engine
 from arta_mcp.local.service import Service
 from arta_mcp.local.sketch import Order
 from arta_mcp.pacing import Pace
@@ -87,6 +88,8 @@ class World:
         )
 
 
-def new_world(folder: Path, *, queue: float = 0.0, draw: float = 0.0) -> World:
+def new_world(
+    folder: Path, *, queue: float = 0.0, draw: float = 0.0, engine: Engine = tiny_picture
+) -> World:
     """Jobs take no time unless told so; pictures are tiny but real."""
-    return World(folder, Service(folder / "service", engine=tiny_picture, queue=queue, draw=draw))
+    return World(folder, Service(folder / "service", engine=engine, queue=queue, draw=draw))

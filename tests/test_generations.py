@@ -187,11 +187,11 @@ async def test_a_lost_answer_is_never_sent_again_not_even_with_its_key(world: Wo
 async def test_a_refused_style_teaches_the_catalogue(world: World) -> None:
     async with world.generations() as generations:
         stale = [*(style.name for style in SHIPPED.styles), "Watercolour Two"]
-        generations.catalogue = Catalogue.from_names(stale, "2026-01-01")
+        generations.known.catalogue = Catalogue.from_names(stale, "2026-01-01")
         with pytest.raises(UnknownStyle) as caught:
             await generations.generate(GenerationRequest(prompt="x", model="Watercolour Two"))
         assert caught.value.near[0] == "watercolor"
-        taught = {style.name for style in generations.catalogue.styles}
+        taught = {style.name for style in generations.known.catalogue.styles}
         assert taught == {style.name for style in SHIPPED.styles}
 
 

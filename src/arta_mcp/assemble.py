@@ -30,6 +30,8 @@ class Addresses:
     base_url: str
     auth_url: str
     token_refresh_url: str
+    styles_url: str | None = None
+    """none for the embedded service: what it draws is what is shipped"""
 
 
 def open_generations(
@@ -47,9 +49,14 @@ def open_generations(
     async def connect(errands: Errands) -> AsyncGenerator[Remote]:
         state = open_state(state_dir(settings), warn=warn)
         try:
-            async with _addresses(settings) as addresses, _transport(settings) as transport:
+            async with _addresses(settings) as addresses, open_transport(settings) as transport:
                 tokens = token_source(settings, addresses, state, transport, errands)
-                client = ArtaClient(addresses.base_url, tokens=tokens, transport=transport)
+                client = ArtaClient(
+                    addresses.base_url,
+                    tokens=tokens,
+                    transport=transport,
+                    styles_url=addresses.styles_url,
+                )
                 yield Remote(client, state)
         finally:
             await state.close()
@@ -95,7 +102,8 @@ def state_dir(settings: Settings) -> Path:
     return user_state_path("arta-mcp", appauthor=False)
 
 
-def _transport(settings: Settings) -> Transport:
+def open_transport(settings: Settings) -> Transport:
+    """The HTTP client that the settings describe; the embedded service is asked directly."""
     if settings.backend == "local":
         return Transport(user_agent=settings.user_agent, direct=True)
     proxy = settings.proxy.reveal() if settings.proxy else None
@@ -106,7 +114,9 @@ def _transport(settings: Settings) -> Transport:
 async def _addresses(settings: Settings) -> AsyncGenerator[Addresses]:
     """The remote addresses, or those of an embedded service that runs meanwhile."""
     if settings.backend == "arta":
-        yield Addresses(settings.base_url, settings.auth_url, settings.token_refresh_url)
+        yield Addresses(
+            settings.base_url, settings.auth_url, settings.token_refresh_url, settings.styles_url
+        )
         return
     from arta_mcp.local.running import Running
     from arta_mcp.local.service import Service

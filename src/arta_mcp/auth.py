@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from urllib.parse import quote
 
 import anyio
 
@@ -135,7 +136,7 @@ class TokenSource:
         for tries_left in reversed(range(_TRIES)):
             try:
                 return await self._exchange_once(url, json=json, form=form)
-            except RateLimited as exc:
+            except (RateLimited, _Busy) as exc:
                 pause = exc.retry_after
                 if not tries_left or pause is None or pause > _LONGEST_PAUSE:
                     raise
@@ -149,10 +150,11 @@ class TokenSource:
     async def _exchange_once(
         self, url: str, *, json: dict[str, str | bool] | None, form: bytes | None
     ) -> Answer:
+        key = self._identity.api_key.reveal()
         answer = await self._transport.exchange(
-            "POST", f"{url}?key={self._identity.api_key.reveal()}", json=json, form=form
+            "POST", f"{url}?key={quote(key, safe='')}", json=json, form=form
         )
-        if answer.status == 200:
+        if 200 <= answer.status < 300:
             return answer
         refusal = Refusal.parse(answer.status, answer.headers, answer.body, now=self._clock())
         raise _explain(refusal)
@@ -164,6 +166,14 @@ class _AccountIsGone(ArtaError):
     def __init__(self, code: str) -> None:
         self.code = code
         super().__init__(f"the refresh token was refused: {code}")
+
+
+class _Busy(Unavailable):
+    """The identity host is down and says for how long, in seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        self.retry_after = retry_after
+        super().__init__(message, hint=f"wait {retry_after:.0f} s, then try again")
 
 
 def _explain(refusal: Refusal) -> ArtaError:
@@ -185,7 +195,9 @@ def _explain(refusal: Refusal) -> ArtaError:
             return AuthError(said, hint="this project gives out no anonymous accounts any more")
         case "API_KEY_ANDROID_APP_BLOCKED":
             return AuthError(said, hint="this key serves the official app only; use your own")
-        case _ if refusal.status >= 500:
+        case _ if refusal.status == 503 and refusal.retry_after is not None:
+            return _Busy(said, refusal.retry_after)
+        case _ if refusal.status >= 500 or refusal.status == 408:
             return Unavailable(said)
         case _:
             return AuthError(said)

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import gc
+import io
 import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import NoReturn
 
 from arta_mcp import __version__
 from arta_mcp.config import SETTINGS, Settings
-from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest, redact
+from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest, quote, redact
+from arta_mcp.frontdesk import open_desk
+
+log = logging.getLogger(__name__)
 
 OK, FAILED, USAGE, PENDING, INTERRUPTED = 0, 1, 2, 3, 130
 
-COMMANDS = ("serve", "generate", "get", "history", "models", "local")
+_COMMAND_WORDS = {
+    "list_models": "`arta-mcp models`",
+    "call get_generation with the record id later": "`arta-mcp get RECORD_ID` looks again later",
+    "idempotency_key": "--idempotency-key",
+}
+"""how the words of a hint, which are those of the tools, are said at a command line"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,33 +36,93 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arguments:
             return serve_stdio(read_settings(os.environ))
         return run_command(arguments, os.environ)
-    except ArtaError as exc:
-        tell_error(exc)
-        return USAGE if isinstance(exc, ConfigError | InvalidRequest) else FAILED
-    except KeyboardInterrupt:
-        talk("stopped")
-        return INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()
-        return FAILED
+    except BaseException as exc:
+        return _ended_by(exc)
+
+
+def _ended_by(exc: BaseException) -> int:
+    """Says why a command ended, without a traceback, and gives its exit code."""
+    match exc:
+        case BaseExceptionGroup():  # from a task group: its first error is the cause of the others
+            return _ended_by(exc.exceptions[0])  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  # of any type
+        case SystemExit():
+            raise exc
+        case ArtaError():
+            tell_error(exc)
+            return USAGE if isinstance(exc, ConfigError | InvalidRequest) else FAILED
+        case KeyboardInterrupt():
+            talk("stopped")
+            return INTERRUPTED
+        case BrokenPipeError():
+            _leave_pipe()
+            return FAILED
+        case OSError():
+            where = f" ({exc.filename})" if exc.filename else ""
+            talk(f"error: {quote(exc.strerror or str(exc))}{quote(where)}")
+        case _:
+            talk(f"error: {type(exc).__name__}: {quote(str(exc), 200)}")
+            talk("hint: this is a bug in arta-mcp; ARTA_LOG_LEVEL=DEBUG shows where it happened")
+    log.debug("a command failed", exc_info=exc)
+    return FAILED
+
+
+def _leave_pipe() -> None:
+    """The reader is gone: what is still in the buffer goes nowhere, and nobody is told."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def talk(line: str) -> None:
     """One line for people: stderr, since stdout is data."""
-    print(redact(line), file=sys.stderr, flush=True)
+    with _beside_bar():
+        print(redact(line), file=sys.stderr, flush=True)
 
 
 def data(line: str) -> None:
     """One line of result."""
-    print(redact(line), flush=True)
+    with _beside_bar():
+        print(redact(line), flush=True)
 
 
-def tell_error(error: ArtaError) -> None:
-    talk(f"error: {error.message}")
+def show(picture: str) -> None:
+    """A picture as terminals take it; it is no text, so nothing in it is redacted."""
+    with _beside_bar():
+        print(picture, file=sys.stderr, flush=True)
+
+
+def is_asked() -> bool:
+    """Whether there is a person who can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def ask(question: str) -> bool:
+    """Whether a person at this terminal says yes."""
+    print(redact(question), end=" [y/N] ", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _beside_bar() -> AbstractContextManager[None]:
+    """While this lasts a progress bar is out of the way."""
+    if "tqdm" not in sys.modules:
+        return nullcontext()
+    from tqdm import tqdm
+
+    return tqdm.external_write_mode(file=sys.stderr)
+
+
+def tell_error(error: ArtaError, where: str = "") -> None:
+    talk(f"error: {where}{error.message}")
     if error.hint:
-        talk(f"hint: {error.hint}")
+        talk(f"hint: {as_commands(error.hint)}")
     if error.record_id:
         talk(f"hint: the record id is {error.record_id}; `arta-mcp get {error.record_id}` looks")
+
+
+def as_commands(hint: str) -> str:
+    """A hint that speaks of tools, in the words of the command line."""
+    for word, command in _COMMAND_WORDS.items():
+        hint = hint.replace(word, command)
+    return hint
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
@@ -76,16 +147,38 @@ class RedactingFormatter(logging.Formatter):
 
 
 def serve_stdio(settings: Settings) -> int:
-    """The MCP server on stdin and stdout, until stdin closes."""
-    from arta_mcp.assemble import open_generations
-    from arta_mcp.server import build_server
+    """The MCP server on stdin and stdout, until stdin closes.
 
-    build_server(open_generations(settings, warn=talk)).run()
+    The front desk answers a host's first questions while the imports below run.
+    """
+    gc.disable()  # what an import makes stays; looking for garbage meanwhile finds none
+    desk = open_desk() if settings.front_desk == "on" else None
+    from arta_mcp.assemble import open_generations
+    from arta_mcp.server import Extras, build_server, serve_wire
+
+    extras = Extras(resource_links=settings.resource_links, previews=settings.preview)
+    server = build_server(open_generations(settings, warn=talk), extras)
+    gc.freeze()
+    gc.enable()
+    if desk is None:
+        server.run()
+    else:
+        serve_wire(server, desk)
     return OK
 
 
 def run_command(arguments: list[str], environ: Mapping[str, str]) -> int:
-    parsed = build_parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an old console cannot say every character
+            stream.reconfigure(errors="backslashreplace")
+    parser = build_parser()
+    parsed, strange = parser.parse_known_args(arguments)
+    if strange:
+        parsed.parser.refuse(strange)
+    parsed.environ = environ
+    if "run_without_settings" in parsed:
+        alone: Callable[[argparse.Namespace], int] = parsed.run_without_settings
+        return alone(parsed)
     run: Callable[[Settings, argparse.Namespace], int] = parsed.run
     return run(read_settings(environ), parsed)
 
@@ -95,30 +188,69 @@ def _serve(settings: Settings, _: argparse.Namespace) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """Our `error:` and `hint:` lines in place of argparse's, with the nearest word."""
+    """Our `error:` and `hint:` lines in place of argparse's, with the nearest word.
+
+    Every command's parser is known as `parser` in what it parsed.
+    """
 
     def error(self, message: str) -> NoReturn:
-        talk(f"error: {message}")
-        talk(f"hint: {_nearest_word(message) or f'{self.prog} --help shows what there is'}")
+        self.fail(message, self._nearest_choice(message))
+
+    def refuse(self, strange: list[str]) -> NoReturn:
+        """Ends because of arguments that mean nothing to this command."""
+        self.fail(f"unrecognized arguments: {' '.join(strange)}", self._nearest_option(strange[0]))
+
+    def fail(self, message: str, hint: str = "") -> NoReturn:
+        """Ends with the exit code of a wrong command line."""
+        talk(f"error: {quote(message)}")
+        talk(f"hint: {hint or f'{self.prog} --help shows what there is'}")
         raise SystemExit(USAGE)
 
+    def actions(self) -> list[argparse.Action]:
+        """Every option and argument, of the commands too."""
+        below = [action.choices for action in self._actions if isinstance(action.choices, dict)]
+        return [
+            *self._actions,
+            *(
+                found
+                for parsers in below
+                for parser in parsers.values()
+                for found in parser.actions()
+            ),
+        ]
 
-def _nearest_word(message: str) -> str:
-    """`invalid choice: 'genrate'` and `unrecognized arguments: --jsn` name the wrong word."""
-    from arta_mcp.near import near
+    def _nearest_choice(self, message: str) -> str:
+        """`argument COMMAND: invalid choice: 'genrate' (...)` names the wrong word."""
+        from arta_mcp.near import near
 
-    _, _, rest = message.partition("invalid choice: '")
-    meant = near(rest.partition("'")[0], COMMANDS, limit=1) if rest else ()
-    return f"did you mean {meant[0]}?" if meant else ""
+        _, _, rest = message.partition("invalid choice: '")
+        word = rest.partition("' (")[0]
+        choices = [str(choice) for action in self._actions for choice in action.choices or ()]
+        meant = near(word, choices, limit=1) if word else ()
+        if not meant and " " in word:
+            return f'`{self.prog} generate "{quote(word, 60)}"` draws it'
+        return f"did you mean {meant[0]}?" if meant else ""
+
+    def _nearest_option(self, word: str) -> str:
+        from arta_mcp.near import near
+
+        if not word.startswith("-"):
+            return "put text with blanks in quotes" if self.prog.endswith("generate") else ""
+        word = word.partition("=")[0]
+        if word in self._option_string_actions:
+            return f"put {word} behind the command: {self.prog} ... {word}"
+        meant = near(word, self._option_string_actions, limit=1)
+        return f"did you mean {meant[0]}?" if meant else ""
 
 
 def build_parser() -> Parser:
-    from arta_mcp import commands
+    from arta_mcp import commands, doctor
 
     parser = Parser(
         prog="arta-mcp",
         description="Draws pictures from text. Without a command it is an MCP server on stdio.",
-        epilog="Settings come from ARTA_* variables; the README lists them.",
+        epilog="Settings come from ARTA_* variables; the README lists them."
+        " Exit codes: 0 ok, 1 failed, 2 usage, 3 still pending, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"arta-mcp {__version__}")
     words = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -129,5 +261,10 @@ def build_parser() -> Parser:
     commands.add_get(words)
     commands.add_history(words)
     commands.add_models(words)
+    commands.add_account(words)
+    doctor.add_doctor(words)
     commands.add_local(words)
+    commands.add_completion(words)
+    for command in words.choices.values():
+        command.set_defaults(parser=command)
     return parser

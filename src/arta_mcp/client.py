@@ -67,7 +67,7 @@ class ArtaClient:
         *,
         tokens: TokenSource,
         transport: Transport,
-        styles_url: str = "",
+        styles_url: str | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
@@ -76,6 +76,11 @@ class ArtaClient:
         self._tokens, self._transport = tokens, transport
         self._clock, self._sleep = clock, sleep
         self._private = (urlsplit(base_url).hostname or "") in ("127.0.0.1", "localhost", "::1")
+
+    @property
+    def lists_styles(self) -> bool:
+        """Whether there is an address to ask for the live list."""
+        return bool(self._styles_url)
 
     async def ready(self) -> None:
         """Makes sure of a fresh token, so that `submit` has one thing left to do: the POST."""
@@ -99,7 +104,7 @@ class ArtaClient:
                     raise
                 await self._sleep(pause)
                 continue
-            if answer.status == 200:
+            if 200 <= answer.status < 300:
                 return _submitted(answer)
             refusal = self._refusal(answer)
             if refusal.status == 401 and not renewed:
@@ -136,7 +141,7 @@ class ArtaClient:
 
     async def styles(self) -> tuple[str, ...]:
         """The wire styles of the live list; raises when the service has none to give."""
-        answer = await self._transport.exchange("GET", self._styles_url)
+        answer = await self._transport.exchange("GET", self._styles_url or "")
         if answer.status != 200:
             raise Unavailable(f"the style list's host answers with {answer.status}")
         return parse_styles(answer.body)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
+import anyio.to_thread
 
 from arta_mcp import cli
 from arta_mcp.config import Settings
-from arta_mcp.content import describe_models, progress_message
-from arta_mcp.errors import InvalidRequest
-from arta_mcp.generation import Generation, GenerationRequest, Update
+from arta_mcp.errors import ArtaError, InvalidRequest
+from arta_mcp.generation import Generation, GenerationRequest
 from arta_mcp.protocol import RATIOS
+from arta_mcp.terminal import Reporter, columns, is_terminal, one_line, table
+from arta_mcp.thumbnails import render, way_of
 from arta_mcp.wire import is_object, text
 
 if TYPE_CHECKING:
@@ -40,10 +42,12 @@ OPTIONS = {
 }
 """argument of a request -> its option; help texts and bounds come from the request itself"""
 
+MOST_HISTORY = 100_000
+
 
 def add_generate(words: Words) -> None:
-    parser = words.add_parser("generate", help="draw pictures of a prompt")
-    parser.add_argument("prompt", metavar="PROMPT", help=_help("prompt"))
+    parser = words.add_parser("generate", help="draw pictures of a prompt, or of a file of prompts")
+    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help=_help("prompt"))
     for name, flags in OPTIONS.items():
         choices = f" ({', '.join(RATIOS)})" if name == "aspect_ratio" else ""
         parser.add_argument(
@@ -52,8 +56,13 @@ def add_generate(words: Words) -> None:
             metavar=flags[-1].lstrip("-").replace("-", "_").upper(),
             help=_help(name) + choices,
         )
+    parser.add_argument(
+        "--batch",
+        metavar="FILE",
+        help="draw every line of a file, or of stdin (-); run again, it goes on where it stopped"
+        " and orders nothing twice, until --idempotency-key gives the batch another name",
+    )
     _add_output(parser)
-    parser.add_argument("--max-wait", type=float, help="seconds to wait at most; default: the end")
     parser.set_defaults(run=generate)
 
 
@@ -61,7 +70,6 @@ def add_get(words: Words) -> None:
     parser = words.add_parser("get", help="fetch an earlier generation by its record id")
     parser.add_argument("record_id", metavar="RECORD_ID", help="as generate or history told it")
     _add_output(parser)
-    parser.add_argument("--max-wait", type=float, help="seconds to wait at most; default: the end")
     parser.set_defaults(run=get)
 
 
@@ -74,9 +82,40 @@ def add_history(words: Words) -> None:
 
 def add_models(words: Words) -> None:
     parser = words.add_parser("models", help="list what can be drawn with")
-    parser.add_argument("--search", metavar="WORDS", help="only those that match")
+    parser.add_argument(
+        "--search", metavar="WORDS", help="only those whose name or category matches"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=models)
+
+
+def add_account(words: Words) -> None:
+    parser = words.add_parser("account", help="show or drop the anonymous account")
+    parser.add_argument(
+        "action",
+        nargs="?",
+        choices=("status", "reset"),
+        default="status",
+        help="status: what is stored, never a token; reset: drop it, so that the next picture"
+        " signs up anew; default status",
+    )
+    parser.add_argument("--yes", action="store_true", help="reset without asking")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=account)
+
+
+def add_completion(words: Words) -> None:
+    import shtab
+
+    parser = words.add_parser("completion", help="print a script that completes our commands")
+    parser.add_argument(
+        "shell",
+        metavar="SHELL",
+        choices=shtab.SUPPORTED_SHELLS,
+        help=f"one of {', '.join(shtab.SUPPORTED_SHELLS)}; e.g."
+        ' eval "$(arta-mcp completion bash)" in ~/.bashrc',
+    )
+    parser.set_defaults(run_without_settings=completion)
 
 
 def add_local(words: Words) -> None:
@@ -105,13 +144,28 @@ def _add_output(parser: cli.Parser) -> None:
         help="save the pictures here; default: ARTA_OUTPUT_DIR, or the current folder",
     )
     parser.add_argument("--no-save", action="store_true", help="print the addresses only")
+    parser.add_argument("--no-picture", action="store_true", help="show no picture in the terminal")
+    parser.add_argument("--open", action="store_true", help="open the pictures in their viewer")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--max-wait", type=float, help="seconds to wait at most; default: the end")
 
 
 def generate(settings: Settings, options: argparse.Namespace) -> int:
     given = {name: value for name in OPTIONS if (value := getattr(options, name)) is not None}
-    request = GenerationRequest.of(prompt=options.prompt, **given)
-    wait = _max_wait(options, settings)
+    wait = max_wait(options, settings)
+    match options.prompt, options.batch:
+        case None, None:
+            options.parser.error("the following arguments are required: PROMPT")
+        case None, batch_file:
+            from arta_mcp import batch
+
+            if options.open:
+                options.parser.error("--open goes with one prompt, not with --batch")
+            return batch.run(settings, options, batch_file, given)
+        case _, None:
+            request = GenerationRequest.of(prompt=options.prompt, **given)
+        case _:
+            options.parser.error("give a PROMPT or --batch, not both")
 
     async def call(generations: Generations, report: Reporter) -> Generation:
         return await generations.generate(request, report, max_wait=wait)
@@ -120,7 +174,7 @@ def generate(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def get(settings: Settings, options: argparse.Namespace) -> int:
-    wait = _max_wait(options, settings)
+    wait = max_wait(options, settings)
 
     async def call(generations: Generations, report: Reporter) -> Generation:
         return await generations.get(options.record_id, report, max_wait=wait)
@@ -129,29 +183,84 @@ def get(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def history(settings: Settings, options: argparse.Namespace) -> int:
-    found = _with_generations(settings, None, lambda g: g.history(max(1, options.limit)))
-    for generation in found:
-        if options.json:
+    limit = min(MOST_HISTORY, max(1, options.limit))
+    found = with_generations(settings, None, lambda g: g.history(limit))
+    if options.json:
+        for generation in found:
             cli.data(json.dumps(asdict(generation), ensure_ascii=False))
-        else:
-            cli.data(_history_line(generation))
+    elif found:
+        rows = [_history_row(generation) for generation in found]
+        _print_table(("WHEN", "STATUS", "RECORD ID", "MODEL", "PROMPT"), rows)
     if not found:
         cli.talk("nothing was drawn here yet; `arta-mcp generate PROMPT` begins")
     return cli.OK
 
 
 def models(settings: Settings, options: argparse.Namespace) -> int:
-    from arta_mcp.styles import SHIPPED
-
-    found = SHIPPED.search(options.search)
+    catalogue = with_generations(settings, None, lambda g: g.catalogue())
+    found = catalogue.search(options.search)
     if options.json:
         listed = [asdict(style) for style in found]
-        cli.data(json.dumps({"as_of": SHIPPED.as_of, "models": listed}, ensure_ascii=False))
+        about = {"as_of": catalogue.as_of, "source": catalogue.source, "models": listed}
+        cli.data(json.dumps(about, ensure_ascii=False))
         return cli.OK
-    width = max((len(style.id) for style in found), default=0)
-    for style in found:
-        cli.data(f"{style.id:<{width}}  {style.category:<8}  {style.name}")
-    cli.talk(describe_models(SHIPPED, found).splitlines()[0])
+    if found:
+        rows = [(style.id, style.category, style.name) for style in found]
+        _print_table(("MODEL", "CATEGORY", "STYLE"), rows)
+    origin = "as the service lists them" if catalogue.source == "live" else "as shipped"
+    cli.talk(f"{len(found)} models, {origin}, {catalogue.as_of}; default {catalogue.default.id}")
+    if not found:
+        cli.talk("hint: `arta-mcp models` without --search shows all")
+    return cli.OK
+
+
+def account(settings: Settings, options: argparse.Namespace) -> int:
+    from arta_mcp.assemble import state_dir
+
+    stored_in = state_dir(settings) / f"account-{settings.account_name}.json"
+    if options.action == "reset":
+        return _reset_account(settings, options, stored_in)
+    stored = anyio.run(stored_account, settings) if stored_in.exists() else None
+    about = {
+        "service": settings.service,
+        "stored_in": str(stored_in) if stored else None,
+        "user_id": stored.user_id if stored else None,
+        "issued_at": stored.issued_at if stored else None,
+        "expires_at": stored.expires_at if stored else None,
+        "is_fresh": bool(stored and stored.is_fresh(time.time())),
+    }
+    if options.json:
+        cli.data(json.dumps(about, ensure_ascii=False))
+        return cli.OK
+    cli.data(f"service  {settings.service}")
+    if stored is None:
+        cli.data("account  none; the first picture signs up")
+        return cli.OK
+    cli.data(f"account  {one_line(stored.user_id) or '(the service told no user id)'}")
+    cli.data(f"issued   {moment(stored.issued_at)}")
+    ahead = "" if about["is_fresh"] else "; due for renewal, which the next call does by itself"
+    cli.data(f"expires  {moment(stored.expires_at)}{ahead}")
+    cli.data(f"file     {stored_in}")
+    return cli.OK
+
+
+def completion(options: argparse.Namespace) -> int:
+    import shtab
+
+    from arta_mcp.styles import SHIPPED
+
+    parser = cli.build_parser()
+    known: Mapping[str, tuple[str, ...]] = {
+        "model": tuple(style.id for style in SHIPPED.styles),
+        "aspect_ratio": RATIOS,
+    }
+    for action in parser.actions():
+        # only for the script: as choices of the command line their errors would be argparse's
+        action.choices = known.get(action.dest, action.choices)
+        if action.dest in ("output", "batch"):
+            ends = shtab.DIRECTORY if action.dest == "output" else shtab.FILE
+            action.complete = ends  # pyright: ignore[reportAttributeAccessIssue]  # shtab looks there
+    cli.data(shtab.complete(parser, shell=options.shell))
     return cli.OK
 
 
@@ -184,88 +293,127 @@ def local(settings: Settings, options: argparse.Namespace) -> int:
     return cli.OK
 
 
-class Reporter:
-    """Progress for people: a bar on a terminal, a line a change elsewhere."""
-
-    def __init__(self) -> None:
-        self._is_terminal = sys.stderr.isatty()
-        self._bar = None
-        self._step = ""
-        self.record_id: str | None = None
-
-    async def __call__(self, update: Update) -> None:
-        self.record_id = update.record_id or self.record_id
-        if self._is_terminal:
-            self._draw(update)
-        elif update.step != self._step:
-            cli.talk(progress_message(update))
-        self._step = update.step
-
-    def close(self, *, is_done: bool) -> None:
-        if self._bar is not None:
-            if is_done:
-                self._bar.n = self._bar.total
-            self._bar.close()
-
-    def _draw(self, update: Update) -> None:
-        from tqdm import tqdm
-
-        if self._bar is None:
-            self._bar = tqdm(
-                total=1.0, bar_format="{desc} |{bar:30}| {postfix}", file=sys.stderr, leave=True
-            )
-        left = update.remaining
-        share = 0.0 if left is None else update.waited / max(0.1, update.waited + left)
-        self._bar.n = max(self._bar.n, min(0.98, share))
-        self._bar.set_description_str(f"{update.step:<8}", refresh=False)
-        rest = "" if left is None else f", about {max(1, round(left))} s left"
-        self._bar.set_postfix_str(f"{update.waited:.0f} s{rest}", refresh=True)
-
-
 def _run_one(
     settings: Settings,
     options: argparse.Namespace,
     call: Callable[[Generations, Reporter], Awaitable[Generation]],
 ) -> int:
-    report = Reporter()
-    folder = None if options.no_save else (options.output or settings.output_dir or Path.cwd())
+    folder = output_folder(options, settings)
+    report = Reporter(cli.talk)
 
-    async def run(generations: Generations) -> Generation:
+    async def run(generations: Generations) -> tuple[Generation, list[bytes]]:
         try:
             generation = await call(generations, report)
         except BaseException:
             report.close(is_done=False)
             raise
+        generation = await with_files(generations, generation, folder)
         report.close(is_done=generation.status == "done")
-        return generation
+        return generation, await _to_show(generations, generation, options)
 
     try:
-        generation = _with_generations(settings, folder, run)
+        generation, pictures = with_generations(settings, folder, run)
     except KeyboardInterrupt:
         if report.record_id:
             cli.talk(f"stopped waiting; `arta-mcp get {report.record_id}` fetches the picture")
+        else:
+            cli.talk("hint: `arta-mcp history` shows whether it was ordered before that")
         raise
+    if pictures and (way := way_of(options.environ)):
+        cli.show(render(pictures, way, columns=columns() - 1))
     return _tell(generation, options)
+
+
+async def with_files(
+    generations: Generations, generation: Generation, folder: Path | None
+) -> Generation:
+    """The generation with every picture in `folder`, whatever was saved before, and where."""
+    from arta_mcp.saving import save_picture
+
+    if folder is None or generation.status != "done":
+        return generation
+    images = list(generation.images)
+    for index, image in enumerate(images):
+        if image.path and Path(image.path).parent == folder and Path(image.path).exists():
+            continue
+        try:
+            picture = await generations.picture(generation.record_id or "", index)
+            name = f"{generation.record_id}-{index}"
+            path = await anyio.to_thread.run_sync(save_picture, folder, name, picture)
+        except (ArtaError, OSError) as exc:
+            why = exc.message if isinstance(exc, ArtaError) else exc.strerror
+            cli.talk(f"warning: picture {index + 1} was not saved: {why}")
+            images[index] = replace(image, path=None)
+        else:
+            images[index] = replace(image, path=str(path))
+    return replace(generation, images=tuple(images))
+
+
+async def _to_show(
+    generations: Generations, generation: Generation, options: argparse.Namespace
+) -> list[bytes]:
+    """The pictures for a terminal that shows some; none where nobody looks."""
+    wanted = is_terminal() and not options.json and not options.no_picture
+    if not wanted or generation.status != "done" or way_of(options.environ) is None:
+        return []
+    pictures: list[bytes] = []
+    for index, image in enumerate(generation.images):
+        try:
+            if image.path:
+                pictures.append(await anyio.Path(image.path).read_bytes())
+            else:
+                picture = await generations.picture(generation.record_id or "", index)
+                pictures.append(picture.content)
+        except (ArtaError, OSError):
+            continue
+    return pictures
 
 
 def _tell(generation: Generation, options: argparse.Namespace) -> int:
     if options.json:
         cli.data(json.dumps(asdict(generation), ensure_ascii=False))
     else:
-        for image in generation.images:
-            blurred = " (blurred by the service)" if image.blurred else ""
-            cli.data(f"{image.path or image.url}{blurred}")
+        print_pictures(generation)
         seed = f", seed {generation.seed}" if generation.seed is not None else ""
         cli.talk(f"{generation.model}{seed}, record id {generation.record_id}")
         if generation.notice:
             cli.talk(f"note: {generation.notice}")
-    if generation.status == "done":
+    if generation.status != "done":
+        cli.talk(f"hint: still being drawn; `arta-mcp get {generation.record_id}` fetches it")
+        return cli.PENDING
+    if options.open:
+        _open(generation)
+    if options.no_save:
+        if generation.backend == "local":
+            cli.talk("hint: these addresses answer while `arta-mcp local` or a server runs")
         return cli.OK
-    cli.talk(f"hint: still being drawn; `arta-mcp get {generation.record_id}` fetches it")
-    return cli.PENDING
+    return cli.OK if all(image.path for image in generation.images) else cli.FAILED
 
 
-def _with_generations(
+def print_pictures(generation: Generation) -> None:
+    """One file or address a line."""
+    for image in generation.images:
+        blurred = " (blurred by the service)" if image.blurred else ""
+        cli.data(f"{_shown(image.path) if image.path else image.url}{blurred}")
+
+
+def _shown(path: str) -> str:
+    """A path as short as it can be from here."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here)) if Path(path).is_relative_to(here) else path
+
+
+def _open(generation: Generation) -> None:
+    import webbrowser
+
+    for image in generation.images:
+        address = Path(image.path).as_uri() if image.path else image.url
+        if not webbrowser.open(address):
+            cli.talk("warning: nothing here opens pictures; set BROWSER to what does")
+            return
+
+
+def with_generations(
     settings: Settings, folder: Path | None, use: Callable[[Generations], Awaitable[T]]
 ) -> T:
     from arta_mcp.assemble import open_generations
@@ -277,15 +425,80 @@ def _with_generations(
     return anyio.run(run)
 
 
-def _max_wait(options: argparse.Namespace, settings: Settings) -> float:
+def output_folder(options: argparse.Namespace, settings: Settings) -> Path | None:
+    """Where pictures are to be saved, checked before anything is ordered."""
+    if options.no_save:
+        return None
+    folder = Path(options.output or settings.output_dir or Path.cwd()).expanduser().absolute()
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InvalidRequest("--output", str(folder), "a folder that can be written to")
+    return folder
+
+
+def max_wait(options: argparse.Namespace, settings: Settings) -> float:
     return settings.job_timeout if options.max_wait is None else max(0.0, options.max_wait)
 
 
-def _history_line(generation: Generation) -> str:
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(generation.created_at))
-    prompt = generation.prompt if len(generation.prompt) <= 60 else f"{generation.prompt[:59]}…"
-    name = generation.record_id or "(no record id)"
-    return f"{when}  {generation.status:<8}  {name:<34}  {generation.model:<18}  {prompt}"
+def _reset_account(settings: Settings, options: argparse.Namespace, stored_in: Path) -> int:
+    if not stored_in.exists():
+        cli.talk("no account is stored; nothing to drop")
+        return cli.OK
+    if not options.yes:
+        if not cli.is_asked():
+            raise InvalidRequest("account", "reset", "with --yes where nobody can be asked")
+        cli.talk(f"This drops the account that {settings.service} knows you by, and nothing else.")
+        cli.talk("The next picture signs up anew; earlier record ids may not open for it.")
+        if not cli.ask("Drop it?"):
+            cli.talk("nothing was changed")
+            return cli.FAILED
+    anyio.run(_forget_account, settings)
+    cli.talk("the account was dropped; the next picture signs up anew")
+    return cli.OK
+
+
+async def stored_account(settings: Settings):
+    from arta_mcp.assemble import state_dir
+    from arta_mcp.state import open_state
+
+    state = open_state(state_dir(settings), warn=cli.talk)
+    try:
+        return await state.account(settings.account_name)
+    finally:
+        await state.close()
+
+
+async def _forget_account(settings: Settings) -> None:
+    from arta_mcp.assemble import Addresses, open_transport, state_dir, token_source
+    from arta_mcp.errands import Errands
+    from arta_mcp.state import open_state
+
+    state = open_state(state_dir(settings), warn=cli.talk)
+    where = Addresses(settings.base_url, settings.auth_url, settings.token_refresh_url)
+    try:
+        async with Errands() as errands, open_transport(settings) as transport:
+            await token_source(settings, where, state, transport, errands).forget()
+    finally:
+        await state.close()
+
+
+def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    for line in table(header, rows):
+        cli.data(line)
+
+
+def _history_row(generation: Generation) -> tuple[str, ...]:
+    return (
+        moment(generation.created_at),
+        generation.status,
+        generation.record_id or "-",
+        generation.model,
+        one_line(generation.prompt),
+    )
+
+
+def moment(when: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
 
 
 def _help(name: str) -> str:

@@ -30,10 +30,12 @@ class Setting:
     parse: Callable[[str, str], object]
     secret: bool = False
     choices: tuple[str, ...] = ()
+    empty_means_none: bool = False
+    """an empty value turns it off, where for others it is the same as not set"""
 
 
-def _text(name: str, value: str) -> str:
-    return value
+def _is_plain(value: str) -> bool:
+    return value.isprintable() and " " not in value
 
 
 def _choice(*choices: str) -> Callable[[str, str], str]:
@@ -45,6 +47,10 @@ def _choice(*choices: str) -> Callable[[str, str], str]:
         return found
 
     return parse
+
+
+def _switch(name: str, value: str) -> bool:
+    return _choice("on", "off")(name, value) == "on"
 
 
 def _log_level(name: str, value: str) -> str:
@@ -69,7 +75,8 @@ def _seconds(low: float, high: float) -> Callable[[str, str], float]:
 
 def _count(low: int, high: int) -> Callable[[str, str], int]:
     def parse(name: str, value: str) -> int:
-        if not value.isascii() or not value.isdigit() or not low <= int(value[:9]) <= high:
+        digits = value.isascii() and value.isdigit() and len(value) < 10
+        if not digits or not low <= int(value) <= high:
             raise ConfigError(
                 f"{name} is {quote(repr(value), 80)}, not a whole number in {low}..{high}",
                 hint=f"set {name} to a number, or leave it out",
@@ -86,21 +93,29 @@ def _address(name: str, value: str) -> str:
         _ = parts.port
     except ValueError:
         parts, host = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not host:
+    if "@" in parts.netloc:  # before any message quotes it
+        raise ConfigError(f"{name} holds a user name or password", hint="leave them out")
+    if parts.scheme not in ("http", "https") or not host or not _is_plain(value):
         raise ConfigError(f"{name} is {quote(repr(value), 120)}, not an https address")
+    if parts.query or parts.fragment:
+        raise ConfigError(f"{name} is {quote(repr(value), 120)}; leave out what follows the path")
     if parts.scheme == "http" and host not in LOOPBACK:
         raise ConfigError(
             f"{name} is {quote(repr(value), 120)}; plain http is for this machine only",
             hint="use https://",
         )
-    if parts.username or parts.password:
-        raise ConfigError(f"{name} holds a user name or password", hint="leave them out")
     return value.rstrip("/")
 
 
 def _proxy(name: str, value: str) -> Secret:
-    scheme, _, rest = value.partition("://")
-    if scheme not in ("http", "https", "socks5", "socks5h") or not rest:
+    try:
+        parts = urlsplit(value)
+        host = parts.hostname
+        _ = parts.port
+    except ValueError:
+        parts, host = urlsplit(""), None
+    schemes = ("http", "https", "socks5", "socks5h")
+    if parts.scheme not in schemes or not host or not _is_plain(value):
         raise ConfigError(f"{name} is no http, https or socks5 address")
     return Secret(value)
 
@@ -112,13 +127,16 @@ def _header(name: str, value: str) -> str:
 
 
 def _key(name: str, value: str) -> Secret:
-    if not value.isascii() or not value.isprintable() or " " in value:
+    if not value.isascii() or not _is_plain(value):
         raise ConfigError(f"{name} holds blanks or characters that no key has")
     return Secret(value)
 
 
 def _folder(name: str, value: str) -> Path:
-    path = Path(value).expanduser()
+    try:
+        path = Path(value).expanduser()
+    except RuntimeError as exc:
+        raise ConfigError(f"{name} is {quote(repr(value), 120)}, a home that is not there") from exc
     if not path.is_absolute():
         raise ConfigError(
             f"{name} is {quote(repr(value), 120)}, a relative path",
@@ -155,7 +173,14 @@ SETTINGS = (
         "refresh address",
         _address,
     ),
-    Setting("ARTA_CLIENT_TYPE", "CLIENT_TYPE_ANDROID", "field of the sign-up body", _text),
+    Setting(
+        "ARTA_STYLES_URL",
+        "https://contentcdnhub.com/cms/content/apps/AIArtaAndroid/release/8/default/styles.json",
+        "live style list of the remote service; empty: never ask",
+        _address,
+        empty_means_none=True,
+    ),
+    Setting("ARTA_CLIENT_TYPE", "CLIENT_TYPE_ANDROID", "field of the sign-up body", _header),
     Setting("ARTA_USER_AGENT", f"arta-mcp/{__version__}", "sent on every request", _header),
     Setting(
         "ARTA_PROXY",
@@ -195,7 +220,28 @@ SETTINGS = (
         "tokens and generations; the platform's state folder when not set",
         _folder,
     ),
+    Setting(
+        "ARTA_PREVIEW",
+        "off",
+        "`on`: results also hold small pictures (512 px, 150 kB at most)",
+        _switch,
+        choices=("on", "off"),
+    ),
+    Setting(
+        "ARTA_RESOURCE_LINKS",
+        "off",
+        "`on`: results also hold resource links, for clients of 2025-06-18 or later",
+        _switch,
+        choices=("on", "off"),
+    ),
     Setting("ARTA_LOG_LEVEL", "WARNING", "how much goes to stderr", _log_level),
+    Setting(
+        "ARTA_FRONT_DESK",
+        "on",
+        "`on`: a host's first questions are answered while the MCP SDK loads; `off`: after that",
+        _choice("on", "off"),
+        choices=("on", "off"),
+    ),
 )
 
 
@@ -208,6 +254,7 @@ class Settings:
     base_url: str
     auth_url: str
     token_refresh_url: str
+    styles_url: str | None
     client_type: str
     user_agent: str
     proxy: Secret | None
@@ -217,7 +264,10 @@ class Settings:
     min_poll_interval: float
     output_dir: Path | None
     state_dir: Path | None
+    preview: bool
+    resource_links: bool
     log_level: str
+    front_desk: Literal["on", "off"]
     unknown: tuple[str, ...] = ()
     """names of `ARTA_*` variables that mean nothing here"""
 
@@ -265,5 +315,7 @@ def _read(setting: Setting, environ: Mapping[str, str]) -> object:
             f"{setting.name} is the literal {quote(value, 80)}, which the host did not fill in",
             hint=f"give {setting.name} a value in the host's configuration, or remove it",
         )
+    if setting.empty_means_none and setting.name in environ and not value.strip():
+        return None
     value = value.strip() or setting.default
     return setting.parse(setting.name, value) if value else None

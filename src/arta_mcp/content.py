@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from mcp.types import CallToolResult, TextContent
+from mcp.types import (
+    Annotations,
+    CallToolResult,
+    ContentBlock,
+    ImageContent,
+    ResourceLink,
+    TextContent,
+)
 from pydantic import BaseModel, Field
 
 from arta_mcp.errors import ArtaError, redact
@@ -60,11 +69,11 @@ class ModelsOutput(BaseModel):
     models: list[ModelOutput]
 
 
-def render(generation: Generation) -> CallToolResult:
-    """One text block that stands alone, and structured content that stands alone."""
+def render(generation: Generation, extras: Sequence[ContentBlock] = ()) -> CallToolResult:
+    """One text block that stands alone, structured content that stands alone, and `extras`."""
     images = [
         ImageOutput(
-            url=redact(image.url),
+            url=image.url,
             mime_type=image.mime_type,
             blurred=image.blurred,
             path=image.path,
@@ -89,15 +98,33 @@ def render(generation: Generation) -> CallToolResult:
         notice=generation.notice,
     )
     return CallToolResult(
-        content=[TextContent(type="text", text=describe(generation))],
+        content=[TextContent(type="text", text=describe(generation)), *extras],
         structured_content=output.model_dump(),
     )
+
+
+def link(generation: Generation, index: int, uri: str) -> ResourceLink:
+    """A link for the person, not for the model, which has the address in the text."""
+    return ResourceLink(
+        type="resource_link",
+        uri=uri,
+        name=f"{generation.record_id}-{index}",
+        title=f"{generation.prompt[:80]} ({index + 1} of {len(generation.images)})",
+        mime_type="image/webp",
+        annotations=Annotations(audience=["user"]),
+    )
+
+
+def preview(webp: bytes) -> ImageContent:
+    """A small picture inside the result."""
+    data = base64.b64encode(webp).decode("ascii")
+    return ImageContent(type="image", data=data, mime_type="image/webp")
 
 
 def describe(generation: Generation) -> str:
     """The result in a few lines: addresses first, one a line."""
     lines = [
-        f"{number}. {redact(image.url)}{' (blurred by the service)' if image.blurred else ''}"
+        f"{number}. {image.url}{' (blurred by the service)' if image.blurred else ''}"
         for number, image in enumerate(generation.images, 1)
     ]
     lines += [f"saved: {image.path}" for image in generation.images if image.path]

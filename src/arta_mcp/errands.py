@@ -82,6 +82,8 @@ class Errands:
         await done.wait()
         if failures:
             raise failures[0]
+        if not results:
+            raise RuntimeError("the errand was given up: its `async with` block has ended")
         return results[0]
 
     def _open(self) -> TaskGroup:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import re
 import threading
+from urllib.parse import quote as url_quote
 
 LONGEST_WORDS = 500
 """characters of somebody else's text that an error quotes at most"""
@@ -49,15 +50,11 @@ class Secret:
 
     def __init__(self, value: str) -> None:
         self._value = value
-        if len(value) >= _SHORTEST_SECRET:
-            with _secrets_lock:
-                _secrets.pop(value, None)
-                _secrets[value] = None
-                if len(_secrets) > _MOST_SECRETS:
-                    del _secrets[next(iter(_secrets))]
+        _remember(value)
 
     def reveal(self) -> str:
         """The value itself, for the one place that sends it."""
+        _remember(self._value)  # what is in use stays among the newest: the key is as old as we are
         return self._value
 
     def __repr__(self) -> str:
@@ -72,8 +69,21 @@ class Secret:
         return hash(self._value)
 
 
+def _remember(value: str) -> None:
+    """Keeps the value, and the form it has in an address, among what `redact` removes."""
+    if len(value) < _SHORTEST_SECRET:
+        return
+    with _secrets_lock:
+        for form in {value, url_quote(value, safe="", errors="replace")}:
+            _secrets.pop(form, None)
+            _secrets[form] = None
+        while len(_secrets) > _MOST_SECRETS:
+            del _secrets[next(iter(_secrets))]
+
+
+# No part backtracks and none starts inside a word: a megabyte of `eyJeyJeyJ` takes milliseconds.
 _TOKEN_SHAPES = re.compile(
-    r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]*"  # a JWT, ours or somebody else's
+    r"(?<![\w-])(?=[\w-]*?eyJ[\w-]{8})[\w-]++\.[\w-]++\.[\w-]*+"  # a JWT, whosever it is
     r"|AIza[\w-]{30,}"  # a Google API key
     r"|(?<=[?&]key=)[^&\s\"']+"  # a key in an address
 )
@@ -81,13 +91,18 @@ _TOKEN_SHAPES = re.compile(
 
 def redact(text: str) -> str:
     """The text with every known secret, or what is shaped like one, as `[redacted]`."""
+    return _TOKEN_SHAPES.sub("[redacted]", without_secrets(text))
+
+
+def without_secrets(text: str) -> str:
+    """The text without the secrets that are ours: for addresses, whose signature may be a JWT."""
     if _secrets:
         with _secrets_lock:
             known = sorted(_secrets, key=len, reverse=True)
         for value in known:
             if value in text:
                 text = text.replace(value, "[redacted]")
-    return _TOKEN_SHAPES.sub("[redacted]", text)
+    return text
 
 
 def quote(text: str, limit: int = LONGEST_WORDS) -> str:
@@ -121,8 +136,14 @@ class InvalidRequest(ArtaError):
 
     def __init__(self, argument: str, value: object, allowed: str, *, hint: str = "") -> None:
         self.argument, self.value, self.allowed = argument, value, allowed
-        shown = quote(repr(value), 80)
-        super().__init__(f"{argument} is {shown}; allowed is {allowed}", hint=hint)
+        super().__init__(f"{quote(argument, 80)} is {_shown(value)}; allowed is {allowed}", hint=hint)
+
+
+def _shown(value: object) -> str:
+    try:
+        return quote(repr(value), 80)
+    except (ValueError, RecursionError):  # Python writes out no number of over 4,300 digits
+        return f"some {type(value).__name__}"
 
 
 class AuthError(ArtaError):

@@ -63,7 +63,7 @@ class GenerationRequest(BaseModel):
     idempotency_key: IdempotencyKey | None = None
 
     @classmethod
-    def of(cls, **arguments: object) -> Self:
+    def of(cls, /, **arguments: object) -> Self:
         """The request; raises InvalidRequest that names argument, value, what is allowed."""
         try:
             return cls.model_validate(arguments)
@@ -71,7 +71,9 @@ class GenerationRequest(BaseModel):
             raise explain_arguments(exc, cls.model_json_schema()) from exc
 
     @classmethod
-    def from_messages(cls, messages: Iterable[Mapping[str, object]], **arguments: object) -> Self:
+    def from_messages(
+        cls, messages: Iterable[Mapping[str, object]], /, **arguments: object
+    ) -> Self:
         """The request for a chat: `prompt` when given, else the last user message's text.
 
         `messages` are `{"role", "content"}` with text or a list of `{"type": "text", "text"}`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +15,7 @@ from typing import Literal, Self
 import anyio
 import anyio.to_thread
 
-from arta_mcp.client import ArtaClient, RefusedStyle, Transient
+from arta_mcp.client import ArtaClient, Picture, RefusedStyle, Transient
 from arta_mcp.errands import Errands
 from arta_mcp.errors import (
     ArtaError,
@@ -23,16 +23,18 @@ from arta_mcp.errors import (
     JobTimedOut,
     Unavailable,
     UnknownRecord,
+    UnknownStyle,
     quote,
 )
 from arta_mcp.generation import Generation, GenerationRequest, Update
-from arta_mcp.ordering import HEARTBEAT, OnUpdate, Order, Ordering, Place, Teller
+from arta_mcp.known import KnownStyles
+from arta_mcp.ordering import OnUpdate, Order, Ordering, Place, Teller
 from arta_mcp.pacing import Pace
 from arta_mcp.protocol import Image, Job
 from arta_mcp.saving import save_picture
 from arta_mcp.standing import as_generation, failure_of, join_notes, sample_of
 from arta_mcp.state import Entry, State
-from arta_mcp.styles import SHIPPED, Catalogue
+from arta_mcp.styles import Catalogue, Style
 from arta_mcp.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -81,7 +83,9 @@ class Generations:
         """`service` names whose generations these are; `clock` gives seconds since the epoch."""
         self.backend: Literal["arta", "local"] = backend
         self.limits = limits or Limits()
-        self.catalogue: Catalogue = SHIPPED
+        self.known = KnownStyles(service, clock=clock)
+        self.on_change: Callable[[str], Awaitable[None]] | None = None
+        """told the record id of every generation that is new or has ended"""
         self._connect, self._service = connect, service
         self._output_dir, self._clock, self._pace = output_dir, clock, pace
         self._errands = Errands()
@@ -120,7 +124,7 @@ class Generations:
         """
         started = self._clock()
         until = started + (self.limits.max_wait if max_wait is None else max_wait)
-        style = self.catalogue.resolve(request.model)
+        style = await self._style(request.model)
         tell = Teller(on_update, lambda: self._clock() - started)
         remote = await self._open()
         place = Place(self._places)
@@ -131,8 +135,10 @@ class Generations:
         except BaseException as exc:
             place.free()
             if isinstance(exc, RefusedStyle):
-                raise self._learn(exc, request.model) from exc
+                await self.known.learn(exc.valid, remote.state)
+                self.known.catalogue.resolve(request.model)
             raise
+        await self._changed(entry)
         return await self._wait(remote, entry, watch, tell, until)
 
     async def get(
@@ -182,6 +188,42 @@ class Generations:
         found = await remote.state.latest(self._service, limit)
         return tuple(self._as_generation(entry) for entry in found)
 
+    async def catalogue(self) -> Catalogue:
+        """What can be drawn with, as fresh as 2 s of waiting make it."""
+        if self.backend == "arta" and not self.known.is_fresh:
+            remote = await self._open()
+            await self.known.refresh(remote.state, remote.client, self._errands)
+        return self.known.catalogue
+
+    async def picture(self, record_id: str, index: int) -> Picture:
+        """One picture of a finished generation: as saved, else downloaded.
+
+        Raises UnknownRecord for an index that it does not have.
+        """
+        generation = await self.get(record_id)
+        if not 0 <= index < len(generation.images):
+            have = len(generation.images)
+            raise UnknownRecord(
+                f"generation {record_id} has no picture {index}; it has {have}",
+                hint="call get_generation with its record id",
+            )
+        image = generation.images[index]
+        if image.path is not None and (saved := await _saved(Path(image.path))) is not None:
+            return saved
+        remote = await self._open()
+        return await remote.client.download(Image(image.url))
+
+    async def _style(self, model: str) -> Style:
+        """A name that is not known here may be known to the service by now."""
+        try:
+            return self.known.catalogue.resolve(model)
+        except UnknownStyle:
+            return (await self.catalogue()).resolve(model)
+
+    async def _changed(self, entry: Entry) -> None:
+        if self.on_change is not None and entry.record_id is not None:
+            await self.on_change(entry.record_id)
+
     async def _open(self) -> Remote:
         async with self._opening:
             if self._remote is None:
@@ -214,19 +256,18 @@ class Generations:
                 if left <= 0 and (watch.looks > seen or left < -LOOK_PATIENCE):
                     watch.is_kept = True
                     break
-                await watch.news(min(HEARTBEAT, max(left, 0.05)))
-                if watch.phase != phase or tell.is_due():
+                await watch.news(min(tell.quiet_until, max(left, 0.05)))
+                if watch.phase != phase or not tell.quiet_until:
                     await tell(watch.phase, watch)
         finally:
             watch.leave()
         if watch.error is not None:
             raise watch.error
         generation = self._as_generation(await remote.state.get(entry.id) or entry)
-        if watch.is_over and generation.status != "done":
-            raise JobTimedOut(
-                f"the job did not end in {self.limits.job_timeout:.0f} s", record_id=entry.record_id
-            )
         trouble = f"the last look failed: {watch.trouble}" if watch.trouble else None
+        if watch.is_given_up and generation.status != "done":
+            late = f"the job did not end in {self.limits.job_timeout:g} s"
+            raise JobTimedOut(join_notes(late, trouble) or late, record_id=entry.record_id)
         return replace(generation, notice=join_notes(generation.notice, trouble))
 
     async def _watch(
@@ -275,16 +316,6 @@ class Generations:
             clock=self._clock,
         )
 
-    def _learn(self, refused: RefusedStyle, model: str) -> ArtaError:
-        """A refusal that lists the valid styles teaches the catalogue, which knows near names."""
-        today = time.strftime("%Y-%m-%d", time.gmtime(self._clock()))
-        self.catalogue = Catalogue.from_names(refused.valid, today)
-        try:
-            self.catalogue.resolve(model)
-        except ArtaError as known:
-            return known
-        return refused
-
     async def _learnt_pace(self, remote: Remote, style: str) -> Pace:
         found = await remote.state.finished(self._service, style, MOST_SAMPLES)
         samples = [sample for entry in found if (sample := sample_of(entry)) is not None]
@@ -304,6 +335,7 @@ class Generations:
         failure = failure_of(job)
         if failure is not None:
             await remote.state.update(replace(entry, phase="failed", error=failure.message))
+            await self._changed(entry)
             raise failure
         seed = entry.seed if job.seed is None else job.seed
         await self._store(remote, replace(entry, phase="done", seed=seed))
@@ -348,6 +380,7 @@ class Generations:
             entry = replace(entry, paths=await self._save(remote, entry, self._output_dir))
             await remote.state.update(entry)
         self._settled.add(entry.id)
+        await self._changed(entry)
         return entry
 
     async def _adopted(self, remote: Remote, record_id: str) -> Entry:
@@ -386,3 +419,10 @@ class Generations:
 def _is_record_id(text: str) -> bool:
     plain = text.replace("-", "").replace("_", "")
     return 0 < len(text) <= 128 and plain.isascii() and plain.isalnum()
+
+
+async def _saved(path: Path) -> Picture | None:
+    try:
+        return Picture(await anyio.Path(path).read_bytes(), path.suffix.lstrip("."))
+    except OSError:
+        return None

@@ -34,6 +34,9 @@ SEEDS = (9999, 99999999)
 SUBMIT_LEASE = 120.0
 """seconds after which a submit that nobody ended counts as lost"""
 
+SUBMIT_PATIENCE = 5.0
+"""seconds that even a call without time tries to reach the service"""
+
 HEARTBEAT = 2.5
 """seconds between two updates when nothing changes"""
 
@@ -47,8 +50,10 @@ class Teller:
         self._on_update, self._waited = on_update, waited
         self._last = 0.0
 
-    def is_due(self) -> bool:
-        return self._waited() - self._last >= HEARTBEAT
+    @property
+    def quiet_until(self) -> float:
+        """Seconds for which nothing need be said; the last word may have been just now."""
+        return max(0.0, self._last + HEARTBEAT - self._waited())
 
     async def __call__(self, step: Step, watch: Watch | None = None) -> None:
         self._last = waited = self._waited()
@@ -183,8 +188,9 @@ class Ordering:
             raise Unavailable("another process took this idempotency_key over")
         try:
             with anyio.fail_after(SUBMIT_LEASE - 10):
+                left = max(order.until - self._clock(), SUBMIT_PATIENCE)
                 job = await self._client.submit(
-                    _form(order.request, entry.style, seed), deadline=SUBMIT_LEASE / 4
+                    _form(order.request, entry.style, seed), deadline=min(left, SUBMIT_LEASE / 4)
                 )
         except (ArtaError, TimeoutError) as exc:
             raise await self._refused(sending, exc) from exc

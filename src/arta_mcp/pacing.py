@@ -111,12 +111,12 @@ class Pace:
 
 
 def _unlearnt(waited: float) -> float:
-    """The fixed poll, its look at once made after 1 s; from 2 minutes on ever more rarely."""
+    """The fixed poll, its look at once made after 1 s; from 5 minutes on ever more rarely."""
     if waited < BEAT / 2:
         return BEAT / 2
-    if waited < 60 * BEAT:
+    if waited < 150 * BEAT:
         return (math.floor(waited / BEAT + 1e-9) + 1) * BEAT
-    return waited + min(LONGEST, waited / 60)
+    return waited + min(LONGEST, waited / 150)
 
 
 def _began(queued: float, drawing: float | None) -> float | None:
@@ -161,13 +161,13 @@ class _Law:
         self.usual = self._quantile(0.5)
         self.soonest = self._quantile(0.97)
         self.spread = (self._quantile(0.16) - self._quantile(0.84)) / 2
-        self.unit = self._affordable_unit()
+        self._afford()
 
     def next(self, t: float) -> float:
         """The moment of the look after the one at `t`."""
         step = self.unit * (1.0 if t > 0 else FIRST_STEP)
         goal = _interpolate(self._times, self._levels, t) + step
-        late = t + min(LONGEST, max(BEAT, t / 10))
+        late = t + min(LONGEST, max(BEAT, t / 60))
         if goal >= self._levels[-1]:
             return late
         return min(_interpolate(self._levels, self._times, goal), t + max(LONGEST, self.usual))
@@ -205,15 +205,14 @@ class _Law:
                 self._levels[-1] + math.sqrt((before - alive) * step * 2 / (before + alive))
             )
 
-    def _affordable_unit(self) -> float:
-        """The step between looks: as many as may be spent, none that the floor would not let be."""
+    def _afford(self) -> None:
+        """Set the step between looks: as many as may be spent, none that the floor would refuse."""
         share = SHARE * self._known / (self._known + CAUTION)
         budget = share * (2 + sum(self._alive_at(BEAT * k) for k in self._beats()))
-        low, high = max(0.01, DENSEST * self._floor * self._density()), 10.0
-        for _ in range(9):
-            self.unit = math.sqrt(low * high)
-            low, high = (self.unit, high) if self._expected_looks() > budget else (low, self.unit)
-        return high
+        least = max(0.01, DENSEST * self._floor * self._density())
+        self.unit = max(least, 0.3)
+        for _ in range(4):  # looks less one go about as 1 / unit: as near as it matters
+            self.unit = max(least, self.unit * (self._expected_looks() - 1) / (budget - 1))
 
     def _beats(self) -> range:
         return range(1, math.ceil(self._quantile(0.002) / BEAT) + 1)
@@ -307,16 +306,16 @@ def _split(points: Sequence[tuple[float, float]]) -> tuple[float, list[_Hump]]:
         n, first, second = sums[-1]
         sums.append((n + w, first + w * x, second + w * x * x))
     whole = sums[-1]
-    one, hump = _bell(*whole)
+    one = _fit(*whole)
     best, cut = one + SPLITTING, 0
     for i in range(1, len(points)):
         part = sums[i]
         rest = (whole[0] - part[0], whole[1] - part[1], whole[2] - part[2])
-        two = _bell(*part)[0] + _bell(*rest)[0] + _parting(part[0], rest[0])
+        two = _fit(*part) + _fit(*rest) + _parting(part[0], rest[0])
         if two > best:
             best, cut = two, i
     if not cut:
-        return one, [hump]
+        return one, [_Hump(whole[0], whole[1] / whole[0], math.sqrt(_variance(*whole)))]
     (left, low), (right, high) = _split(points[:cut]), _split(points[cut:])
     return left + right + _parting(sums[cut][0], whole[0] - sums[cut][0]), low + high
 
@@ -326,12 +325,16 @@ def _parting(left: float, right: float) -> float:
     return left * math.log(left / (left + right)) + right * math.log(right / (left + right))
 
 
-def _bell(weight: float, first: float, second: float) -> tuple[float, _Hump]:
-    mean = first / weight
-    squares = max(0.0, second - first * mean)
-    variance = max(NARROWEST**2, (squares + PRIOR**2) / (weight + 1))
-    fit = -(weight * math.log(variance) + squares / variance) / 2
-    return fit, _Hump(weight, mean, math.sqrt(variance))
+def _fit(weight: float, first: float, second: float) -> float:
+    """Log likelihood (less a constant) of points with these sums of 1, x and x * x."""
+    variance = _variance(weight, first, second)
+    squares = second - first * first / weight
+    return -(weight * math.log(variance) + squares / variance) / 2
+
+
+def _variance(weight: float, first: float, second: float) -> float:
+    variance = (second - first * first / weight + PRIOR**2) / (weight + 1)
+    return variance if variance > NARROWEST**2 else NARROWEST**2
 
 
 def _median(values: Iterable[float]) -> float:

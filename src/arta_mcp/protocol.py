@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from arta_mcp.errors import AuthError, ProtocolError, Secret
+from arta_mcp.errors import AuthError, ProtocolError, Secret, UnknownRecord, without_secrets
 from arta_mcp.errors import quote as show
 from arta_mcp.refusals import Refusal as Refusal
 from arta_mcp.refusals import detail_words
@@ -35,6 +35,12 @@ SIGN_UP_PATHS = (
     "/v1/accounts:signUp",  # the new one, on identitytoolkit.googleapis.com
 )
 REFRESH_PATH = "/v1/token"
+_LONGEST_RECORD_ID = 200
+"""characters; the captured ones are UUIDs"""
+
+_LONGEST_ADDRESS = 8192
+"""characters of a picture's address, which may carry a signature"""
+
 STYLES_PATH = "/cms/content/apps/AIArtaAndroid/release/8/default/styles.json"
 
 AspectRatio = Literal["1:1", "2:3", "3:2", "3:4", "4:3", "9:16", "16:9", "9:21", "21:9"]
@@ -62,8 +68,18 @@ Seed = Annotated[int, Field(ge=0, le=MAX_SEED, description="the same seed draws 
 DEFAULT_NEGATIVE_PROMPT = "blurry, deformed hands, ugly"
 
 
+def is_record_id(text: str) -> bool:
+    """Whether this can be a record id: short, printable, and no step in a path."""
+    return 0 < len(text) <= _LONGEST_RECORD_ID and text.isprintable() and text not in (".", "..")
+
+
 def status_path(record_id: str) -> str:
-    """Where a job is looked at; the record id is data and cannot leave its segment."""
+    """Where a job is looked at; the record id is data and cannot leave its segment.
+
+    Raises UnknownRecord for what cannot be a record id.
+    """
+    if not is_record_id(record_id):
+        raise UnknownRecord(f"no generation has the record id {show(repr(record_id), 80)}")
     return f"{SUBMIT_PATH}/{quote(record_id, safe='')}/status"
 
 
@@ -136,7 +152,7 @@ class Submit(BaseModel):
             "negative_prompt": self.negative_prompt,
             "style": self.style,
             "images_num": str(self.n),
-            "cfg_scale": f"{self.guidance_scale:g}",
+            "cfg_scale": str(self.guidance_scale).removesuffix(".0"),
             "steps": str(self.num_inference_steps),
             "aspect_ratio": self.aspect_ratio,
         }
@@ -171,11 +187,16 @@ class Tokens:
 
         Raises AuthError without an id token, ProtocolError when the answer is no object.
         """
-        answer = read_object(body)
+        try:
+            answer = read_object(body)
+        except ProtocolError:  # its words quote the body, which may be half of a token
+            raise ProtocolError("the identity host answered with no JSON object") from None
         id_token = text(answer, "idToken") or text(answer, "id_token")
         refresh_token = text(answer, "refreshToken") or text(answer, "refresh_token")
-        if not id_token:
+        if not is_token(id_token):
             raise AuthError("the identity host answered without an id token")
+        if refresh_token and not is_token(refresh_token):
+            raise AuthError("the identity host answered with a malformed refresh token")
         return cls(
             id_token=Secret(id_token),
             refresh_token=Secret(refresh_token),
@@ -267,9 +288,8 @@ class Job:
     def parse(cls, body: bytes) -> Job:
         """Raises ProtocolError, with the record id when the answer holds one."""
         answer = read_object(body)
-        record_id = text(answer, "record_id") or None
-        status = text(answer, "status")
-        if record_id is None:
+        record_id, status = text(answer, "record_id"), show(text(answer, "status"), 80)
+        if not is_record_id(record_id):
             raise ProtocolError("the service answered without a record id")
         if not status:
             raise ProtocolError("the service answered without a status", record_id=record_id)
@@ -279,7 +299,7 @@ class Job:
             raise ProtocolError(exc.message, record_id=record_id) from exc
         return cls(
             record_id=record_id,
-            status=show(status, 80),
+            status=status,
             images=images,
             error_code=words_or_none(answer.get("error_code")),
             error_details=words_or_none(answer.get("error_details")),
@@ -322,12 +342,19 @@ def render_styles(names: tuple[str, ...]) -> dict[str, object]:
 
 
 def is_web_address(url: str) -> bool:
-    """Whether a picture's address is http or https with a host."""
+    """Whether a picture's address is http or https with a host, on one line and not endless."""
+    if len(url) > _LONGEST_ADDRESS or not url.isprintable() or " " in url:
+        return False
     try:
         parts = urlsplit(url)
     except ValueError:
         return False
     return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def is_token(value: str) -> bool:
+    """Whether a token can stand in a header: printable ASCII without blanks."""
+    return bool(value) and value.isascii() and value.isprintable() and " " not in value
 
 
 def _lifetime(value: object) -> float:
@@ -356,7 +383,7 @@ def _image(entry: object) -> Image:
     if not is_object(entry) or not is_web_address(url):
         raise ProtocolError(f"an image has no web address: {show(repr(url), 120)}")
     return Image(
-        url=url,
+        url=without_secrets(url),
         name=show(text(entry, "name"), 200),
         blurred=entry.get("isBlur") is True,
         mime_type=show(text(entry, "MIME"), 80) or "image/png",

@@ -10,10 +10,12 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
+from arta_mcp.errors import LONGEST_WORDS
 from arta_mcp.errors import quote as show
-from arta_mcp.wire import entries, is_object, json_or_none, text
+from arta_mcp.wire import entries, is_object, json_or_none, peek, text
 
 _LONGEST_DETAIL = 1024 * 1024
 """characters; a refused style lists every valid one"""
@@ -61,11 +63,11 @@ class Refusal:
         error = answer.get("error") if is_object(answer) else None
         if is_object(error):
             code, words = _google_words(error)
-            return cls(status, show(words), code, retry_after)
+            return cls(status, show(words), show(code, 80), retry_after)
         detail = answer.get("detail") if is_object(answer) else None
         if detail is not None:
             return cls(status, show(detail_words(detail), _LONGEST_DETAIL), "", retry_after, detail)
-        return cls(status, show(body[:2000].decode("utf-8", "replace")), "", retry_after)
+        return cls(status, peek(body, LONGEST_WORDS), "", retry_after)
 
     def render(self) -> dict[str, object]:
         """The body in the style of the host that refuses: Google's when there is a code."""
@@ -103,7 +105,8 @@ def parse_retry_after(value: str | None, *, now: float) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(value).timestamp() - now
+            date = parsedate_to_datetime(value)  # the form without a zone is in UTC as well
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
         except (ValueError, OverflowError, OSError):
             return None
     return max(0.0, seconds) if math.isfinite(seconds) else None

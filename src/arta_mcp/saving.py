@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from itertools import count
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def save_picture(folder: Path, name: str, picture: Picture) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:120]
-    beside = folder / f".{plain}.{os.getpid()}.part"
+    beside = folder / f".{plain}.{os.getpid()}.{time.monotonic_ns()}.part"
     try:
         beside.write_bytes(picture.content)
         for number in count(1):

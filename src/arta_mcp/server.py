@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol
 
+import anyio
+from mcp.server.apps import Apps
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
-from mcp.types import CallToolResult, Icon, ToolAnnotations
+from mcp.server.stdio import stdio_server
+from mcp.server.subscriptions import InMemorySubscriptionBus
+from mcp.types import CallToolResult, ContentBlock, Icon, ToolAnnotations
+from mcp.types.version import is_version_at_least
 from pydantic import Field, ValidationError
 
 from arta_mcp import __version__
@@ -17,12 +24,15 @@ from arta_mcp.content import (
     GenerationOutput,
     ModelsOutput,
     explain,
+    link,
+    preview,
     progress_message,
     render,
     render_models,
 )
 from arta_mcp.errors import ArtaError
 from arta_mcp.generation import (
+    Generation,
     GenerationRequest,
     IdempotencyKey,
     Model,
@@ -30,6 +40,7 @@ from arta_mcp.generation import (
     explain_arguments,
 )
 from arta_mcp.generations import Generations
+from arta_mcp.pictures import PREVIEW, shrunk
 from arta_mcp.protocol import (
     DEFAULT_NEGATIVE_PROMPT,
     GuidanceScale,
@@ -40,7 +51,17 @@ from arta_mcp.protocol import (
     Seed,
     Steps,
 )
+from arta_mcp.resources import (
+    GALLERY,
+    Announcer,
+    add_completions,
+    add_prompts,
+    add_resources,
+    image_uri,
+)
 from arta_mcp.styles import DEFAULT
+
+log = logging.getLogger(__name__)
 
 WEBSITE = "https://github.com/arta-mcp/arta-mcp"
 
@@ -91,8 +112,46 @@ class StrictTool(Tool):
         return await super().run(arguments, context, convert_result)
 
 
-def build_server(generations: Generations) -> MCPServer[Any]:
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What results hold beside text and structured content, off unless a setting says so."""
+
+    resource_links: bool = False
+    previews: bool = False
+
+    async def of(
+        self, generations: Generations, generation: Generation, protocol: str | None
+    ) -> list[ContentBlock]:
+        """`protocol` is the client's revision; links break clients before 2025-06-18."""
+        blocks: list[ContentBlock] = []
+        for index in range(len(generation.images)):
+            record_id = generation.record_id or ""
+            if self.resource_links and is_version_at_least(protocol or "", "2025-06-18"):
+                blocks.append(link(generation, index, image_uri(record_id, index)))
+            if self.previews:
+                blocks += await _preview(generations, record_id, index)
+        return blocks
+
+
+async def _preview(generations: Generations, record_id: str, index: int) -> list[ContentBlock]:
+    """A preview is an extra: without it the result still serves."""
+    try:
+        picture = await generations.picture(record_id, index)
+        return [preview(await shrunk(picture.content, PREVIEW))]
+    except ArtaError as exc:
+        log.warning("no preview of %s, picture %s: %s", record_id, index, exc)
+        return []
+
+
+def build_server(generations: Generations, extras: Extras = Extras()) -> MCPServer[Any]:  # frozen
     """The server over one Generations, which opens with the server and closes with it."""
+    bus = InMemorySubscriptionBus()
+    announcer = Announcer(bus)
+    generations.on_change = announcer
+    ui = {"ui": {"resourceUri": GALLERY}}
+
+    async def show(generation: Generation, ctx: Context[Any, Any]) -> CallToolResult:
+        return render(generation, await extras.of(generations, generation, ctx.protocol_version))
 
     async def generate_image(
         ctx: Context[Any, Any],
@@ -118,18 +177,18 @@ def build_server(generations: Generations) -> MCPServer[Any]:
                 seed=seed,
                 idempotency_key=idempotency_key,
             )
-            return render(await generations.generate(request, _reporter(ctx)))
+            return await show(await generations.generate(request, _reporter(ctx)), ctx)
 
     async def get_generation(
         ctx: Context[Any, Any], record_id: RecordId, max_wait: MaxWait | None = None
     ) -> Annotated[CallToolResult, GenerationOutput]:
         with _translated():
             found = await generations.get(record_id, _reporter(ctx), max_wait=max_wait or 0.0)
-            return render(found)
+            return await show(found, ctx)
 
     async def list_models(search: Search | None = None) -> Annotated[CallToolResult, ModelsOutput]:
         with _translated():
-            catalogue = generations.catalogue
+            catalogue = await generations.catalogue()
             return render_models(catalogue, catalogue.search(search), generations.backend)
 
     @asynccontextmanager
@@ -152,6 +211,7 @@ def build_server(generations: Generations) -> MCPServer[Any]:
                 idempotent_hint=False,
                 open_world_hint=True,
             ),
+            meta=ui,
         ),
         Tool.from_function(
             get_generation,
@@ -166,6 +226,7 @@ def build_server(generations: Generations) -> MCPServer[Any]:
                 idempotent_hint=True,
                 open_world_hint=True,
             ),
+            meta=ui,
         ),
         Tool.from_function(
             list_models,
@@ -179,7 +240,7 @@ def build_server(generations: Generations) -> MCPServer[Any]:
             ),
         ),
     )
-    return MCPServer(
+    server: MCPServer[Any] = MCPServer(
         "arta-mcp",
         title="ARTA image generation",
         instructions=INSTRUCTIONS,
@@ -188,8 +249,35 @@ def build_server(generations: Generations) -> MCPServer[Any]:
         version=__version__,
         tools=[StrictTool.of(tool) for tool in tools],
         lifespan=lifespan,
+        extensions=[Apps()],
+        subscriptions=bus,
         log_level="WARNING",
     )
+    announcer.attach(server)
+    add_resources(server, generations)
+    add_prompts(server)
+    add_completions(server, generations)
+    return server
+
+
+class Wire(Protocol):
+    """Both ends of a connection, as blocking text file methods."""
+
+    def readline(self) -> str: ...
+    def write(self, text: str, /) -> object: ...
+    def flush(self) -> object: ...
+
+
+def serve_wire(server: MCPServer[Any], wire: Wire) -> None:
+    """Serves one connection until it ends, as `server.run()` does on one that it opens itself."""
+    file = anyio.AsyncFile[str](wire)  # pyright: ignore[reportArgumentType]  # these three will do
+    core = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # run() takes no streams
+
+    async def serve() -> None:
+        async with stdio_server(file, file) as (incoming, outgoing):
+            await core.run(incoming, outgoing, core.create_initialization_options())
+
+    anyio.run(serve)
 
 
 class _translated:

@@ -6,6 +6,7 @@ The only module that knows httpx; a move to another client is a change of this f
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from urllib.parse import urljoin, urlsplit
 
 import anyio
 
-from arta_mcp.errors import ProtocolError, Unavailable, quote
+from arta_mcp.errors import ProtocolError, Unavailable, quote, redact
 from arta_mcp.protocol import MAX_JSON, is_web_address
 
 if TYPE_CHECKING:
@@ -31,6 +32,22 @@ DOWNLOAD_TIMEOUT = 60.0
 """seconds for each step to one picture"""
 
 MOST_REDIRECTS = 3
+
+_LOUD = (
+    "httpx",
+    "httpcore.connection",
+    "httpcore.http11",
+    "httpcore.http2",
+    "httpcore.proxy",
+    "httpcore.socks",
+)
+"""the loggers that see what is sent"""
+
+_TRANSLATED = tuple(
+    ipaddress.IPv6Network(network)
+    for network in ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
+)
+"""IPv6 addresses that a gateway turns into an IPv4 one, of any kind; no picture lies there"""
 
 
 class NotSent(Unavailable):
@@ -55,10 +72,13 @@ class Transport:
         user_agent: str,
         proxy: str | None = None,
         direct: bool = False,
+        exchange_timeout: float = EXCHANGE_TIMEOUT,
+        download_timeout: float = DOWNLOAD_TIMEOUT,
         app: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """`direct` ignores the standard proxy variables; `app` stands in for the network."""
         self._user_agent, self._proxy, self._direct, self._app = user_agent, proxy, direct, app
+        self._exchange_timeout, self._download_timeout = exchange_timeout, download_timeout
         self._client: httpx.AsyncClient | None = None
 
     async def __aenter__(self) -> Self:
@@ -94,10 +114,15 @@ class Transport:
         if isinstance(form, bytes):
             content, form = form, None
             sent["content-type"] = "application/x-www-form-urlencoded"
-        request = self._open().build_request(
-            method, url, headers=sent, json=json, data=form, content=content
-        )
-        return await self._run(request, limit=MAX_JSON, timeout=EXCHANGE_TIMEOUT)
+        import httpx
+
+        try:
+            request = self._open().build_request(
+                method, url, headers=sent, json=json, data=form, content=content
+            )
+        except (httpx.InvalidURL, UnicodeError) as exc:
+            raise NotSent(f"this cannot be sent: {_why(exc)}", hint="check the settings") from exc
+        return await self._run(request, limit=MAX_JSON, timeout=self._exchange_timeout)
 
     async def download(self, url: str, *, limit: int, private: bool) -> Answer:
         """A picture, over at most three redirects, with no `Authorization` ever.
@@ -107,10 +132,10 @@ class Transport:
         """
         for _ in range(MOST_REDIRECTS + 1):
             request = await self._picture_request(url, private=private)
-            answer = await self._run(request, limit=limit, timeout=DOWNLOAD_TIMEOUT)
+            answer = await self._run(request, limit=limit, timeout=self._download_timeout)
             if answer.status not in (301, 302, 303, 307, 308):
                 return answer
-            url = urljoin(url, answer.headers.get("location", ""))
+            url = _joined(url, answer.headers.get("location", ""))
         raise ProtocolError("a picture's address leads in circles")
 
     async def _picture_request(self, url: str, *, private: bool) -> httpx.Request:
@@ -119,9 +144,12 @@ class Transport:
         import httpx
 
         client = self._open()
+        try:
+            target = httpx.URL(url)
+        except (httpx.InvalidURL, UnicodeError) as exc:
+            raise ProtocolError(f"a picture's address is malformed: {quote(url, 120)}") from exc
         if private or self._proxied(url):
-            return client.build_request("GET", url)
-        target = httpx.URL(url)
+            return client.build_request("GET", target)
         address = await _public_address(target.host, target.port or 443)
         # connects to the very address that was checked: a name may resolve otherwise next time
         return client.build_request(
@@ -153,7 +181,7 @@ class Transport:
         except (httpx.ProxyError, httpx.UnsupportedProtocol) as exc:
             raise NotSent(f"no way to {_where(request)}: {_why(exc)}") from exc
         except TimeoutError as exc:
-            raise Unavailable(f"no answer from {_where(request)} in {timeout:.0f} s") from exc
+            raise Unavailable(f"no answer from {_where(request)} in {timeout:g} s") from exc
         except (httpx.HTTPError, httpx.StreamError, OSError) as exc:
             raise Unavailable(f"no whole answer from {_where(request)}: {_why(exc)}") from exc
         headers = {name.lower(): value for name, value in response.headers.items()}
@@ -163,17 +191,37 @@ class Transport:
         if self._client is None:
             import httpx
 
+            _hush()
             self._client = httpx.AsyncClient(
                 http2=True,
                 proxy=self._proxy,
                 transport=self._app,
                 trust_env=not self._direct,
-                timeout=httpx.Timeout(EXCHANGE_TIMEOUT, connect=CONNECT_TIMEOUT),
+                timeout=httpx.Timeout(self._download_timeout, connect=CONNECT_TIMEOUT),
                 limits=httpx.Limits(max_connections=None, keepalive_expiry=30),
                 headers={"user-agent": self._user_agent, "accept": "*/*"},
                 follow_redirects=False,
             )
         return self._client
+
+
+class _Redacting(logging.Filter):
+    """Takes secrets out of what a library logs: at INFO httpx tells addresses, with the key."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = redact(record.getMessage()), None
+        return True
+
+
+_redacting = _Redacting()
+
+
+def _hush() -> None:
+    """A filter works on the very logger it hangs on, not on those below, so each gets it."""
+    for name in _LOUD:
+        logging.getLogger(name).addFilter(_redacting)
+    # at DEBUG hpack writes every header twice, once in a code that no redaction sees through
+    logging.getLogger("hpack").setLevel(logging.INFO)
 
 
 def _proxies() -> Mapping[str, str]:
@@ -201,9 +249,26 @@ async def _public_address(host: str, port: int) -> str:
         raise Unavailable(f"the picture's host {quote(host, 80)} has no address") from exc
     addresses = [str(entry[4][0]) for entry in found]
     for address in addresses:
-        if not ipaddress.ip_address(address.partition("%")[0]).is_global:
+        if not _is_public(address):
             raise ProtocolError(f"the picture's host {quote(host, 80)} is inside this network")
     return addresses[0]
+
+
+def _is_public(address: str) -> bool:
+    """Whether an address is in nobody's own network, itself or by the IPv4 address inside it."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    if found.is_multicast or not found.is_global:
+        return False
+    if isinstance(found, ipaddress.IPv4Address):
+        return True
+    return not found.is_site_local and not any(found in network for network in _TRANSLATED)
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as exc:
+        raise ProtocolError(f"a picture's address leads to {quote(location, 120)}") from exc
 
 
 def _where(request: httpx.Request) -> str:

@@ -42,6 +42,7 @@ class Watch:
         self.trouble: str | None = None
         self.error: Exception | None = None
         self.is_over = False
+        self.is_given_up = False
         self.is_kept = False
         self._client, self._age, self._timeout, self._floor = client, age, timeout, floor
         self._settle = settle
@@ -103,6 +104,7 @@ class Watch:
             await self._pause(max(patience, self.pace.delay(self.age, self._phase_seen())))
             patience = 0.0
             if self.age > self._timeout and self.looks:
+                self.is_given_up = True
                 return
             self._last_look = self.age
             try:

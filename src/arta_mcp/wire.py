@@ -6,11 +6,14 @@ No I/O happens here.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeGuard
 
-from arta_mcp.errors import ProtocolError
+from arta_mcp.errors import ProtocolError, redact
 from arta_mcp.errors import quote as show
+
+DEEPEST = 100
+"""levels of lists and objects within each other; more than any answer has, and safe to walk"""
 
 
 def read_object(body: bytes) -> dict[str, object]:
@@ -19,17 +22,22 @@ def read_object(body: bytes) -> dict[str, object]:
         raise ProtocolError("the service answered with an empty body")
     answer = json_or_none(body)
     if not is_object(answer):
-        peek = body[:400].decode("utf-8", "replace")
-        raise ProtocolError(f"the service answered with no JSON object: {show(peek, 120)}")
+        raise ProtocolError(f"the service answered with no JSON object: {peek(body, 120)}")
     return answer
 
 
 def json_or_none(body: bytes) -> object:
     """The parsed body, None when it is not JSON (or nested beyond reason)."""
     try:
-        return json.loads(body)
+        answer = json.loads(body)
     except (ValueError, RecursionError):
         return None
+    return None if _is_deeper(answer, DEEPEST) else answer
+
+
+def peek(body: bytes, limit: int) -> str:
+    """The beginning of a body that is no answer, redacted before a cut could halve a secret."""
+    return show(redact(body.decode("utf-8", "replace"))[: 4 * limit], limit)
 
 
 def is_object(value: object) -> TypeGuard[dict[str, object]]:
@@ -39,6 +47,20 @@ def is_object(value: object) -> TypeGuard[dict[str, object]]:
 def entries(value: object) -> list[object]:
     """The value's entries; none when it is no list."""
     return list(value) if _is_list(value) else []
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    level = [value]
+    for _ in range(levels):
+        inside = [child for parent in level for child in _children(parent)]
+        level = [child for child in inside if is_object(child) or _is_list(child)]
+        if not level:
+            return False
+    return True
+
+
+def _children(value: object) -> Iterable[object]:
+    return value.values() if is_object(value) else entries(value)
 
 
 def _is_list(value: object) -> TypeGuard[list[object] | tuple[object, ...]]:

@@ -84,6 +84,14 @@ class Entry:
         return self.phase == "refused" or (self.phase == "intended" and now >= self.lease_until)
 
 
+@dataclass(frozen=True, slots=True)
+class StyleList:
+    """The wire styles that a service listed, and when, in seconds since the epoch."""
+
+    names: tuple[str, ...]
+    listed_at: float
+
+
 class State(Protocol):
     """Tokens, locks and the journal, shared by every process on one installation."""
 
@@ -101,6 +109,12 @@ class State(Protocol):
     async def keep_account(self, name: str, account: Account | None) -> None:
         """Replaces the stored account at once and whole; None removes it."""
         ...
+
+    async def styles(self, service: str) -> StyleList | None:
+        """The style list last learnt from a service."""
+        ...
+
+    async def keep_styles(self, service: str, listed: StyleList) -> None: ...
 
     async def begin(
         self,

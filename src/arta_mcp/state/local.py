@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sqlite3
 import stat
 import time
@@ -18,10 +19,10 @@ import anyio
 import anyio.to_thread
 from filelock import FileLock, Timeout
 
-from arta_mcp.errors import ConfigError, Secret, Unavailable, quote
-from arta_mcp.protocol import Image
-from arta_mcp.state import Account, Entry
-from arta_mcp.wire import is_object, json_or_none, text
+from arta_mcp.errors import ConfigError, ProtocolError, Secret, Unavailable, quote
+from arta_mcp.protocol import Image, is_token
+from arta_mcp.state import Account, Entry, StyleList
+from arta_mcp.wire import entries, is_object, json_or_none, text
 
 T = TypeVar("T")
 
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 LOCK_TIMEOUT = 90.0
 """seconds; longer than an exchange with the identity host with all its tries"""
+
+_LAST_SECOND = 1e12
+"""seconds since the epoch; a token file that names a later time is damaged"""
 
 _COLUMNS = tuple(field.name for field in fields(Entry) if field.name != "id")
 
@@ -68,6 +72,8 @@ class LocalState:
                 f"another process has held {name}.lock for over {LOCK_TIMEOUT:.0f} s",
                 hint="end the arta-mcp process that hangs, then try again",
             ) from exc
+        except OSError as exc:
+            raise self._unusable(exc) from exc
         try:
             yield
         finally:
@@ -78,6 +84,13 @@ class LocalState:
 
     async def keep_account(self, name: str, account: Account | None) -> None:
         await self._run(lambda: self._write_account(name, account))
+
+    async def styles(self, service: str) -> StyleList | None:
+        return await self._run(lambda: _read_styles(self._styles_file(service)))
+
+    async def keep_styles(self, service: str, listed: StyleList) -> None:
+        content = json.dumps({"names": listed.names, "listed_at": listed.listed_at})
+        await self._run(lambda: write_private(self._styles_file(service), content.encode()))
 
     async def begin(
         self,
@@ -155,16 +168,21 @@ class LocalState:
         return found[::-1]
 
     async def close(self) -> None:
-        def work() -> None:
-            if self._db is not None:
-                self._db.close()
-                self._db = None
-
         with anyio.CancelScope(shield=True):
-            await self._run(work)
+            await self._run(self._shut)
 
     async def _run(self, work: Callable[[], T]) -> T:
-        return await anyio.to_thread.run_sync(work, limiter=self._turns)
+        try:
+            return await anyio.to_thread.run_sync(work, limiter=self._turns)
+        except OSError as exc:
+            raise self._unusable(exc) from exc
+
+    def _unusable(self, exc: OSError) -> Unavailable:
+        why = exc.strerror or type(exc).__name__
+        return Unavailable(
+            f"the state folder {self._directory} cannot be used: {quote(why)}",
+            hint="make room or set the permissions, or set ARTA_STATE_DIR elsewhere",
+        )
 
     async def _journal(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def transaction() -> T:
@@ -175,11 +193,22 @@ class LocalState:
                     return work(db)
             except sqlite3.OperationalError as exc:
                 raise Unavailable(f"the journal cannot be used: {quote(str(exc))}") from exc
+            except sqlite3.IntegrityError as exc:
+                raise ProtocolError("the service gave the record id of another job") from exc
+            except sqlite3.DatabaseError as exc:
+                if exc.sqlite_errorcode not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                    raise
+                self._shut()  # the next call moves the damaged file aside
+                raise Unavailable(f"the journal is damaged: {quote(str(exc))}") from exc
 
         return await self._run(transaction)
 
     def _prepare(self) -> None:
         make_private(self._directory)
+
+    def _styles_file(self, service: str) -> Path:
+        self._prepare()
+        return self._directory / f"styles-{re.sub('[^a-z0-9.-]', '_', service.lower())}.json"
 
     def _account_file(self, name: str) -> Path:
         self._prepare()
@@ -187,6 +216,9 @@ class LocalState:
 
     def _write_account(self, name: str, account: Account | None) -> None:
         path = self._account_file(name)
+        # whoever writes an account holds its lock, so a draft is what a killed process left
+        for draft in path.parent.glob(f".{path.name}.*"):
+            draft.unlink(missing_ok=True)
         if account is None:
             path.unlink(missing_ok=True)
             return
@@ -195,6 +227,11 @@ class LocalState:
             "refresh_token": account.refresh_token.reveal(),
         }
         write_private(path, json.dumps(content, indent=1).encode())
+
+    def _shut(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
 
     def _open(self) -> sqlite3.Connection:
         if self._db is None:
@@ -214,7 +251,8 @@ class LocalState:
                 hint=f"look at {path}; nothing was changed",
             ) from exc
         except sqlite3.DatabaseError as exc:
-            aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+            now = f"{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns()}"
+            aside = path.with_name(f"{path.name}.damaged-{now}")
             for suffix in ("", "-wal", "-shm"):
                 with suppress(FileNotFoundError):
                     Path(f"{path}{suffix}").replace(f"{aside}{suffix}")
@@ -274,7 +312,9 @@ def _read_account(path: Path) -> Account | None:
     issued_at, expires_at = stored.get("issued_at"), stored.get("expires_at")
     if not isinstance(issued_at, int | float) or not isinstance(expires_at, int | float):
         return None
-    if not id_token or not refresh_token:
+    if not is_token(id_token) or not is_token(refresh_token):
+        return None
+    if not 0 <= issued_at < expires_at < _LAST_SECOND:
         return None
     return Account(
         id_token=Secret(id_token),
@@ -283,6 +323,18 @@ def _read_account(path: Path) -> Account | None:
         expires_at=float(expires_at),
         user_id=text(stored, "user_id"),
     )
+
+
+def _read_styles(path: Path) -> StyleList | None:
+    try:
+        stored = json_or_none(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    listed_at = stored.get("listed_at") if is_object(stored) else None
+    names = entries(stored.get("names")) if is_object(stored) else []
+    if not isinstance(listed_at, int | float) or not 0 <= listed_at < _LAST_SECOND or not names:
+        return None
+    return StyleList(tuple(name for name in names if isinstance(name, str)), float(listed_at))
 
 
 def _connect(path: Path) -> sqlite3.Connection:
