@@ -1,4 +1,4 @@
-"""When a job is looked at: on a virtual clock, where a job's own looks are all that is learnt from it."""
+"""When a job is looked at, on a virtual clock: its own looks are all that is learnt from it."""
 
 import json
 import math
@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,10 +97,9 @@ def learnt(*durations: float) -> Pace:
     return Pace([Sample(d - 0.25, d + 0.25) for d in durations])
 
 
-def test_the_first_job_ever_is_looked_at_like_the_fixed_poll_with_its_useless_look_made_useful() -> (
-    None
-):
-    assert [1.0, 2.0, 4.0, 6.0, 8.0, 10.0] == follow(9.5, Pace()).looks
+def test_the_first_job_ever_is_looked_at_like_the_fixed_poll_less_its_useless_look() -> None:
+    looks = follow(9.5, Pace()).looks
+    assert looks == [1.0, 2.0, 4.0, 6.0, 8.0, 10.0]
 
 
 @given(st.floats(0.001, 120))
@@ -169,10 +169,10 @@ def test_one_straggler_hardly_moves_the_forecast() -> None:
 
 def test_a_job_slower_than_all_before_is_looked_at_more_and_more_rarely_but_never_starved() -> None:
     looks = follow(600.0, learnt(*[14.0, 15.0, 16.0] * 7)).looks
-    gaps = [b - a for a, b in zip(looks, looks[1:], strict=False) if a > 30]
+    gaps = [b - a for a, b in pairwise(looks) if a > 30]
     assert max(gaps) <= LONGEST
-    assert gaps[-1] > 2 * gaps[0]
-    assert len(looks) < 0.5 * fixed(600.0)[0]
+    assert gaps[-1] > 4 * gaps[0]
+    assert len(looks) < 0.75 * fixed(600.0)[0]
 
 
 def test_looks_are_densest_where_jobs_usually_end() -> None:
@@ -251,7 +251,7 @@ def test_a_delay_is_finite_and_never_below_the_floor_nor_beyond_reason(
     for waited, phase in looks:
         delay = pace.delay(waited, phase)
         rest = pace.likely_remaining(waited)
-        assert floor <= delay <= max(floor, LONGEST, pace.usual or 0.0)
+        assert floor <= delay <= max(floor, LONGEST, pace.usual or 0.0) + 1e-6
         assert rest is None or 0.0 <= rest < math.inf
 
 
@@ -265,14 +265,14 @@ def test_whoever_looks_later_is_not_told_to_look_again_before_whoever_looked_ear
         assert early + pace.delay(early) <= late + pace.delay(late) + 1e-6
 
 
-@settings(deadline=None, max_examples=50)
-@given(st.lists(spans, min_size=1, max_size=30), st.floats(0.5, 20))
-def test_slower_jobs_are_looked_at_later(samples: list[Sample], factor: float) -> None:
-    slower = [Sample(s.earliest + 30 * factor, s.latest + 30 * factor) for s in samples]
-    before, after = Pace(samples).usual, Pace(slower).usual
-    assert before is not None
-    assert after is not None
-    assert before < after
+@settings(deadline=None)
+@given(st.floats(1, 200), st.floats(1.3, 2), st.integers(3, 30))
+def test_the_slower_a_style_the_later_its_first_look(
+    usual: float, factor: float, jobs: int
+) -> None:
+    quick, slow = Pace([Sample(usual, usual)] * jobs), Pace([Sample(*[usual * factor] * 2)] * jobs)
+    assert (quick.usual or 0) < (slow.usual or 0)
+    assert quick.delay(0.0) <= slow.delay(0.0) + 1e-6
 
 
 def test_the_same_samples_give_the_same_looks() -> None:
@@ -289,12 +289,13 @@ def test_importing_it_loads_nothing_else_of_ours_and_no_statistics() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ
     )
     loaded = json.loads(done.stdout)
-    assert ["arta_mcp", "arta_mcp.pacing"] == [name for name in loaded if "arta_mcp" in name]
+    ours = [name for name in loaded if "arta_mcp" in name]
+    assert ours == ["arta_mcp", "arta_mcp.pacing"]
     assert "statistics" not in loaded
 
 
 @pytest.mark.slow
-def test_the_benchmark_finds_every_budget_held() -> None:
+def test_the_benchmark_finds_the_budgets_held_in_the_worlds_of_its_quick_run() -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "pacing.py", "--quick"],
         capture_output=True,

@@ -15,6 +15,7 @@ from arta_mcp.config import Settings
 from arta_mcp.errands import Errands
 from arta_mcp.errors import Secret
 from arta_mcp.generations import Generations, Limits, Remote
+from arta_mcp.pacing import Pace
 from arta_mcp.protocol import REFRESH_PATH, SIGN_UP_PATHS
 from arta_mcp.state import State, open_state
 from arta_mcp.transport import Transport
@@ -39,10 +40,12 @@ def open_generations(
     *,
     output_dir: Path | None = None,
     warn: Callable[[str], None] | None = None,
+    pace: type[Pace] = Pace,
 ) -> Generations:
     """The Generations that the settings describe; nothing is opened before its first call.
 
-    `output_dir` goes before the setting; `warn` is told what a person should know.
+    `output_dir` goes before the setting; `warn` is told what a person should know;
+    `pace` decides when to look.
     """
 
     @asynccontextmanager
@@ -72,6 +75,7 @@ def open_generations(
             min_poll_interval=settings.min_poll_interval,
         ),
         output_dir=output_dir or settings.output_dir,
+        pace=pace,
     )
 
 

@@ -35,7 +35,7 @@ from arta_mcp.saving import save_picture
 from arta_mcp.standing import as_generation, failure_of, join_notes, sample_of
 from arta_mcp.state import Entry, State
 from arta_mcp.styles import Catalogue, Style
-from arta_mcp.watch import Watch
+from arta_mcp.watch import Seen, Watch
 
 log = logging.getLogger(__name__)
 
@@ -256,14 +256,14 @@ class Generations:
                 if left <= 0 and (watch.looks > seen or left < -LOOK_PATIENCE):
                     watch.is_kept = True
                     break
-                await watch.news(min(tell.quiet_until, max(left, 0.05)))
-                if watch.phase != phase or not tell.quiet_until:
+                await watch.news(min(tell.quiet_for, max(left, 0.05)))
+                if watch.phase != phase or not tell.quiet_for:
                     await tell(watch.phase, watch)
         finally:
             watch.leave()
         if watch.error is not None:
             raise watch.error
-        generation = self._as_generation(await remote.state.get(entry.id) or entry)
+        generation = self._as_generation(watch.outcome or entry)
         trouble = f"the last look failed: {watch.trouble}" if watch.trouble else None
         if watch.is_given_up and generation.status != "done":
             late = f"the job did not end in {self.limits.job_timeout:g} s"
@@ -317,31 +317,35 @@ class Generations:
         )
 
     async def _learnt_pace(self, remote: Remote, style: str) -> Pace:
-        found = await remote.state.finished(self._service, style, MOST_SAMPLES)
-        samples = [sample for entry in found if (sample := sample_of(entry)) is not None]
+        found = await remote.state.timings(self._service, style, MOST_SAMPLES)
+        samples = [sample for timing in found if (sample := sample_of(timing)) is not None]
         return self._pace(samples, floor=self.limits.min_poll_interval)
 
-    async def _settle(
-        self, remote: Remote, entry: Entry, job: Job, seen_waiting: float | None
-    ) -> None:
+    async def _settle(self, remote: Remote, entry: Entry, job: Job, seen: Seen) -> Entry:
         """Writes the job's end down, saves its pictures, and raises what a failure means."""
-        stands = await remote.state.get(entry.id)
-        if stands is not None and stands.phase == "done":
-            return  # another process was first
-        now = self._clock()
         submitted_at = entry.submitted_at or entry.created_at
-        waiting_at = None if seen_waiting is None else submitted_at + seen_waiting
-        entry = replace(entry, finished_at=now, seen_waiting=waiting_at, images=job.images)
+        waiting, queued, drawing = (None if at is None else submitted_at + at for at in seen)
+        entry = replace(
+            entry,
+            finished_at=self._clock(),
+            seen_waiting=waiting,
+            seen_queued=queued,
+            seen_drawing=drawing,
+            images=job.images,
+        )
         failure = failure_of(job)
         if failure is not None:
-            await remote.state.update(replace(entry, phase="failed", error=failure.message))
+            await remote.state.finish(replace(entry, phase="failed", error=failure.message))
             await self._changed(entry)
             raise failure
         seed = entry.seed if job.seed is None else job.seed
-        await self._store(remote, replace(entry, phase="done", seed=seed))
+        done = await remote.state.finish(replace(entry, phase="done", seed=seed))
+        return await self._store(remote, done)
 
     async def _save(self, remote: Remote, entry: Entry, folder: Path) -> tuple[str | None, ...]:
         paths: list[str | None] = [None] * len(entry.images)
+        if len(entry.paths) == len(paths):
+            paths[:] = entry.paths
 
         async def save(index: int, image: Image) -> None:
             try:
@@ -354,7 +358,8 @@ class Generations:
 
         async with anyio.create_task_group() as group:
             for index, image in enumerate(entry.images):
-                group.start_soon(save, index, image)
+                if paths[index] is None:
+                    group.start_soon(save, index, image)
         return tuple(paths)
 
     async def _fresh(self, remote: Remote, entry: Entry) -> Generation:
@@ -367,16 +372,17 @@ class Generations:
                 log.info("%s is told as stored: %s", entry.record_id, exc.message)
                 return self._as_generation(entry)
             if job.is_done:
-                entry = await self._store(remote, replace(entry, images=job.images))
+                entry = replace(entry, images=job.images)
+                await remote.state.update(entry)
+                entry = await self._store(remote, entry)
         return self._as_generation(entry)
 
     async def _store(self, remote: Remote, entry: Entry) -> Entry:
-        """Writes a finished generation down and saves its pictures, each once.
+        """Saves the pictures of a finished generation, each once.
 
-        The addresses are on disk before the downloads, which may be slow or fail.
+        Its addresses are on disk before the downloads, which may be slow or fail.
         """
-        await remote.state.update(entry)
-        if self._output_dir is not None and not any(entry.paths):
+        if self._output_dir is not None and (not entry.paths or None in entry.paths):
             entry = replace(entry, paths=await self._save(remote, entry, self._output_dir))
             await remote.state.update(entry)
         self._settled.add(entry.id)

@@ -36,10 +36,8 @@ MEMORY, ENOUGH, FIRST_FEW = 50, 8, 3
 # Found by trying, in benchmarks/pacing.py; none of them is sharp. Deviations are of log seconds.
 FIRST_STEP = 0.85  # the first look, in steps
 DENSEST = 0.6  # of the floor: about the closest looks that are planned in the thick of the jobs
-UNSEEN, TAIL = (
-    0.2,
-    2.5,
-)  # weight, in jobs, of durations never seen; exponent at which they get rarer
+UNSEEN = 0.2  # weight, in jobs, of durations never seen
+TAIL = 2.5  # exponent at which these get rarer
 PRIOR, NARROWEST = 0.2, 0.02  # deviation that one imagined job speaks for; the least believed
 SPLITTING, CLEARLY = 4.0, 0.05  # log likelihood to gain by two humps; per job by a tracker
 TRACKERS = ((0.12, 0.0), (0.3, 0.0), (0.2, 0.03))  # gains on level and trend, steadiest first

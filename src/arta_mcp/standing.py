@@ -8,7 +8,7 @@ from arta_mcp.errors import ArtaError, JobFailed, PromptRejected
 from arta_mcp.generation import GeneratedImage, Generation, GenerationRequest
 from arta_mcp.pacing import Sample
 from arta_mcp.protocol import Job
-from arta_mcp.state import Entry
+from arta_mcp.state import Entry, Timing
 from arta_mcp.styles import SHIPPED
 
 LOCAL_NOTICE = (
@@ -80,15 +80,16 @@ def failure_of(job: Job) -> ArtaError | None:
     return None
 
 
-def sample_of(entry: Entry) -> Sample | None:
+def sample_of(timing: Timing) -> Sample | None:
     """How long a job took as its looks saw it; None when nobody looked around its end."""
-    if entry.submitted_at is None or entry.finished_at is None:
-        return None
-    latest = entry.finished_at - entry.submitted_at
-    earliest = (entry.seen_waiting or entry.submitted_at) - entry.submitted_at
+    began = timing.submitted_at
+    latest = timing.finished_at - began
+    earliest = (timing.seen_waiting or began) - began
     if latest <= 0 or latest - earliest > 2 + latest / 2:
         return None
-    return Sample(max(0.0, earliest), latest)
+    queued = (timing.seen_queued or began) - began
+    drawing = None if timing.seen_drawing is None else timing.seen_drawing - began
+    return Sample(max(0.0, earliest), latest, max(0.0, queued), drawing)
 
 
 def _stored_request(entry: Entry) -> GenerationRequest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import anyio
 
@@ -12,8 +12,17 @@ from arta_mcp.client import ArtaClient, Transient
 from arta_mcp.errors import ArtaError
 from arta_mcp.pacing import Pace
 from arta_mcp.protocol import Job
+from arta_mcp.state import Entry
 
 log = logging.getLogger(__name__)
+
+
+class Seen(NamedTuple):
+    """When looks told what, in seconds after the submit: last waiting or queued, first drawing."""
+
+    waiting: float | None = None
+    queued: float | None = None
+    drawing: float | None = None
 
 
 class Watch:
@@ -32,7 +41,7 @@ class Watch:
         age: Callable[[], float],
         timeout: float,
         floor: float,
-        settle: Callable[[Job, float | None], Awaitable[None]],
+        settle: Callable[[Job, Seen], Awaitable[Entry]],
     ) -> None:
         """`age` gives seconds since the submit was accepted; `timeout` is in such seconds."""
         self.record_id = record_id
@@ -41,13 +50,14 @@ class Watch:
         self.looks = 0
         self.trouble: str | None = None
         self.error: Exception | None = None
+        self.outcome: Entry | None = None
         self.is_over = False
         self.is_given_up = False
         self.is_kept = False
         self._client, self._age, self._timeout, self._floor = client, age, timeout, floor
         self._settle = settle
         self._waiters = 0
-        self._seen_waiting: float | None = None
+        self._seen = Seen()
         self._last_look = -floor
         self._scope = anyio.CancelScope()
         self._news = anyio.Event()
@@ -117,11 +127,18 @@ class Watch:
             self.trouble = None
             if not job.is_waiting:
                 self.phase = "saving"
-                await self._settle(job, self._seen_waiting)
+                self.outcome = await self._settle(job, self._seen)
                 return
-            self._seen_waiting = self._last_look
-            self.phase = "queued" if job.is_queued else "drawing"
+            self._remember(job)
             self._learn()
+
+    def _remember(self, job: Job) -> None:
+        now = self._last_look
+        if job.is_queued:
+            self.phase, self._seen = "queued", self._seen._replace(waiting=now, queued=now)
+        else:
+            drawing = now if self._seen.drawing is None else self._seen.drawing
+            self.phase, self._seen = "drawing", self._seen._replace(waiting=now, drawing=drawing)
 
     def _phase_seen(self) -> str | None:
         return self.phase if self.looks else None

@@ -52,7 +52,8 @@ class Entry:
     """One generation in the journal; times are seconds since the epoch.
 
     `request` is the caller's arguments as JSON; `lease_until` is when an `intended` or `sending`
-    entry no longer has anybody behind it; `seen_waiting` is the last look that found it unfinished.
+    entry no longer has anybody behind it; `seen_waiting` is the last look that found it unfinished,
+    `seen_queued` the last that told "queued", `seen_drawing` the first that told "drawing".
     """
 
     id: int
@@ -68,6 +69,8 @@ class Entry:
     seed: int | None = None
     submitted_at: float | None = None
     seen_waiting: float | None = None
+    seen_queued: float | None = None
+    seen_drawing: float | None = None
     finished_at: float | None = None
     images: tuple[Image, ...] = ()
     paths: tuple[str | None, ...] = ()
@@ -82,6 +85,17 @@ class Entry:
     def is_free(self, now: float) -> bool:
         """Whether no job was or will be made for it, so that its key can be used again."""
         return self.phase == "refused" or (self.phase == "intended" and now >= self.lease_until)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What the looks at a finished job told, and when; as in Entry."""
+
+    submitted_at: float
+    seen_waiting: float | None
+    finished_at: float
+    seen_queued: float | None
+    seen_drawing: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +167,11 @@ class State(Protocol):
         """The newest generations, newest first."""
         ...
 
-    async def finished(self, service: str, style: str, limit: int) -> tuple[Entry, ...]:
+    async def finish(self, entry: Entry) -> Entry:
+        """Writes the end of a job; the end that another process wrote first stands."""
+        ...
+
+    async def timings(self, service: str, style: str, limit: int) -> tuple[Timing, ...]:
         """The newest finished jobs of a style, oldest first, for the pacing."""
         ...
 

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from arta_mcp.errors import ConfigError, ProtocolError, Secret, Unavailable, quote
 from arta_mcp.protocol import Image, is_token
-from arta_mcp.state import Account, Entry, StyleList
+from arta_mcp.state import Account, Entry, StyleList, Timing
 from arta_mcp.wire import entries, is_object, json_or_none, text
 
 T = TypeVar("T")
@@ -41,7 +41,8 @@ CREATE TABLE IF NOT EXISTS generations (
     id INTEGER PRIMARY KEY,
     service TEXT NOT NULL, key TEXT, fingerprint TEXT NOT NULL, request TEXT NOT NULL,
     style TEXT NOT NULL, phase TEXT NOT NULL, created_at REAL NOT NULL, lease_until REAL NOT NULL,
-    record_id TEXT, seed INTEGER, submitted_at REAL, seen_waiting REAL, finished_at REAL,
+    record_id TEXT, seed INTEGER, submitted_at REAL, seen_waiting REAL,
+    seen_queued REAL, seen_drawing REAL, finished_at REAL,
     images TEXT NOT NULL, paths TEXT NOT NULL, error TEXT
 );
 CREATE UNIQUE INDEX IF NOT EXISTS by_key ON generations (service, key) WHERE key IS NOT NULL;
@@ -159,13 +160,25 @@ class LocalState:
         query = f"{where} ORDER BY created_at DESC, id DESC LIMIT ?"
         return await self._journal(lambda db: _select(db, query, (*values, limit)))
 
-    async def finished(self, service: str, style: str, limit: int) -> tuple[Entry, ...]:
+    async def finish(self, entry: Entry) -> Entry:
+        def work(db: sqlite3.Connection) -> Entry:
+            stands = _select_one(db, "id = ? AND phase = 'done'", (entry.id,))
+            if stands is None:
+                _write(db, entry)
+            return stands or entry
+
+        return await self._journal(work)
+
+    async def timings(self, service: str, style: str, limit: int) -> tuple[Timing, ...]:
         query = (
-            "service = ? AND style = ? AND phase = 'done' AND submitted_at IS NOT NULL"
+            "SELECT submitted_at, seen_waiting, finished_at, seen_queued, seen_drawing"
+            " FROM generations"
+            " WHERE service = ? AND style = ? AND phase = 'done'"
+            " AND submitted_at IS NOT NULL AND finished_at IS NOT NULL"
             " ORDER BY finished_at DESC LIMIT ?"
         )
-        found = await self._journal(lambda db: _select(db, query, (service, style, limit)))
-        return found[::-1]
+        rows = await self._journal(lambda db: db.execute(query, (service, style, limit)).fetchall())
+        return tuple(Timing(*row) for row in reversed(rows))
 
     async def close(self) -> None:
         with anyio.CancelScope(shield=True):
@@ -344,12 +357,21 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")  # survives our death; FULL is for power cuts
         db.executescript(_SCHEMA)
+        _add_new_columns(db)
         if (found := db.execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
             raise sqlite3.DatabaseError(str(found))
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _add_new_columns(db: sqlite3.Connection) -> None:
+    """A journal of an earlier version gets the columns that came since; they may be null."""
+    there = {row[1] for row in db.execute("PRAGMA table_info(generations)")}
+    for name in _COLUMNS:
+        if name not in there:
+            db.execute(f"ALTER TABLE generations ADD COLUMN {name} REAL")
 
 
 def _insert(db: sqlite3.Connection, entry: Entry) -> Entry:

@@ -1,0 +1,147 @@
+"""What benchmarks share: the embedded service in its own process, our rooms on it, tables, JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from arta_mcp.assemble import open_generations
+from arta_mcp.config import Settings
+from arta_mcp.generations import Generations
+from arta_mcp.local.running import run_forever
+from arta_mcp.local.service import Service
+from arta_mcp.local.sketch import Order
+from arta_mcp.pacing import Pace
+from arta_mcp.protocol import REFRESH_PATH, SIGN_UP_PATHS
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@contextmanager
+def service_process(folder: Path, **options: float) -> Iterator[str]:
+    """The base URL of an embedded service in another process, so that its work is not counted."""
+    command = [sys.executable, __file__, str(folder), json.dumps(options)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def settings_for(url: str, state: Path, **more: str) -> Settings:
+    """Settings of the `arta` backend whose three hosts are one local service."""
+    return Settings.from_env(
+        {
+            "ARTA_BACKEND": "arta",
+            "ARTA_API_KEY": "benchmark-key",
+            "ARTA_BASE_URL": url,
+            "ARTA_AUTH_URL": url + SIGN_UP_PATHS[0],
+            "ARTA_TOKEN_REFRESH_URL": url + REFRESH_PATH,
+            "ARTA_STYLES_URL": "",
+            "ARTA_STATE_DIR": str(state),
+            **more,
+        }
+    )
+
+
+@asynccontextmanager
+async def generations_on(
+    url: str, state: Path, *, pace: type[Pace] = Pace, **more: str
+) -> AsyncGenerator[Generations]:
+    async with open_generations(settings_for(url, state, **more), pace=pace) as generations:
+        yield generations
+
+
+def memory() -> float:
+    """Resident megabytes of this process (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    return (
+        statistics.quantiles(values, n=100)[round(share * 100) - 1]
+        if len(values) > 1
+        else values[0]
+    )
+
+
+def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
+    print(f"\n{title}\n")
+    for row in (head, ["-" * width for width in widths], *rows):
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)))
+
+
+def write(name: str, result: dict[str, object]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    about = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+    }
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(about | result, indent=1) + "\n", encoding="utf-8")
+
+
+def verdict(budgets: dict[str, tuple[float, float]]) -> int:
+    """Prints each budget as kept or missed; the exit code."""
+    print()
+    for name, (found, budget) in budgets.items():
+        print(
+            f"{'kept  ' if found <= budget else 'MISSED'}  {name}: {found:.2f} (budget {budget:g})"
+        )
+    return int(any(found > budget for found, budget in budgets.values()))
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def _tiny_picture(order: Order) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (order.seed % 256, order.index, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+class _Varied(Service):
+    """Jobs take log-normal times round `queue`, as wide as `sigma` says."""
+
+    def __init__(self, folder: Path, *, queue: float, sigma: float = 0.0, **options: float) -> None:
+        self._median, self._sigma, self._random = queue, sigma, random.Random(7)
+        super().__init__(folder, engine=_tiny_picture, keep=100_000, **options)  # pyright: ignore[reportArgumentType]  # numbers
+
+    @property
+    def queue(self) -> float:
+        return self._random.lognormvariate(math.log(self._median), self._sigma)
+
+    @queue.setter
+    def queue(self, _: float) -> None: ...
+
+
+def _main() -> None:
+    service = _Varied(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+    run_forever(service, on_ready=lambda url: print(url, flush=True))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,138 @@
+"""What a generation costs us: CPU and wall time against the bare HTTP calls that it needs.
+
+`python benchmarks/call.py [--quick]`. Both do the same work on one service in another process:
+one submit, looks every 30 ms until the job is done (about three). Ours also keeps the journal,
+the pacing, and renders what MCP shows. `straight` is how other clients do it: a new connection
+for every call.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import httpx
+from bench_world import generations_on, memory, service_process, table, verdict, write
+
+from arta_mcp.content import render
+from arta_mcp.generation import GenerationRequest
+from arta_mcp.generations import Generations
+from arta_mcp.pacing import Pace
+
+LOOK_EVERY = 0.03
+JOB = 0.075
+FORM = {
+    "prompt": "a red fox in snow",
+    "negative_prompt": "blurry",
+    "style": "Flux",
+    "images_num": "1",
+    "cfg_scale": "7",
+    "steps": "30",
+    "aspect_ratio": "1:1",
+    "seed": "7",
+}
+
+
+class Fixed(Pace):
+    """The same looks for everybody."""
+
+    def delay(self, waited: float, phase: str | None = None) -> float:
+        return LOOK_EVERY
+
+
+async def bare(client: httpx.AsyncClient, url: str, token: str) -> int:
+    """The calls alone, on a connection that is kept."""
+    headers = {"authorization": token}
+    answer = await client.post(f"{url}/api/v1/text2image", data=FORM, headers=headers)
+    job, looks = answer.json(), 0
+    while job["status"] != "DONE":
+        await anyio.sleep(LOOK_EVERY)
+        status = f"{url}/api/v1/text2image/{job['record_id']}/status"
+        job, looks = (await client.get(status, headers=headers)).json(), looks + 1
+    return looks
+
+
+async def straight(url: str, token: str) -> int:
+    """The same with a new client, and so a new connection, for every call."""
+    headers = {"authorization": token}
+    async with httpx.AsyncClient() as client:
+        answer = await client.post(f"{url}/api/v1/text2image", data=FORM, headers=headers)
+    job, looks = answer.json(), 0
+    while job["status"] != "DONE":
+        await anyio.sleep(LOOK_EVERY)
+        status = f"{url}/api/v1/text2image/{job['record_id']}/status"
+        async with httpx.AsyncClient() as client:
+            job, looks = (await client.get(status, headers=headers)).json(), looks + 1
+    return looks
+
+
+async def ours(generations: Generations) -> int:
+    seen = 0
+
+    async def on_update(_: object) -> None:
+        nonlocal seen
+        seen += 1
+
+    done = await generations.generate(GenerationRequest(prompt="a red fox in snow"), on_update)
+    render(done)
+    return seen
+
+
+async def measure(rounds: int, url: str, folder: Path) -> dict[str, list[tuple[float, float]]]:
+    found: dict[str, list[tuple[float, float]]] = {"bare": [], "ours": [], "straight": []}
+    limits = {"ARTA_MIN_POLL_INTERVAL": "0.01"}
+    async with (
+        httpx.AsyncClient() as client,
+        generations_on(url, folder, pace=Fixed, **limits) as generations,
+    ):
+        sign_up = await client.post(f"{url}/v1/accounts:signUp?key=k", json={})
+        token = sign_up.json()["idToken"]
+        calls: dict[str, Callable[[], Awaitable[int]]] = {
+            "bare": lambda: bare(client, url, token),
+            "ours": lambda: ours(generations),
+            "straight": lambda: straight(url, token),
+        }
+        for number in range(rounds + 3):
+            for name, call in calls.items():
+                cpu, wall = time.process_time(), time.perf_counter()
+                await call()
+                spent = (time.process_time() - cpu, time.perf_counter() - wall)
+                if number >= 3:  # the first three warm everybody up
+                    found[name].append(spent)
+    return found
+
+
+def main() -> int:
+    rounds = 15 if "--quick" in sys.argv else 100
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with service_process(folder / "service", queue=JOB, draw=0.0) as url:
+            found = anyio.run(measure, rounds, url, folder / "state")
+    cpu = {who: [spent[0] * 1000 for spent in all_] for who, all_ in found.items()}
+    wall = {who: [spent[1] * 1000 for spent in all_] for who, all_ in found.items()}
+    base_cpu, base_wall = (statistics.median(each["bare"]) for each in (cpu, wall))
+    rows = [
+        [
+            who,
+            f"{statistics.median(cpu[who]):.1f} ({min(cpu[who]):.1f}-{max(cpu[who]):.1f})",
+            f"{statistics.median(cpu[who]) / base_cpu:.2f}x",
+            f"{statistics.median(wall[who]):.0f} ({min(wall[who]):.0f}-{max(wall[who]):.0f})",
+            f"{statistics.median(wall[who]) / base_wall:.2f}x",
+        ]
+        for who in found
+    ]
+    head = ["who", "CPU ms a generation", "to bare", "wall ms", "to bare"]
+    table(f"{rounds} generations each, interleaved", head, rows)
+    print(f"\nresident: {memory():.0f} MB")
+    ratio = statistics.median(cpu["ours"]) / base_cpu
+    write("call", {"rounds": rounds, "cpu_ms": cpu, "wall_ms": wall, "cpu_ratio": ratio})
+    return verdict({"our CPU a generation, against the bare calls": (ratio, 2.0)})
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
