@@ -51,6 +51,7 @@ class World:
     service: Service
     updates: list[Update] = field(default_factory=list[Update])
     app: httpx.AsyncBaseTransport | None = None
+    styles_url: str | None = None
 
     async def on_update(self, update: Update) -> None:
         self.updates.append(update)
@@ -75,7 +76,10 @@ class World:
                     api_key=Secret("test-api-key"),
                 )
                 tokens = TokenSource(identity, state=state, transport=transport, errands=errands)
-                yield Remote(ArtaClient(ORIGIN, tokens=tokens, transport=transport), state)
+                client = ArtaClient(
+                    ORIGIN, tokens=tokens, transport=transport, styles_url=self.styles_url
+                )
+                yield Remote(client, state)
             await state.close()
 
         return Generations(
