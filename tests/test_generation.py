@@ -39,7 +39,7 @@ def test_defaults_are_those_of_the_design() -> None:
             {"prompt": "x", "stepps": 3},
             "stepps is 3; allowed is only prompt, model, negative_prompt, n, aspect_ratio,"
             " guidance_scale, num_inference_steps, seed, idempotency_key",
-            "",
+            "did you mean num_inference_steps?",
         ),
     ],
 )

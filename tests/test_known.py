@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from arta_mcp.client import ArtaClient
+from arta_mcp.errands import Errands
 from arta_mcp.errors import UnknownStyle
 from arta_mcp.generation import GenerationRequest
 from arta_mcp.known import PATIENCE, KnownStyles
@@ -79,22 +80,26 @@ async def test_a_slow_answer_is_not_waited_for(tmp_path: Path) -> None:
     released = anyio.Event()
 
     class Slow(ArtaClient):
-        lists_styles = True  # pyright: ignore[reportAssignmentType]  # a plain value will do
-
         def __init__(self) -> None: ...
+
+        @property
+        def lists_styles(self) -> bool:
+            return True
 
         async def styles(self) -> tuple[str, ...]:
             await released.wait()
             return ("Flux",)
 
-    from arta_mcp.errands import Errands
-
     known = KnownStyles("test", clock=lambda: 1_800_000_000)
     async with Errands() as errands:
         with anyio.fail_after(PATIENCE * 3):
             await known.refresh(open_state(tmp_path), Slow(), errands)
-        assert known.catalogue.source == "shipped"
+        assert source_of(known) == "shipped"
         released.set()
         with anyio.fail_after(5):
-            while known.catalogue.source != "live":
+            while source_of(known) != "live":
                 await anyio.sleep(0.01)
+
+
+def source_of(known: KnownStyles) -> str:
+    return known.catalogue.source
