@@ -173,7 +173,7 @@ def describe_models(catalogue: Catalogue, found: tuple[Style, ...]) -> str:
 
 def explain(error: ArtaError) -> str:
     """The sentence, the remedy and the record id of an error, for a model to act on."""
-    parts = [error.message]
+    parts = [error.message.rstrip(".")]
     if error.hint:
         parts.append(f"Hint: {error.hint}")
     if error.record_id:

@@ -130,6 +130,8 @@ class ArtaError(Exception):
 class ConfigError(ArtaError):
     """A setting is missing, malformed or out of range."""
 
+    default_hint = "the README's table of settings says what each may hold"
+
 
 class InvalidRequest(ArtaError):
     """An argument is outside what is allowed; nothing was sent."""
@@ -159,7 +161,8 @@ class UnknownStyle(ArtaError):
         self, name: str, near: tuple[str, ...] = (), *, message: str = "", hint: str = ""
     ) -> None:
         self.name, self.near = name, near
-        meant = f"did you mean {' or '.join(near)}? " if near else ""
+        listed = " or ".join(filter(None, (", ".join(near[:-1]), *near[-1:])))
+        meant = f"did you mean {listed}? " if near else ""
         super().__init__(
             message or f"no model is called {quote(repr(name), 80)}",
             hint=hint or f"{meant}list_models shows them all",
