@@ -6,8 +6,9 @@ import argparse
 import hashlib
 import json
 import sys
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,6 +18,7 @@ import anyio
 from arta_mcp import cli
 from arta_mcp.commands import (
     MOST_HISTORY,
+    is_there,
     max_wait,
     output_folder,
     print_pictures,
@@ -34,7 +36,7 @@ from arta_mcp.errors import (
 )
 from arta_mcp.generation import Generation, GenerationRequest, Update
 from arta_mcp.near import key_of
-from arta_mcp.terminal import Bar, Line, in_words, is_terminal, one_line
+from arta_mcp.terminal import Bar, Line, counted, in_words, is_terminal
 
 if TYPE_CHECKING:
     from arta_mcp.generations import Generations
@@ -47,6 +49,8 @@ LONGEST_PAUSE = 120.0
 
 HOPELESS = (AuthError, ConfigError, UnknownStyle)
 """errors that every further line would meet too"""
+
+Sleep = Callable[[float], Awaitable[None]]
 
 Fate = Literal["drawn", "drawn before", "pending", "failed", "not tried"]
 
@@ -62,11 +66,13 @@ class Wish:
 
 @dataclass(slots=True)
 class Standing:
-    """How far a batch is."""
+    """How far a batch is; times are in seconds of a clock that only goes forward."""
 
     total: int
     places: int
     fates: Counter[Fate] = field(default_factory=Counter["Fate"])
+    begun: dict[int, float] = field(default_factory=dict[int, float])
+    """when each line in flight began"""
     usual: float | None = None
 
     @property
@@ -77,16 +83,25 @@ class Standing:
         self.usual = update.usual or self.usual
 
     def line(self) -> Line:
-        left = self.total - self.ended
-        rounds = -(-left // self.places)
+        """One line for a bar: what is in flight counts by its age."""
         after = [f"{self.ended} of {self.total}"]
         after += [f"{self.fates['failed']} failed"] if self.fates["failed"] else []
-        after += [in_words(rounds * self.usual)] if self.usual else []
-        return Line("drawing", ", ".join(after), self.ended / self.total)
+        if not self.usual:
+            return Line("drawing", ", ".join(after), self.ended / self.total)
+        now = time.monotonic()
+        flown = [min(0.98, (now - begun) / self.usual) for begun in list(self.begun.values())]
+        done = self.ended + sum(flown)
+        after.append(in_words((self.total - done) * self.usual / self.places))
+        return Line("drawing", ", ".join(after), done / self.total)
 
 
 def run(
-    settings: Settings, options: argparse.Namespace, source: str, given: Mapping[str, str]
+    settings: Settings,
+    options: argparse.Namespace,
+    source: str,
+    given: Mapping[str, str],
+    *,
+    sleep: Sleep = anyio.sleep,
 ) -> int:
     """Draws every line; exit code 1 when one failed, 3 when one is still being drawn."""
     name = given.get("idempotency_key", "")
@@ -97,7 +112,7 @@ def run(
     if not wishes:
         cli.talk(f"nothing to draw: no line of {source} is a prompt")
         return cli.OK
-    batch = Batch(wishes, shared, name, settings, options, folder)
+    batch = Batch(wishes, shared, name, settings, options, folder, sleep)
     try:
         with_generations(settings, folder, batch.draw)
     except KeyboardInterrupt:
@@ -137,7 +152,9 @@ class Batch:
         settings: Settings,
         options: argparse.Namespace,
         folder: Path | None,
+        sleep: Sleep,
     ) -> None:
+        self._sleep = sleep
         self._wishes, self._shared, self._name = wishes, shared, name
         self._options, self._folder = options, folder
         self._wait = max_wait(options, settings)
@@ -180,7 +197,7 @@ class Batch:
         told = [f"{count} {fate}" for fate, count in self._standing.fates.items() if count]
         left = self._standing.total - self._standing.ended
         told += [f"{left} to come"] if left else []
-        return f"{self._standing.total} prompts: {', '.join(told)}"
+        return f"{counted(self._standing.total, 'prompt')}: {', '.join(told)}"
 
     async def _work(
         self,
@@ -192,6 +209,7 @@ class Batch:
             if self._hopeless is not None:
                 self._standing.fates["not tried"] += 1
                 continue
+            self._standing.begun[wish.line] = time.monotonic()
             try:
                 await self._draw_one(generations, wish, earlier)
             except HOPELESS as exc:
@@ -199,6 +217,8 @@ class Batch:
                 self._standing.fates["not tried"] += 1
             except ArtaError as exc:
                 self._failed(wish, exc)
+            finally:
+                del self._standing.begun[wish.line]
 
     async def _draw_one(
         self, generations: Generations, wish: Wish, earlier: Mapping[str, Generation]
@@ -206,7 +226,7 @@ class Batch:
         request = GenerationRequest.of(prompt=wish.prompt, **self._shared)
         key = _fresh_key(request, wish, self._name, earlier)
         before = earlier.get(key)
-        if before is None or before.status != "done" or not _is_there(before):
+        if before is None or before.status != "done" or not all(map(is_there, before.images)):
             keyed = request.model_copy(update={"idempotency_key": key})
             generation = await self._ordered(generations, keyed)
         else:
@@ -223,7 +243,7 @@ class Batch:
                 pause = 30.0 if exc.retry_after is None else exc.retry_after
                 if not tries_left or pause > LONGEST_PAUSE:
                     raise
-            await anyio.sleep(pause)
+            await self._sleep(pause)
         raise AssertionError("the last try returns or raises")
 
     def _told(self, wish: Wish, generation: Generation, *, was_done: bool) -> None:
@@ -260,10 +280,6 @@ def _fresh_key(
         if key not in earlier or earlier[key].status != "failed":
             return key
         attempt += 1
-
-
-def _is_there(generation: Generation) -> bool:
-    return all(image.path and Path(image.path).exists() for image in generation.images)
 
 
 def _print_json(wish: Wish, about: Mapping[str, object]) -> None:

@@ -16,6 +16,7 @@ from arta_mcp import __version__
 from arta_mcp.config import SETTINGS, Settings
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest, quote, redact
 from arta_mcp.frontdesk import open_desk
+from arta_mcp.wire import is_object
 
 log = logging.getLogger(__name__)
 
@@ -207,17 +208,13 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(USAGE)
 
     def actions(self) -> list[argparse.Action]:
-        """Every option and argument, of the commands too."""
-        below = [action.choices for action in self._actions if isinstance(action.choices, dict)]
-        return [
-            *self._actions,
-            *(
-                found
-                for parsers in below
-                for parser in parsers.values()
-                for found in parser.actions()
-            ),
-        ]
+        """Every option and argument, those of the commands too."""
+        found = list(self._actions)
+        for action in self._actions:
+            commands = action.choices.values() if is_object(action.choices) else ()
+            for command in commands:
+                found += command.actions() if isinstance(command, Parser) else []
+        return found
 
     def _nearest_choice(self, message: str) -> str:
         """`argument COMMAND: invalid choice: 'genrate' (...)` names the wrong word."""
@@ -244,7 +241,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> Parser:
-    from arta_mcp import commands, doctor
+    from arta_mcp import account, commands, doctor, install
 
     parser = Parser(
         prog="arta-mcp",
@@ -261,8 +258,10 @@ def build_parser() -> Parser:
     commands.add_get(words)
     commands.add_history(words)
     commands.add_models(words)
-    commands.add_account(words)
+    account.add_account(words)
     doctor.add_doctor(words)
+    install.add_install(words)
+    install.add_uninstall(words)
     commands.add_local(words)
     commands.add_completion(words)
     for command in words.choices.values():

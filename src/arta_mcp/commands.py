@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,9 +16,17 @@ import anyio.to_thread
 from arta_mcp import cli
 from arta_mcp.config import Settings
 from arta_mcp.errors import ArtaError, InvalidRequest
-from arta_mcp.generation import Generation, GenerationRequest
+from arta_mcp.generation import GeneratedImage, Generation, GenerationRequest
 from arta_mcp.protocol import RATIOS
-from arta_mcp.terminal import Reporter, columns, is_terminal, one_line, table
+from arta_mcp.terminal import (
+    Reporter,
+    columns,
+    counted,
+    is_terminal,
+    moment,
+    one_line,
+    table,
+)
 from arta_mcp.thumbnails import render, way_of
 from arta_mcp.wire import is_object, text
 
@@ -89,21 +96,6 @@ def add_models(words: Words) -> None:
     parser.set_defaults(run=models)
 
 
-def add_account(words: Words) -> None:
-    parser = words.add_parser("account", help="show or drop the anonymous account")
-    parser.add_argument(
-        "action",
-        nargs="?",
-        choices=("status", "reset"),
-        default="status",
-        help="status: what is stored, never a token; reset: drop it, so that the next picture"
-        " signs up anew; default status",
-    )
-    parser.add_argument("--yes", action="store_true", help="reset without asking")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=account)
-
-
 def add_completion(words: Words) -> None:
     import shtab
 
@@ -153,24 +145,27 @@ def _add_output(parser: cli.Parser) -> None:
 def generate(settings: Settings, options: argparse.Namespace) -> int:
     given = {name: value for name in OPTIONS if (value := getattr(options, name)) is not None}
     wait = max_wait(options, settings)
-    match options.prompt, options.batch:
-        case None, None:
-            options.parser.error("the following arguments are required: PROMPT")
-        case None, batch_file:
-            from arta_mcp import batch
+    _check_source(options)
+    if options.batch is not None:
+        from arta_mcp import batch
 
-            if options.open:
-                options.parser.error("--open goes with one prompt, not with --batch")
-            return batch.run(settings, options, batch_file, given)
-        case _, None:
-            request = GenerationRequest.of(prompt=options.prompt, **given)
-        case _:
-            options.parser.error("give a PROMPT or --batch, not both")
+        return batch.run(settings, options, options.batch, given)
+    request = GenerationRequest.of(prompt=options.prompt, **given)
 
     async def call(generations: Generations, report: Reporter) -> Generation:
         return await generations.generate(request, report, max_wait=wait)
 
     return _run_one(settings, options, call)
+
+
+def _check_source(options: argparse.Namespace) -> None:
+    parser: cli.Parser = options.parser
+    if options.prompt is None and options.batch is None:
+        parser.error("the following arguments are required: PROMPT")
+    if options.prompt is not None and options.batch is not None:
+        parser.error("give PROMPT or --batch, not both")
+    if options.open and options.batch is not None:
+        parser.error("--open goes with one prompt, not with --batch")
 
 
 def get(settings: Settings, options: argparse.Namespace) -> int:
@@ -208,39 +203,12 @@ def models(settings: Settings, options: argparse.Namespace) -> int:
         rows = [(style.id, style.category, style.name) for style in found]
         _print_table(("MODEL", "CATEGORY", "STYLE"), rows)
     origin = "as the service lists them" if catalogue.source == "live" else "as shipped"
-    cli.talk(f"{len(found)} models, {origin}, {catalogue.as_of}; default {catalogue.default.id}")
+    cli.talk(
+        f"{counted(len(found), 'model')}, {origin}, {catalogue.as_of};"
+        f" default {catalogue.default.id}"
+    )
     if not found:
         cli.talk("hint: `arta-mcp models` without --search shows all")
-    return cli.OK
-
-
-def account(settings: Settings, options: argparse.Namespace) -> int:
-    from arta_mcp.assemble import state_dir
-
-    stored_in = state_dir(settings) / f"account-{settings.account_name}.json"
-    if options.action == "reset":
-        return _reset_account(settings, options, stored_in)
-    stored = anyio.run(stored_account, settings) if stored_in.exists() else None
-    about = {
-        "service": settings.service,
-        "stored_in": str(stored_in) if stored else None,
-        "user_id": stored.user_id if stored else None,
-        "issued_at": stored.issued_at if stored else None,
-        "expires_at": stored.expires_at if stored else None,
-        "is_fresh": bool(stored and stored.is_fresh(time.time())),
-    }
-    if options.json:
-        cli.data(json.dumps(about, ensure_ascii=False))
-        return cli.OK
-    cli.data(f"service  {settings.service}")
-    if stored is None:
-        cli.data("account  none; the first picture signs up")
-        return cli.OK
-    cli.data(f"account  {one_line(stored.user_id) or '(the service told no user id)'}")
-    cli.data(f"issued   {moment(stored.issued_at)}")
-    ahead = "" if about["is_fresh"] else "; due for renewal, which the next call does by itself"
-    cli.data(f"expires  {moment(stored.expires_at)}{ahead}")
-    cli.data(f"file     {stored_in}")
     return cli.OK
 
 
@@ -334,7 +302,7 @@ async def with_files(
         return generation
     images = list(generation.images)
     for index, image in enumerate(images):
-        if image.path and Path(image.path).parent == folder and Path(image.path).exists():
+        if image.path and Path(image.path).parent == folder and is_there(image):
             continue
         try:
             picture = await generations.picture(generation.record_id or "", index)
@@ -347,6 +315,11 @@ async def with_files(
         else:
             images[index] = replace(image, path=str(path))
     return replace(generation, images=tuple(images))
+
+
+def is_there(image: GeneratedImage) -> bool:
+    """Whether a picture was saved and still lies there."""
+    return image.path is not None and Path(image.path).exists()
 
 
 async def _to_show(
@@ -440,48 +413,6 @@ def max_wait(options: argparse.Namespace, settings: Settings) -> float:
     return settings.job_timeout if options.max_wait is None else max(0.0, options.max_wait)
 
 
-def _reset_account(settings: Settings, options: argparse.Namespace, stored_in: Path) -> int:
-    if not stored_in.exists():
-        cli.talk("no account is stored; nothing to drop")
-        return cli.OK
-    if not options.yes:
-        if not cli.is_asked():
-            raise InvalidRequest("account", "reset", "with --yes where nobody can be asked")
-        cli.talk(f"This drops the account that {settings.service} knows you by, and nothing else.")
-        cli.talk("The next picture signs up anew; earlier record ids may not open for it.")
-        if not cli.ask("Drop it?"):
-            cli.talk("nothing was changed")
-            return cli.FAILED
-    anyio.run(_forget_account, settings)
-    cli.talk("the account was dropped; the next picture signs up anew")
-    return cli.OK
-
-
-async def stored_account(settings: Settings):
-    from arta_mcp.assemble import state_dir
-    from arta_mcp.state import open_state
-
-    state = open_state(state_dir(settings), warn=cli.talk)
-    try:
-        return await state.account(settings.account_name)
-    finally:
-        await state.close()
-
-
-async def _forget_account(settings: Settings) -> None:
-    from arta_mcp.assemble import Addresses, open_transport, state_dir, token_source
-    from arta_mcp.errands import Errands
-    from arta_mcp.state import open_state
-
-    state = open_state(state_dir(settings), warn=cli.talk)
-    where = Addresses(settings.base_url, settings.auth_url, settings.token_refresh_url)
-    try:
-        async with Errands() as errands, open_transport(settings) as transport:
-            await token_source(settings, where, state, transport, errands).forget()
-    finally:
-        await state.close()
-
-
 def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     for line in table(header, rows):
         cli.data(line)
@@ -495,10 +426,6 @@ def _history_row(generation: Generation) -> tuple[str, ...]:
         generation.model,
         one_line(generation.prompt),
     )
-
-
-def moment(when: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
 
 
 def _help(name: str) -> str:

@@ -27,7 +27,7 @@ from arta_mcp.config import SETTINGS, Settings
 from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Unavailable
 from arta_mcp.errors import quote as shown
 from arta_mcp.generation import GenerationRequest
-from arta_mcp.terminal import mark
+from arta_mcp.terminal import counted, folded, mark, moment
 
 if TYPE_CHECKING:
     from arta_mcp.commands import Words
@@ -46,6 +46,10 @@ MOST_SKEW = 60.0
 
 OLD_LIST = 180
 """days after which the shipped list of styles is called old"""
+
+
+INDENT = 20
+"""columns before what a finding says"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +90,17 @@ def doctor(options: argparse.Namespace) -> int:
         cli.data(json.dumps({"ok": not failed, "findings": listed}, ensure_ascii=False))
     else:
         warned = sum(finding.status == "warn" for finding in findings)
-        cli.talk(f"{len(findings)} lines: {failed} fail, {warned} warn")
+        cli.talk(f"{counted(len(findings), 'line')}: {failed} fail, {warned} warn")
     return cli.FAILED if failed else cli.OK
 
 
 def _print(finding: Finding, environ: Mapping[str, str]) -> None:
-    cli.data(f"{mark(finding.status, environ)}  {finding.name:<13} {finding.detail}")
+    first, *more = folded(finding.detail, indent=INDENT)
+    cli.data(f"{mark(finding.status, environ)}  {finding.name:<{INDENT - 6}}{first}")
     if finding.remedy:
-        cli.data(f"{'':<19} -> {cli.as_commands(finding.remedy)}")
+        more += folded(f"-> {cli.as_commands(finding.remedy)}", indent=INDENT)
+    for line in more:
+        cli.data(f"{'':<{INDENT}}{line}")
 
 
 async def _examine(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[Finding]:
@@ -111,7 +118,8 @@ async def _examine(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[
         yield finding
     can_store = True
     for finding in _folders(settings):
-        can_store = can_store and finding.status != "fail"
+        if finding.name == "state folder":
+            can_store = finding.status != "fail"
         yield finding
     if can_store:
         yield await _account(settings)
@@ -188,7 +196,7 @@ def _loose_files(folder: Path) -> Iterator[Finding]:
         return
     for path in sorted(folder.glob("account-*.json")):
         if path.stat().st_mode & 0o077:
-            yield Finding("state folder", "fail", f"others can read {path}", f"chmod 600 {path}")
+            yield Finding("account file", "fail", f"others can read {path}", f"chmod 600 {path}")
 
 
 def _journal(path: Path) -> Iterator[Finding]:
@@ -202,15 +210,15 @@ def _journal(path: Path) -> Iterator[Finding]:
     except sqlite3.Error as exc:
         found, count = (shown(str(exc)),), 0
     if found == ("ok",):
-        yield Finding("journal", "ok", f"{count} generations in {path.name}")
+        yield Finding("journal", "ok", f"{counted(count, 'generation')} in {path.name}")
     else:
         remedy = "the next call moves it aside and begins anew; to keep it, copy it now"
         yield Finding("journal", "warn", f"{path} is damaged: {found[0]}", remedy)
 
 
 async def _account(settings: Settings) -> Finding:
+    from arta_mcp.account import stored_account
     from arta_mcp.assemble import state_dir
-    from arta_mcp.commands import moment, stored_account
 
     path = state_dir(settings) / f"account-{settings.account_name}.json"
     if not path.exists():
@@ -304,8 +312,8 @@ async def _service(settings: Settings, *, draw: bool) -> AsyncGenerator[Finding]
         yield Finding(
             "styles",
             "warn" if is_old else "ok",
-            f"{len(catalogue.styles)} models, {origin}, {catalogue.as_of}",
-            f"the list is {age} days old: update arta-mcp, or set ARTA_STYLES_URL"
+            f"{counted(len(catalogue.styles), 'model')}, {origin}, {catalogue.as_of}",
+            f"the list has {age} days: get a newer arta-mcp, or set ARTA_STYLES_URL"
             if is_old
             else "",
         )

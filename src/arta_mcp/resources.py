@@ -150,7 +150,7 @@ def add_resources(server: MCPServer[Any], generations: Generations) -> None:
         title="Gallery",
         description="Shows the pictures of a result.",
         mime_type=APP_MIME_TYPE,
-        meta={"ui": {"prefersBorder": False}},
+        meta={"ui": {"prefersBorder": True, "permissions": {"clipboardWrite": {}}}},
     )
     def gallery() -> str:
         return files("arta_mcp").joinpath("gallery.html").read_text(encoding="utf-8")

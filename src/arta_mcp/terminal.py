@@ -63,12 +63,12 @@ class Bar:
 
     def _draw(self, line: Line) -> None:
         self._bar.ncols = min(WIDEST_BAR, columns(default=WIDEST_BAR + 1) - 1)
-        self._bar.bar_format = "{desc}{postfix}"
+        # tqdm's own postfix comes with a comma; `after` is ours and has no braces
+        self._bar.bar_format = f"{{desc}}{line.after}"
         if line.share is not None:
-            self._bar.bar_format = "{desc}|{bar}|{postfix}"
+            self._bar.bar_format = f"{{desc}}|{{bar}}| {line.after}"
             self._bar.n = max(self._bar.n, min(1.0, line.share))
-        self._bar.set_description_str(f"{line.before:<8} ", refresh=False)
-        self._bar.set_postfix_str(f" {line.after}", refresh=True)
+        self._bar.set_description_str(f"{line.before:<8} ", refresh=True)
 
 
 class Reporter:
@@ -76,7 +76,7 @@ class Reporter:
 
     def __init__(self, talk: Callable[[str], None]) -> None:
         self._talk = talk
-        self._update = Update("waiting", 0.0)
+        self._update: Update | None = None
         self._told_at = time.monotonic()
         self._step = ""
         self._bar = Bar(self._line) if is_terminal() else None
@@ -86,12 +86,13 @@ class Reporter:
         self.record_id = update.record_id or self.record_id
         self._update, self._told_at = update, time.monotonic()
         if self._bar is None and update.step != self._step:
-            self._talk(", ".join([update.step, f"{update.waited:.0f} s", *self._forecast()]))
+            left = [] if update.remaining is None else [in_words(update.remaining)]
+            self._talk(", ".join([update.step, f"{update.waited:.0f} s", *left]))
         self._step = update.step
 
     def close(self, *, is_done: bool) -> None:
         if self._bar is not None:
-            waited = self._update.waited + self._since
+            waited = (self._update.waited if self._update else 0.0) + self._since
             self._bar.close(Line("done", f"{waited:.1f} s", 1.0) if is_done else None)
             self._bar = None
 
@@ -99,19 +100,17 @@ class Reporter:
     def _since(self) -> float:
         return time.monotonic() - self._told_at
 
-    def _forecast(self) -> list[str]:
-        left = self._update.remaining
-        return [] if left is None else [in_words(left - self._since)]
-
     def _line(self) -> Line:
         update, since = self._update, self._since
+        if update is None:
+            return Line("starting", f"{since:.0f} s")
         waited = update.waited + since
-        after = [f"{waited:.0f} s", *self._forecast()]
+        after = [f"{waited:.0f} s"]
         if update.remaining is None:
-            if update.record_id is not None:
-                after.append("the first of this model, so no forecast")
+            after += ["the first of this model, so no forecast"] if update.record_id else []
             return Line(update.step, ", ".join(after))
         left = max(0.0, update.remaining - since)
+        after.append(in_words(left))
         share = min(_ALMOST, waited / max(0.1, waited + left))
         return Line(update.step, ", ".join(after), share)
 
@@ -171,6 +170,25 @@ def mark(status: str, environ: Mapping[str, str]) -> str:
     if not sys.stdout.isatty() or environ.get("NO_COLOR") or environ.get("TERM") == "dumb":
         return word
     return f"\x1b[{_COLOURS[status]}m{word}\x1b[0m"
+
+
+def folded(text: str, *, indent: int) -> list[str]:
+    """The text in lines that fit behind an indent on a terminal; elsewhere one line."""
+    if not sys.stdout.isatty():
+        return [text]
+    import textwrap
+
+    return textwrap.wrap(text, max(20, columns() - indent), break_on_hyphens=False) or [""]
+
+
+def counted(number: int, word: str) -> str:
+    """`1 model`, `2 models`"""
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def moment(when: float) -> str:
+    """A time of day here; `when` is in seconds since the epoch."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
 
 
 def one_line(text: str) -> str:

@@ -93,7 +93,7 @@ def _shrunk(picture: bytes, width: int, height: int) -> Image:
         opened.draft("RGB", (width * 2, height * 2))  # lets JPEG decode small at once
         share = min(width / opened.width, height / opened.height)
         size = (max(1, round(opened.width * share)), max(2, round(opened.height * share / 2) * 2))
-        return opened.convert("RGBA").resize(size, Image.Resampling.LANCZOS)
+        return opened.convert("RGBA").resize(size, Image.Resampling.LANCZOS)  # pyright: ignore[reportUnknownMemberType]  # its size has no type
 
 
 def _png(sheet: Image) -> bytes:

@@ -38,6 +38,8 @@ class Machine:
     """the current one, absolute"""
     program: str
     """what this process was started as: `sys.argv[0]`"""
+    python: str
+    """the interpreter that runs it"""
 
     @property
     def home(self) -> Path:
@@ -235,27 +237,33 @@ def _letters(word: str) -> str:
     return key_of(word).replace("-", "")
 
 
-def find_file(host: Host, machine: Machine, *, file: str | None, project: bool) -> Path:
-    """The file to change. Raises InvalidRequest, or ConfigError when the host is not here."""
+def find_files(host: Host, machine: Machine, *, file: str | None, project: bool) -> list[Path]:
+    """The files that the host may read, the one to change first; none when it is not here.
+
+    A file that exists goes before one that could. Raises InvalidRequest.
+    """
     if file:
-        return machine.absolute(file)
+        return [machine.absolute(file)]
     if host.name == "generic":
         raise InvalidRequest("--file", None, "the path of a file with `mcpServers`")
     if project:
-        return machine.folder / project_file(host)
+        return [machine.folder / _project_file(host)]
     places = host.places(machine)
-    found = [place for place in places if place.file.is_file() or place.file.is_symlink()]
-    found += [place for place in places if place.sign.is_dir()]
-    if not found:
-        signs = " or ".join(str(place.sign) for place in places)
-        raise ConfigError(
-            f"{host.title} seems not installed: there is no {signs}",
-            hint=f"start {host.title} once, or name its file with --file PATH",
-        )
-    return found[0].file
+    there = [place.file for place in places if place.file.is_file() or place.file.is_symlink()]
+    could = [place.file for place in places if place.sign.is_dir() and place.file not in there]
+    return there + could
 
 
-def project_file(host: Host) -> str:
+def not_here(host: Host, machine: Machine) -> ConfigError:
+    """What to say when no file was found."""
+    signs = " or ".join(str(place.sign) for place in host.places(machine))
+    return ConfigError(
+        f"{host.title} seems not installed: there is no {signs}",
+        hint=f"start {host.title} once, or name its file with --file PATH",
+    )
+
+
+def _project_file(host: Host) -> str:
     if not host.project:
         have = ", ".join(host.name for host in HOSTS if host.project)
         raise InvalidRequest("--project", host.name, f"one of {have}")
