@@ -13,7 +13,7 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def need() -> Callable[[bool, str], None]:
     """`need(there_is_it, reason)` skips with the reason, or fails when REQUIRE_ALL=1."""
 

@@ -21,8 +21,8 @@ from mcp.types import CallToolResult, TextContent
 from PIL import Image as Picture
 
 from arta_mcp.local.running import Running
-from arta_mcp.local.service import Service
 from arta_mcp.local.sketch import Order
+from arta_mcp.protocol import STYLES_PATH
 
 PROGRAM = Path(sys.executable).with_name("arta-mcp")
 
@@ -41,10 +41,10 @@ class Machine:
     program: Path = PROGRAM
 
     @classmethod
-    def new(cls, folder: Path) -> Self:
+    def new(cls, folder: Path, *, program: Path = PROGRAM) -> Self:
         (folder / "home").mkdir(parents=True)
         (folder / "elsewhere").mkdir()
-        return cls(folder)
+        return cls(folder, program=program)
 
     def set(self, **settings: str) -> Machine:
         return replace(self, settings={**self.settings, **settings})
@@ -98,13 +98,9 @@ class Machine:
 
     def seen(self, endpoint: str) -> int:
         """How many such requests the embedded service of this machine ever answered."""
-        return requests(self.state / "local", endpoint)
-
-
-def requests(service: Path, endpoint: str = "") -> int:
-    """How many requests stand in the log of a service's folder, of one endpoint or of all."""
-    lines = (service / "service.log").read_text(encoding="utf-8").splitlines()
-    return sum(not endpoint or json.loads(line)["endpoint"] == endpoint for line in lines)
+        log = self.state / "local" / "service.log"
+        lines = log.read_text(encoding="utf-8").splitlines()
+        return sum(json.loads(line)["endpoint"] == endpoint for line in lines)
 
 
 @asynccontextmanager
@@ -159,14 +155,6 @@ def paint(order: Order) -> bytes:
     return file.getvalue()
 
 
-@asynccontextmanager
-async def served(folder: Path, *, queue: float = 0, draw: float = 0) -> AsyncGenerator[Running]:
-    """A service that stands for the remote one: quick, and in nobody's state folder."""
-    service = Service(folder, engine=paint, queue=queue, draw=draw)
-    with Running(service) as running:
-        yield running
-
-
 def remote(running: Running) -> dict[str, str]:
     """The settings under which a service is the remote one, at the addresses of the real hosts."""
     url = running.base_url
@@ -175,5 +163,6 @@ def remote(running: Running) -> dict[str, str]:
         "ARTA_BASE_URL": f"{url}/img-gen-prod.ai-arta.com",
         "ARTA_AUTH_URL": f"{url}/www.googleapis.com/identitytoolkit/v3/relyingparty/signupNewUser",
         "ARTA_TOKEN_REFRESH_URL": f"{url}/securetoken.googleapis.com/v1/token",
+        "ARTA_STYLES_URL": url + STYLES_PATH,
         "ARTA_MIN_POLL_INTERVAL": "0.05",
     }

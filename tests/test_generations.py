@@ -56,12 +56,22 @@ async def test_a_seed_is_drawn_at_random_and_reported(world: World) -> None:
 
 
 async def test_waited_seconds_rise_from_update_to_update(tmp_path: Path) -> None:
-    world = new_world(tmp_path, queue=0.05, draw=0.05)
+    world = new_world(tmp_path, queue=0.1, draw=0.5)
     async with world.generations() as generations:
         await generations.generate(FOX, world.on_update)
     waited = [update.waited for update in world.updates]
     assert waited == sorted(waited)
     assert [update.step for update in world.updates][:2] == ["queued", "drawing"]
+
+
+async def test_a_slow_sign_up_and_submit_are_not_silent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arta_mcp.ordering.HEARTBEAT", 0.02)
+    world.service.latency = 0.1
+    async with world.generations() as generations:
+        await generations.generate(FOX, world.on_update)
+    assert [update.step for update in world.updates][:2] == ["ordering", "ordering"]
 
 
 async def test_an_unknown_model_sends_nothing(world: World) -> None:

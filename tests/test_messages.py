@@ -172,6 +172,7 @@ async def of_results(tmp_path: Path) -> dict[str, list[str]]:
 def of_progress() -> list[str]:
     return [
         progress_message(Update(step="waiting", waited=1)),
+        progress_message(Update(step="ordering", waited=2)),
         progress_message(Update(step="queued", waited=4.2, record_id="x")),
         progress_message(Update(step="drawing", waited=12, record_id="x", usual=15.4)),
         progress_message(Update(step="saving", waited=16, record_id="x", usual=15.4)),

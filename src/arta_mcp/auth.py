@@ -11,10 +11,10 @@ from urllib.parse import quote
 import anyio
 
 from arta_mcp.errands import Errands
-from arta_mcp.errors import ArtaError, AuthError, RateLimited, Secret, Unavailable
+from arta_mcp.errors import ArtaError, AuthError, ProtocolError, RateLimited, Secret, Unavailable
 from arta_mcp.protocol import Refresh, Refusal, SignUp, Tokens
 from arta_mcp.state import Account, State
-from arta_mcp.transport import Answer, NotSent, Transport
+from arta_mcp.transport import NotSent, Transport
 
 log = logging.getLogger(__name__)
 
@@ -117,17 +117,20 @@ class TokenSource:
     async def _sign_up(self) -> Account:
         identity = self._identity
         body = SignUp(identity.client_type).body()
-        answer = await self._exchange(identity.auth_url, json=body)
-        return Account.from_tokens(Tokens.parse(answer.body), now=self._clock())
+        try:
+            tokens = await self._exchange(identity.auth_url, json=body)
+        except _AccountIsGone as exc:  # nonsense as the answer to a sign-up, and no way on
+            raise AuthError(f"the identity host refuses a sign-up with {exc.code}") from exc
+        return Account.from_tokens(tokens, now=self._clock())
 
     async def _refresh(self, stored: Account) -> Account:
         body = Refresh(stored.refresh_token).body()
-        answer = await self._exchange(self._identity.token_refresh_url, form=body)
-        return Account.from_tokens(Tokens.parse(answer.body), now=self._clock(), before=stored)
+        tokens = await self._exchange(self._identity.token_refresh_url, form=body)
+        return Account.from_tokens(tokens, now=self._clock(), before=stored)
 
     async def _exchange(
         self, url: str, *, json: dict[str, str | bool] | None = None, form: bytes | None = None
-    ) -> Answer:
+    ) -> Tokens:
         """Tries again what may pass by itself; a refresh is safe to repeat, a sign-up is not.
 
         A second sign-up after a lost answer would leave an account behind, so only a sign-up that
@@ -140,7 +143,7 @@ class TokenSource:
                 pause = exc.retry_after
                 if not tries_left or pause is None or pause > _LONGEST_PAUSE:
                     raise
-            except Unavailable as exc:
+            except (Unavailable, ProtocolError) as exc:
                 if not tries_left or not (form or isinstance(exc, NotSent)):
                     raise
                 pause = 0.5 * (_TRIES - tries_left)
@@ -149,13 +152,13 @@ class TokenSource:
 
     async def _exchange_once(
         self, url: str, *, json: dict[str, str | bool] | None, form: bytes | None
-    ) -> Answer:
+    ) -> Tokens:
         key = self._identity.api_key.reveal()
         answer = await self._transport.exchange(
             "POST", f"{url}?key={quote(key, safe='')}", json=json, form=form
         )
         if 200 <= answer.status < 300:
-            return answer
+            return Tokens.parse(answer.body)
         refusal = Refusal.parse(answer.status, answer.headers, answer.body, now=self._clock())
         raise _explain(refusal)
 

@@ -39,6 +39,9 @@ from arta_mcp.transport import Answer, NotSent, Transport
 _PAUSES = (0.5, 1.0, 2.0)
 """seconds before a submit that never left is tried again"""
 
+_LEAST_PAUSE = 0.5
+"""seconds before a submit that was put off is tried again, also where `Retry-After` is 0"""
+
 _SIGNATURES = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpg"), (b"GIF8", "gif"))
 
 
@@ -110,7 +113,7 @@ class ArtaClient:
             if refusal.status == 401 and not renewed:
                 token, renewed = await self._tokens.renew(token), True
             elif refusal.status in (429, 503) and self._fits(refusal.retry_after, end):
-                await self._sleep(refusal.retry_after or 0)
+                await self._sleep(max(_LEAST_PAUSE, refusal.retry_after or 0))
             else:
                 raise _explain_submit(refusal, order.style)
 

@@ -93,11 +93,11 @@ def _address(name: str, value: str) -> str:
         _ = parts.port
     except ValueError:
         parts, host = urlsplit(""), None
-    if "@" in parts.netloc:  # before any message quotes it
+    if "@" in value:  # before any message quotes it
         raise ConfigError(f"{name} holds a user name or password", hint="leave them out")
     if parts.scheme not in ("http", "https") or not host or not _is_plain(value):
         raise ConfigError(f"{name} is {quote(repr(value), 120)}, not an https address")
-    if parts.query or parts.fragment:
+    if "?" in value or "#" in value:
         raise ConfigError(f"{name} is {quote(repr(value), 120)}; leave out what follows the path")
     if parts.scheme == "http" and host not in LOOPBACK:
         raise ConfigError(

@@ -56,8 +56,17 @@ class Errands:
         """Runs `call` beside the callers; it must handle its own errors."""
         self._open().start_soon(call)
 
-    async def finish(self, call: Callable[[], Coroutine[object, object, T]]) -> T:
-        """What `call` returns or raises; cancelling the caller does not cancel `call`."""
+    async def finish(
+        self,
+        call: Callable[[], Coroutine[object, object, T]],
+        *,
+        meanwhile: Callable[[], Coroutine[object, object, None]] | None = None,
+        every: float = 2.5,
+    ) -> T:
+        """What `call` returns or raises; cancelling the caller does not cancel `call`.
+
+        `meanwhile` is called `every` so many seconds while the caller waits.
+        """
         done = anyio.Event()
         results: list[T] = []
         failures: list[Exception] = []
@@ -79,7 +88,11 @@ class Errands:
         except BaseException:
             self._running -= 1
             raise
-        await done.wait()
+        while not done.is_set():
+            with anyio.move_on_after(None if meanwhile is None else every):
+                await done.wait()
+            if meanwhile is not None and not done.is_set():
+                await meanwhile()
         if failures:
             raise failures[0]
         if not results:

@@ -138,7 +138,9 @@ class InvalidRequest(ArtaError):
 
     def __init__(self, argument: str, value: object, allowed: str, *, hint: str = "") -> None:
         self.argument, self.value, self.allowed = argument, value, allowed
-        super().__init__(f"{quote(argument, 80)} is {_shown(value)}; allowed is {allowed}", hint=hint)
+        super().__init__(
+            f"{quote(argument, 80)} is {_shown(value)}; allowed is {allowed}", hint=hint
+        )
 
 
 def _shown(value: object) -> str:

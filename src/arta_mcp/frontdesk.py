@@ -233,7 +233,7 @@ def open_desk() -> Desk | None:
         if not answers.fit():
             return None
         source, sink = _take_wire()
-    except OSError:
+    except (OSError, ValueError, KeyError):  # no answers, or no wire to take
         return None
     reader = open(source, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115  # a descriptor, open for life
     desk = Desk(reader, sink, Clerk(answers))
@@ -274,17 +274,10 @@ def _parse(line: str) -> Json | None:
     brackets = line.count("{") + line.count("[")
     if len(line) > LONGEST_LINE or brackets > DEEPEST_LINE or "\\u" in line or "\ufffd" in line:
         return None
-    message: object = json.loads(line, object_pairs_hook=_unique, parse_constant=_refuse)
+    message: object = json.loads(line, parse_constant=_refuse)
     if not _is_object(message) or not message.keys() <= {"jsonrpc", "id", "method", "params"}:
         return None
     return message if message.get("jsonrpc") == "2.0" and "method" in message else None
-
-
-def _unique(pairs: list[tuple[str, object]]) -> Json:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return found
 
 
 def _refuse(constant: str) -> object:

@@ -87,14 +87,15 @@ class GenerationRequest(BaseModel):
         return hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()[:32]
 
 
-Step = Literal["waiting", "queued", "drawing", "saving"]
+Step = Literal["waiting", "ordering", "queued", "drawing", "saving"]
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
     """Where a generation stands while somebody waits; `waited` and `usual` are in seconds.
 
-    `waiting` is before the submit, for a free place or for another process.
+    `waiting` is before the submit, for a free place or for another process; `ordering` is when
+    the account or the submit itself takes its time.
     """
 
     step: Step

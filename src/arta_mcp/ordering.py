@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import anyio
 
@@ -51,7 +52,7 @@ class Teller:
         self._last = 0.0
 
     @property
-    def quiet_until(self) -> float:
+    def quiet_for(self) -> float:
         """Seconds for which nothing need be said; the last word may have been just now."""
         return max(0.0, self._last + HEARTBEAT - self._waited())
 
@@ -167,8 +168,10 @@ class Ordering:
         """Takes a place and a token, then submits as an errand that no cancellation stops."""
         try:
             await order.place.take(order.tell, until=order.until, clock=self._clock)
-            await self._client.ready()
-            return await self._errands.finish(lambda: self._submit(order, entry))
+            told = partial(order.tell, "ordering")
+            finish = partial(self._errands.finish, meanwhile=told, every=HEARTBEAT)
+            await finish(self._client.ready)
+            return await finish(lambda: self._submit(order, entry))
         except BaseException as exc:
             await self._abandon(entry, exc)
             raise

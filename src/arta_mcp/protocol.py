@@ -38,6 +38,9 @@ REFRESH_PATH = "/v1/token"
 _LONGEST_RECORD_ID = 200
 """characters; the captured ones are UUIDs"""
 
+_MOST_IMAGES = 64
+"""of one job, which can order 8"""
+
 _LONGEST_ADDRESS = 8192
 """characters of a picture's address, which may carry a signature"""
 
@@ -342,14 +345,15 @@ def render_styles(names: tuple[str, ...]) -> dict[str, object]:
 
 
 def is_web_address(url: str) -> bool:
-    """Whether a picture's address is http or https with a host, on one line and not endless."""
+    """Whether a picture's address is http or https with no more than a host, on one short line."""
     if len(url) > _LONGEST_ADDRESS or not url.isprintable() or " " in url:
         return False
     try:
         parts = urlsplit(url)
     except ValueError:
         return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
+    # a name and password in it would make httpx send an `Authorization` of its own
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
 
 
 def is_token(value: str) -> bool:
@@ -372,10 +376,12 @@ def _seed(value: object) -> int | None:
 
 
 def _images(response: object) -> tuple[Image, ...]:
-    images = tuple(_image(entry) for entry in entries(response))
-    if not images:
+    listed = entries(response)
+    if not listed:
         raise ProtocolError("the service says DONE but gives no images")
-    return images
+    if len(listed) > _MOST_IMAGES:
+        raise ProtocolError(f"the service gives {len(listed)} images for one job")
+    return tuple(_image(entry) for entry in listed)
 
 
 def _image(entry: object) -> Image:

@@ -80,7 +80,8 @@ class Refusal:
         return {"error": {"code": self.status, "message": message, "errors": [entry]}}
 
     def _sentence(self, state: str) -> dict[str, object]:
-        entry = {"message": self.words, "domain": "global", "reason": "badRequest"}
+        short = "forbidden" if self.status == 403 else "badRequest"
+        entry = {"message": self.words, "domain": "global", "reason": short}
         error: dict[str, object] = {"code": self.status, "message": self.words, "errors": [entry]}
         info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": self.code}
         reason = {} if self.code == state else {"details": [info]}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from itertools import count
 from pathlib import Path
+from secrets import token_hex
 
 from arta_mcp.client import Picture
 
@@ -18,7 +18,7 @@ def save_picture(folder: Path, name: str, picture: Picture) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:120]
-    beside = folder / f".{plain}.{os.getpid()}.{time.monotonic_ns()}.part"
+    beside = folder / f".{plain}.{token_hex(8)}.part"
     try:
         beside.write_bytes(picture.content)
         for number in count(1):

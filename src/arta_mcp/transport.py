@@ -182,7 +182,8 @@ class Transport:
             raise NotSent(f"no way to {_where(request)}: {_why(exc)}") from exc
         except TimeoutError as exc:
             raise Unavailable(f"no answer from {_where(request)} in {timeout:g} s") from exc
-        except (httpx.HTTPError, httpx.StreamError, OSError) as exc:
+        # InvalidURL: httpx reads the address of a redirect although it is not to follow it
+        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as exc:
             raise Unavailable(f"no whole answer from {_where(request)}: {_why(exc)}") from exc
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, headers, body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 import os
 import socket
 import struct
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 
 import uvicorn
 from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -24,6 +26,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from arta_mcp.local.service import Service
 from arta_mcp.local.store import write
 from arta_mcp.local.trouble import LINE, Line
+
+log = logging.getLogger(__name__)
 
 _TRANSPORT = "arta.transport"
 
@@ -230,6 +234,8 @@ def _door_to(service: Service, server: _Server) -> ASGIApp:
             else:
                 refusal = JSONResponse({"detail": "not a loopback host"}, status_code=421)
                 await refusal(inside, receive, send)
+        except ClientDisconnect:
+            log.debug("a caller left in the middle of its request")
         except asyncio.CancelledError:
             if not server.should_exit:  # stopping breaks off answers on purpose, which is no error
                 raise

@@ -20,7 +20,7 @@ import anyio.to_thread
 from filelock import FileLock, Timeout
 
 from arta_mcp.errors import ConfigError, ProtocolError, Secret, Unavailable, quote
-from arta_mcp.protocol import Image, is_token
+from arta_mcp.protocol import Image, is_record_id, is_token
 from arta_mcp.state import Account, Entry, StyleList, Timing
 from arta_mcp.wire import entries, is_object, json_or_none, text
 
@@ -149,6 +149,8 @@ class LocalState:
         return await self._journal(work)
 
     async def find(self, service: str, record_id: str) -> Entry | None:
+        if not is_record_id(record_id):  # half a surrogate pair, say, which SQLite cannot take
+            return None
         where = "service = ? AND record_id = ?"
         return await self._journal(lambda db: _select_one(db, where, (service, record_id)))
 

@@ -1,0 +1,118 @@
+"""What people install: the wheel, in an environment that has nothing else of ours."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from email.parser import HeaderParser
+from pathlib import Path
+
+import pytest
+
+from arta_mcp import __version__
+from machines import Machine, connected, decoded, told
+
+ROOT = Path(__file__).parent.parent
+INSTALL_TIMEOUT = 300
+"""seconds; it takes 10 on two cores"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel made from the sdist, so that the sdist is shown to be whole as well."""
+    folder = tmp_path_factory.mktemp("dist")
+    _run(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT))
+    assert len(list(folder.glob("*.tar.gz"))) == 1
+    (made,) = folder.glob("*.whl")
+    return made
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `bin` folder of a clean environment with the wheel and what it asks for."""
+    folder = tmp_path_factory.mktemp("clean") / "venv"
+    python = folder / "bin" / "python"
+    _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
+    pip = (sys.executable, "-m", "pip", "--python", str(python))
+    constraints = ("--constraint", str(ROOT / "constraints.txt"))
+    _run(*pip, "install", "--quiet", *constraints, str(wheel))
+    _run(*pip, "check")
+    return folder / "bin"
+
+
+@pytest.fixture
+def machine(installed: Path, tmp_path: Path) -> Machine:
+    return Machine.new(tmp_path, program=installed / "arta-mcp")
+
+
+def _run(*command: str) -> None:
+    ended = subprocess.run(
+        command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = {Path(name) for name in archive.namelist()}
+    source = ROOT / "src"
+    shipped = {
+        path.relative_to(source)
+        for path in (source / "arta_mcp").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    information = Path(f"arta_mcp-{__version__}.dist-info")
+    assert {name for name in names if information not in name.parents} == shipped
+    assert Path("arta_mcp/py.typed") in shipped
+    assert information / "licenses" / "LICENSE" in names
+
+
+def test_the_wheel_says_what_it_is_to_an_index(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        text = archive.read(f"arta_mcp-{__version__}.dist-info/METADATA").decode()
+    metadata = HeaderParser().parsestr(text)
+    assert (metadata["Name"], metadata["Version"]) == ("arta-mcp", __version__)
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata["Description-Content-Type"] == "text/markdown"
+    assert "mcp-name: " in text  # how the registry of servers knows that the package is ours
+
+
+@pytest.mark.parametrize("module", [True, False], ids=["python -m arta_mcp", "arta-mcp"])
+def test_the_installed_program_says_its_version(machine: Machine, module: bool) -> None:
+    program = [str(machine.program.with_name("python")), "-m", "arta_mcp"]
+    ended = subprocess.run(
+        [*(program if module else [str(machine.program)]), "--version"],
+        env=machine.environ,
+        cwd=machine.elsewhere,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.stdout, ended.stderr) == (f"arta-mcp {__version__}\n", "")
+
+
+def test_the_installed_program_helps(machine: Machine) -> None:
+    ended = machine.run("--help")
+    assert ended.returncode == 0
+    assert "generate" in ended.stdout
+    assert ended.stderr == ""
+
+
+def test_the_installed_program_draws_from_an_empty_home(machine: Machine) -> None:
+    ended = machine.run("generate", "a red fox in snow", "-o", "fox", "--json")
+    assert ended.returncode == 0, ended.stderr
+    (image,) = json.loads(ended.stdout)["images"]
+    picture = decoded((machine.elsewhere / image["path"]).read_bytes())
+    assert picture.size == (1024, 1024)
+
+
+@pytest.mark.anyio
+async def test_the_installed_program_serves_a_host(machine: Machine) -> None:
+    async with connected(machine) as client:
+        models = told(await client.call_tool("list_models", {"search": "flux"}))
+    assert models["backend"] == "local"
+    assert machine.said == ""
