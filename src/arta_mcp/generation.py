@@ -50,7 +50,7 @@ IdempotencyKey = Annotated[
 class GenerationRequest(BaseModel):
     """One call's arguments. `of` raises InvalidRequest instead of pydantic's error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # for the first call
 
     prompt: Prompt
     model: Model = DEFAULT

@@ -137,7 +137,7 @@ class Refresh:
 class Submit(BaseModel):
     """The form that orders a job; field names are ours, aliases are the wire's."""
 
-    model_config = ConfigDict(frozen=True, populate_by_name=True)
+    model_config = ConfigDict(frozen=True, populate_by_name=True, defer_build=True)
 
     prompt: Prompt
     negative_prompt: NegativePrompt = ""

@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from arta_mcp import __version__, config, errors
+from arta_mcp.config import SETTINGS, Setting, Settings
+from arta_mcp.errors import ConfigError, Secret
+from arta_mcp.near import near
+
+KEY = "sentinel-key-0123456789"
+BY_NAME = {setting.name: setting for setting in SETTINGS}
+ADDRESSES = ("ARTA_BASE_URL", "ARTA_AUTH_URL", "ARTA_TOKEN_REFRESH_URL", "ARTA_STYLES_URL")
+GOOD: dict[str, tuple[str, object]] = {
+    "ARTA_BACKEND": (" LOCAL ", "local"),
+    "ARTA_API_KEY": (KEY, Secret(KEY)),
+    "ARTA_BASE_URL": ("https://a.example:8443/b/", "https://a.example:8443/b"),
+    "ARTA_AUTH_URL": ("https://a.example/sign-up", "https://a.example/sign-up"),
+    "ARTA_TOKEN_REFRESH_URL": ("http://127.0.0.1:9099/token", "http://127.0.0.1:9099/token"),
+    "ARTA_STYLES_URL": ("https://a.example/styles.json", "https://a.example/styles.json"),
+    "ARTA_CLIENT_TYPE": ("CLIENT_TYPE_WEB", "CLIENT_TYPE_WEB"),
+    "ARTA_USER_AGENT": ("mine/1.0 (me)", "mine/1.0 (me)"),
+    "ARTA_PROXY": (
+        "socks5://u:sentinel-pw@p.example:1",
+        Secret("socks5://u:sentinel-pw@p.example:1"),
+    ),
+    "ARTA_MAX_WAIT": ("0", 0.0),
+    "ARTA_JOB_TIMEOUT": ("1.5", 1.5),
+    "ARTA_MAX_CONCURRENCY": ("0012", 12),
+    "ARTA_MIN_POLL_INTERVAL": ("1e-2", 0.01),
+    "ARTA_OUTPUT_DIR": ("/tmp/pictures", Path("/tmp/pictures")),
+    "ARTA_STATE_DIR": ("~/state", Path("~/state").expanduser()),
+    "ARTA_PREVIEW": ("On", True),
+    "ARTA_RESOURCE_LINKS": ("on", True),
+    "ARTA_LOG_LEVEL": ("debug", "DEBUG"),
+    "ARTA_FRONT_DESK": ("off", "off"),
+}
+"""a value that each setting takes, and what it is read as"""
+
+BAD: dict[str, tuple[str, ...]] = {
+    "ARTA_BACKEND": ("remote", "arta,local"),
+    "ARTA_API_KEY": ("two words", "schlüssel", "line\nline"),
+    "ARTA_CLIENT_TYPE": ("ANDROÏD", "a\nb"),
+    "ARTA_USER_AGENT": ("ärta/1", "a\r\nx-injected: 1"),
+    "ARTA_PROXY": ("p.example:1080", "ftp://p.example", "http://", "http://[::1", "http://a:b"),
+    "ARTA_MAX_WAIT": ("abc", "-1", "3601", "nan", "inf", "1e999"),
+    "ARTA_JOB_TIMEOUT": ("0", "86401"),
+    "ARTA_MAX_CONCURRENCY": ("0", "10001", "1.5", "-1", "²", "0000100009999", "9" * 5000),
+    "ARTA_MIN_POLL_INTERVAL": ("0", "61"),
+    "ARTA_OUTPUT_DIR": ("pictures", "./x", "~nobody-has-this-name/x"),
+    "ARTA_STATE_DIR": ("state",),
+    "ARTA_PREVIEW": ("yes",),
+    "ARTA_RESOURCE_LINKS": ("1",),
+    "ARTA_LOG_LEVEL": ("loud",),
+    "ARTA_FRONT_DESK": ("maybe",),
+}
+BAD_ADDRESSES = (
+    "http://example.org",
+    "http://10.0.0.1",
+    "http://localhost.example",
+    "example.org",
+    "ftp://example.org",
+    "https://",
+    "https:///path",
+    "https://[::1",
+    "https://a.example:port",
+    "https://a.example:99999",
+    "https://a example",
+    "https://a.example/\npath",
+    "https://a.example/?",
+    "https://a.example/?key=x",
+    "https://a.example/#top",
+)
+LITERALS = ("${ARTA_API_KEY}", "${user_config.api_key}", "x${y}")
+
+
+@pytest.fixture(autouse=True)
+def no_secret_stays() -> Iterator[None]:
+    """What is made up as a key in one test must not be redacted from the texts of others."""
+    known = dict(errors._secrets)  # pyright: ignore[reportPrivateUsage]  # for tests alone
+    yield
+    errors._secrets.clear()  # pyright: ignore[reportPrivateUsage]  # for tests alone
+    errors._secrets.update(known)  # pyright: ignore[reportPrivateUsage]  # for tests alone
+
+
+def read(name: str, value: str) -> object:
+    environ = {name: value} if name == "ARTA_API_KEY" else {name: value, "ARTA_API_KEY": KEY}
+    return getattr(Settings.from_env(environ), name.removeprefix("ARTA_").lower())
+
+
+def refused(environ: Mapping[str, str]) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        Settings.from_env(environ)
+    return caught.value
+
+
+# Rows
+
+
+def test_every_setting_has_a_good_example_here_and_all_but_addresses_a_bad_one() -> None:
+    assert sorted(GOOD) == sorted(BY_NAME)
+    assert sorted(BAD) == sorted(set(BY_NAME) - set(ADDRESSES))
+
+
+def test_every_setting_is_a_field_and_every_field_a_setting() -> None:
+    fields = {field.name for field in dataclasses.fields(Settings)}
+    assert fields - {"unknown"} == {name.removeprefix("ARTA_").lower() for name in BY_NAME}
+    assert len(BY_NAME) == len(SETTINGS)
+
+
+def test_nothing_set_is_a_local_service_with_the_documented_defaults() -> None:
+    settings = Settings.from_env({})
+    assert (settings.backend, settings.api_key, settings.proxy) == ("local", None, None)
+    assert settings.base_url == "https://img-gen-prod.ai-arta.com"
+    assert settings.user_agent == f"arta-mcp/{__version__}"
+    assert (settings.max_wait, settings.job_timeout, settings.max_concurrency) == (50.0, 600.0, 8)
+    assert (settings.min_poll_interval, settings.log_level) == (0.5, "WARNING")
+    assert (settings.output_dir, settings.state_dir, settings.unknown) == (None, None, ())
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_good_value_is_read(name: str) -> None:
+    value, expected = GOOD[name]
+    assert read(name, value) == expected
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_value_of_blanks_is_the_same_as_none(name: str) -> None:
+    if BY_NAME[name].empty_means_none:
+        assert read(name, " ") is None
+    else:
+        assert read(name, " \t") == getattr(
+            Settings.from_env({} if name == "ARTA_API_KEY" else {"ARTA_API_KEY": KEY}),
+            name.removeprefix("ARTA_").lower(),
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name, values in BAD.items() for value in values),
+        *((name, value) for name in ADDRESSES for value in BAD_ADDRESSES),
+    ],
+)
+def test_a_bad_value_is_refused_in_a_line_that_names_the_variable(name: str, value: str) -> None:
+    error = refused({"ARTA_API_KEY": KEY, name: value})
+    assert error.message.startswith(name)
+    assert error.message.isprintable()
+    assert len(error.message) < 300
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("value", LITERALS)
+def test_a_placeholder_that_a_host_left_is_refused_and_says_so(name: str, value: str) -> None:
+    error = refused({name: value})
+    assert error.message == f"{name} is the literal {value}, which the host did not fill in"
+    assert name in error.hint
+
+
+# Backend and addresses
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, "local"),
+        ({"ARTA_API_KEY": KEY}, "arta"),
+        ({"ARTA_BACKEND": "auto", "ARTA_API_KEY": KEY}, "arta"),
+        ({"ARTA_BACKEND": "local", "ARTA_API_KEY": KEY}, "local"),
+        ({"ARTA_BACKEND": "arta", "ARTA_API_KEY": KEY}, "arta"),
+    ],
+)
+def test_a_key_chooses_the_remote_service_unless_told_otherwise(
+    environ: dict[str, str], expected: str
+) -> None:
+    assert Settings.from_env(environ).backend == expected
+
+
+def test_the_remote_service_without_a_key_is_refused_with_both_ways_out() -> None:
+    error = refused({"ARTA_BACKEND": "arta"})
+    assert error.message == "ARTA_BACKEND is 'arta' but ARTA_API_KEY is not set"
+    assert "ARTA_BACKEND=local" in error.hint
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "LOCALHOST", "[::1]"])
+def test_plain_http_is_taken_for_this_machine(host: str) -> None:
+    assert read("ARTA_BASE_URL", f"http://{host}:9099/a/") == f"http://{host}:9099/a"
+
+
+def test_an_address_with_a_password_is_refused_without_showing_it() -> None:
+    for value in (
+        "https://u:sentinel-pw@a.example",
+        "http://u:sentinel-pw@[::1",
+        "x://u:sentinel-pw@b",
+    ):
+        error = refused({"ARTA_BASE_URL": value})
+        assert error.message == "ARTA_BASE_URL holds a user name or password"
+
+
+def test_an_account_belongs_to_its_addresses_and_its_key() -> None:
+    base = {"ARTA_API_KEY": KEY}
+    names = [
+        Settings.from_env({**base, **more}).account_name
+        for more in (
+            {},
+            {"ARTA_API_KEY": "another-sentinel-key"},
+            {"ARTA_BASE_URL": "https://a.example"},
+            {"ARTA_AUTH_URL": "https://a.example/x"},
+            {"ARTA_TOKEN_REFRESH_URL": "https://a.example/x"},
+            {"ARTA_BACKEND": "local"},
+        )
+    ]
+    assert len(set(names)) == len(names)
+    assert names[-1] == "local"
+    assert [name for name in names if KEY in name] == []
+    assert Settings.from_env({**base, "ARTA_USER_AGENT": "x"}).account_name == names[0]
+
+
+def test_the_service_of_a_generation_is_its_host() -> None:
+    assert Settings.from_env({}).service == "local"
+    assert Settings.from_env({"ARTA_API_KEY": KEY}).service == "img-gen-prod.ai-arta.com"
+
+
+# Secrets and strangers
+
+
+def test_no_secret_is_in_the_repr_of_the_settings() -> None:
+    proxy = "http://u:sentinel-pw@p.example"
+    settings = Settings.from_env({"ARTA_API_KEY": KEY, "ARTA_PROXY": proxy})
+    shown = f"{settings!r} {settings} {dataclasses.asdict(settings)}"
+    assert KEY not in shown
+    assert "sentinel-pw" not in shown
+    assert settings.proxy == Secret(proxy)
+
+
+def test_every_setting_that_is_read_as_a_secret_is_marked_as_one() -> None:
+    parsed = {name: read(name, value) for name, (value, _) in GOOD.items()}
+    secret = [name for name, value in parsed.items() if isinstance(value, Secret)]
+    assert secret == [setting.name for setting in SETTINGS if setting.secret]
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_the_choices_that_are_shown_are_those_that_are_taken(setting: Setting) -> None:
+    for choice in setting.choices:
+        environ = {setting.name: choice, "ARTA_API_KEY": KEY}
+        assert Settings.from_env(environ)
+
+
+def test_names_that_mean_nothing_are_told_and_have_a_near_one() -> None:
+    environ = {"ARTA_MAXWAIT": "5", "ARTA_API_KEYS": "x", "PATH": "/bin", "ARTA_": ""}
+    unknown = Settings.from_env(environ).unknown
+    assert unknown == ("ARTA_", "ARTA_API_KEYS", "ARTA_MAXWAIT")
+    assert near("ARTA_MAXWAIT", BY_NAME, limit=1) == ("ARTA_MAX_WAIT",)
+    assert near("ARTA_API_KEYS", BY_NAME, limit=1) == ("ARTA_API_KEY",)
+
+
+def test_settings_are_read_from_what_is_given_and_from_nowhere_else() -> None:
+    module = ast.parse(Path(config.__file__).read_text(encoding="utf-8"))
+    names = {node.id for node in ast.walk(module) if isinstance(node, ast.Name)}
+    assert "os" not in names
+
+
+# Fuzz
+
+values = (
+    st.text(st.characters(), max_size=30)
+    | st.sampled_from([value for value, _ in GOOD.values()])
+    | st.sampled_from([value for listed in BAD.values() for value in listed])
+    | st.sampled_from(BAD_ADDRESSES)
+    | st.builds(
+        "{}://{}{}".format, st.sampled_from(["http", "https"]), st.text(max_size=8), st.text()
+    )
+    | st.floats().map(str)
+    | st.integers().map(str)
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(BY_NAME)), values, max_size=4))
+@settings(max_examples=300, deadline=None)
+@example({"ARTA_BASE_URL": "https://[v1.x]", "ARTA_API_KEY": KEY})
+@example({"ARTA_BASE_URL": "https://ex\udc80mple", "ARTA_API_KEY": KEY})
+def test_any_environment_is_settings_or_a_config_error(environ: dict[str, str]) -> None:
+    try:
+        found = Settings.from_env(environ)
+    except ConfigError as exc:
+        message = exc.message
+    else:
+        message = found.service + found.account_name
+    assert message.isprintable()
+
+
+@given(st.dictionaries(st.text(max_size=12).map("ARTA_{}".format), st.text(max_size=5), max_size=4))
+@settings(deadline=None)
+def test_names_that_mean_nothing_never_stop_the_start(environ: dict[str, str]) -> None:
+    strange = {name: value for name, value in environ.items() if name not in BY_NAME}
+    assert Settings.from_env(strange).unknown == tuple(sorted(strange))
