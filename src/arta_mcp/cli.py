@@ -24,6 +24,9 @@ OK, FAILED, USAGE, PENDING, INTERRUPTED = 0, 1, 2, 3, 130
 
 _COMMAND_WORDS = {
     "list_models": "`arta-mcp models`",
+    "use the record_id of an earlier result; arta://generations lists the latest": (
+        "`arta-mcp history` lists the known ones"
+    ),
     "call get_generation with the record id later": "`arta-mcp get RECORD_ID` looks again later",
     "idempotency_key": "--idempotency-key",
 }
@@ -35,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if not arguments:
+            if sys.stdin is not None and sys.stdin.isatty():
+                talk("an MCP server on stdin and stdout, waiting for a host; Ctrl-C ends it")
+                talk("hint: `arta-mcp --help` shows the commands for people")
             return serve_stdio(read_settings(os.environ))
         return run_command(arguments, os.environ)
     except BaseException as exc:
@@ -155,6 +161,7 @@ def serve_stdio(settings: Settings) -> int:
     gc.disable()  # what an import makes stays; looking for garbage meanwhile finds none
     desk = open_desk() if settings.front_desk == "on" else None
     from arta_mcp.assemble import open_generations
+    from arta_mcp.mending import mend_stdin
     from arta_mcp.server import Extras, build_server, serve_wire
 
     extras = Extras(resource_links=settings.resource_links, previews=settings.preview)
@@ -162,6 +169,7 @@ def serve_stdio(settings: Settings) -> int:
     gc.freeze()
     gc.enable()
     if desk is None:
+        mend_stdin()
         server.run()
     else:
         serve_wire(server, desk)
@@ -241,7 +249,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> Parser:
-    from arta_mcp import account, commands, doctor, install
+    from arta_mcp import account, commands, doctor, embedded, install
 
     parser = Parser(
         prog="arta-mcp",
@@ -262,7 +270,7 @@ def build_parser() -> Parser:
     doctor.add_doctor(words)
     install.add_install(words)
     install.add_uninstall(words)
-    commands.add_local(words)
+    embedded.add_local(words)
     commands.add_completion(words)
     for command in words.choices.values():
         command.set_defaults(parser=command)

@@ -209,7 +209,7 @@ def _looked(answer: Answer, record_id: str) -> Job:
 
 
 def _explain_submit(refusal: Refusal, style: str) -> ArtaError:
-    """The error for a refused submit; 500, 502 and 504 do not say whether a job was made."""
+    """The error for a refused submit; only some refusals say that no job was made."""
     said = f"the service refuses with {refusal.status}: {_words(refusal)}"
     match refusal.status:
         case 400 | 422 if valid := names_in_refusal(refusal.words):
@@ -220,9 +220,9 @@ def _explain_submit(refusal: Refusal, style: str) -> ArtaError:
             return AuthError(said, hint="`arta-mcp doctor` shows what the service accepts")
         case 429:
             return RateLimited(said, retry_after=refusal.retry_after)
-        case 408 | 503:
+        case 503 if refusal.retry_after is not None:
             return Unavailable(said)
-        case status if status >= 500:
+        case status if status >= 500 or 300 <= status < 400 or status in (408, 409):
             return SubmitUnknown(f"{said}, and does not say whether a job was made")
         case _:
             return ProtocolError(said)

@@ -110,23 +110,6 @@ def add_completion(words: Words) -> None:
     parser.set_defaults(run_without_settings=completion)
 
 
-def add_local(words: Words) -> None:
-    parser = words.add_parser("local", help="run the embedded service alone, on this machine")
-    parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
-    parser.add_argument("--port", type=int, help="default: the one of last time, or a free one")
-    parser.add_argument("--queue", type=float, default=0.6, help="seconds a job queues")
-    parser.add_argument("--draw", type=float, default=1.0, help="seconds a job is drawn at least")
-    parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
-    parser.add_argument(
-        "--fault",
-        action="append",
-        default=[],
-        metavar="NAME@ENDPOINT",
-        help="scripted trouble, e.g. 503@submit*2=Retry-After:1; `--fault help` lists them",
-    )
-    parser.set_defaults(run=local)
-
-
 def _add_output(parser: cli.Parser) -> None:
     parser.add_argument(
         "-o",
@@ -229,35 +212,6 @@ def completion(options: argparse.Namespace) -> int:
             ends = shtab.DIRECTORY if action.dest == "output" else shtab.FILE
             action.complete = ends  # pyright: ignore[reportAttributeAccessIssue]  # shtab looks there
     cli.data(shtab.complete(parser, shell=options.shell))
-    return cli.OK
-
-
-def local(settings: Settings, options: argparse.Namespace) -> int:
-    from arta_mcp.assemble import state_dir
-    from arta_mcp.local.faults import FAULTS, Fault
-    from arta_mcp.local.running import run_forever
-    from arta_mcp.local.service import Service
-
-    if "help" in options.fault:
-        for name, kind in FAULTS.items():
-            cli.data(f"{name:<28} {', '.join(kind.endpoints):<44} {kind.sentence}")
-        return cli.OK
-    try:
-        service = Service(
-            state_dir(settings) / "local",
-            queue=options.queue,
-            draw=options.draw,
-            latency=options.latency,
-            faults=[Fault.parse(text) for text in options.fault],
-        )
-        run_forever(
-            service,
-            host=options.host,
-            port=options.port,
-            on_ready=lambda url: cli.data(f"the embedded service answers at {url}"),
-        )
-    except (ValueError, OSError) as exc:
-        raise InvalidRequest("local", str(exc), "what --help shows") from exc
     return cli.OK
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from arta_mcp import __version__
-from arta_mcp.errors import ConfigError, Secret, quote
+from arta_mcp.errors import SHORTEST_SECRET, ConfigError, Secret, quote
 
 Backend = Literal["arta", "local"]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -129,6 +129,11 @@ def _header(name: str, value: str) -> str:
 def _key(name: str, value: str) -> Secret:
     if not value.isascii() or not _is_plain(value):
         raise ConfigError(f"{name} holds blanks or characters that no key has")
+    if len(value) < SHORTEST_SECRET:  # it could not be redacted
+        raise ConfigError(
+            f"{name} is shorter than {SHORTEST_SECRET} characters, as no key is",
+            hint="a Firebase Web API key has 39 characters and begins with AIza",
+        )
     return Secret(value)
 
 

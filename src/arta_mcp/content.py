@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -131,8 +132,8 @@ def describe(generation: Generation) -> str:
     if generation.status == "pending":
         lines.append(
             f"Still being drawn after {generation.elapsed:.0f} s. Call get_generation with"
-            f' record_id "{generation.record_id}" and max_wait 50 for the result; do not order'
-            " it again."
+            f' record_id "{generation.record_id}" for the result, again after some seconds if need'
+            " be; do not order it again."
         )
     facts = [f"model {generation.model}", generation.aspect_ratio]
     facts += [f"seed {generation.seed}"] if generation.seed is not None else []
@@ -183,7 +184,8 @@ def explain(error: ArtaError) -> str:
 
 def progress_message(update: Update) -> str:
     """Where things stand, for people: `drawing, 12 s (usually about 15 s)`."""
-    usual = "" if update.usual is None else f" (usually about {max(1, round(update.usual))} s)"
+    is_telling = update.usual is not None and update.waited < update.usual
+    usual = f" (usually about {math.ceil(update.usual or 0)} s)" if is_telling else ""
     words = {"waiting": "waiting for a free place", "saving": "saving the pictures"}
     step = words.get(update.step, update.step)
     return f"{step}, {update.waited:.0f} s{usual if update.step in ('queued', 'drawing') else ''}"

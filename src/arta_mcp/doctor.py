@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from arta_mcp.commands import Words
     from arta_mcp.transport import Transport
 
-PROMPT = "a lighthouse at night, a test by arta-mcp doctor"
+PROMPT = "a sailing boat at night, a test by arta-mcp doctor"
 
 PICTURE_PATIENCE = 120.0
 """seconds for the real generation"""
@@ -249,7 +249,11 @@ async def _addresses(settings: Settings) -> AsyncGenerator[Finding]:
     skews: list[float] = []
     async with open_transport(settings) as transport:
         for origin, name in hosts.items():
-            yield await _address(transport, origin, name, skews)
+            try:
+                yield await _address(transport, origin, name, skews)
+            except ConfigError as exc:  # holds for every address alike
+                yield Finding("network", "fail", exc.message, exc.hint)
+                return
     if skews:
         yield _clock(max(skews, key=abs))
 

@@ -28,12 +28,15 @@ class Errands:
     def __init__(self, *, grace: float = 2.0) -> None:
         self._grace = grace
         self._group: TaskGroup | None = None
+        self._beside: TaskGroup | None = None
         self._running = 0
         self._idle = anyio.Event()
 
     async def __aenter__(self) -> Self:
         self._group = anyio.create_task_group()
         await self._group.__aenter__()
+        self._beside = anyio.create_task_group()
+        await self._beside.__aenter__()
         return self
 
     async def __aexit__(
@@ -43,6 +46,10 @@ class Errands:
         trace: TracebackType | None,
     ) -> None:
         assert self._group is not None
+        assert self._beside is not None
+        beside, self._beside = self._beside, None  # first: it may ask for errands
+        beside.cancel_scope.cancel()
+        await beside.__aexit__(None, None, None)
         group, self._group = self._group, None
         with anyio.CancelScope(shield=True), anyio.move_on_after(self._grace):
             while self._running:
@@ -54,7 +61,9 @@ class Errands:
 
     def start(self, call: Callable[[], Coroutine[object, object, None]]) -> None:
         """Runs `call` beside the callers; it must handle its own errors."""
-        self._open().start_soon(call)
+        if self._beside is None:
+            raise RuntimeError("errands run only inside their `async with` block")
+        self._beside.start_soon(call)
 
     async def finish(
         self,

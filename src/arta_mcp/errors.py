@@ -22,6 +22,7 @@ No I/O happens here.
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from urllib.parse import quote as url_quote
@@ -29,7 +30,7 @@ from urllib.parse import quote as url_quote
 LONGEST_WORDS = 500
 """characters of somebody else's text that an error quotes at most"""
 
-_SHORTEST_SECRET = 6
+SHORTEST_SECRET = 6
 """characters; replacing anything shorter would mangle ordinary words"""
 
 _MOST_SECRETS = 500
@@ -70,15 +71,28 @@ class Secret:
 
 
 def _remember(value: str) -> None:
-    """Keeps the value, and the form it has in an address, among what `redact` removes."""
-    if len(value) < _SHORTEST_SECRET:
+    """Keeps the value, in every form it can come back in, among what `redact` removes."""
+    if len(value) < SHORTEST_SECRET:
         return
     with _secrets_lock:
-        for form in {value, url_quote(value, safe="", errors="replace")}:
+        for form in _forms(value):
             _secrets.pop(form, None)
             _secrets[form] = None
         while len(_secrets) > _MOST_SECRETS:
             del _secrets[next(iter(_secrets))]
+
+
+def _forms(value: str) -> set[str]:
+    """As it is, in an address, in JSON (also within JSON) and as Python writes it."""
+    in_json = json.dumps(value)[1:-1]
+    return {
+        value,
+        url_quote(value, safe="", errors="replace"),
+        url_quote(value, errors="replace"),
+        in_json,
+        json.dumps(in_json)[1:-1],
+        repr(value)[1:-1],
+    }
 
 
 # No part backtracks and none starts inside a word: a megabyte of `eyJeyJeyJ` takes milliseconds.
@@ -203,7 +217,8 @@ class SubmitUnknown(ArtaError):
     """The answer to a submit was lost: a job may or may not exist."""
 
     default_hint = (
-        "a picture may have been ordered; do not repeat the call unless a second one is acceptable"
+        "a picture may have been ordered, and nothing was sent again; repeat the call with another"
+        " idempotency_key, or none, only if a second picture is acceptable"
     )
 
 
@@ -228,7 +243,7 @@ class JobTimedOut(ArtaError):
 class UnknownRecord(ArtaError):
     """No generation has this record id."""
 
-    default_hint = "arta-mcp history lists the known ones"
+    default_hint = "use the record_id of an earlier result; arta://generations lists the latest"
 
 
 class ProtocolError(ArtaError):

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
@@ -17,6 +19,7 @@ from arta_mcp.errors import InvalidRequest
 from arta_mcp.near import near
 from arta_mcp.protocol import (
     DEFAULT_NEGATIVE_PROMPT,
+    RATIOS,
     GuidanceScale,
     ImageCount,
     NegativePrompt,
@@ -157,8 +160,22 @@ def explain_arguments(exc: ValidationError, schema: Mapping[str, object]) -> Inv
     if error["type"] == "missing":
         return InvalidRequest(name, None, allowed, hint=f"give {name}")
     value = error["input"]
-    meant = near(value, _choices(known.get(name)), limit=1) if isinstance(value, str) else ()
-    return InvalidRequest(name, value, allowed, hint=f"did you mean {meant[0]}?" if meant else "")
+    meant = _meant(value, _choices(known.get(name))) if isinstance(value, str) else None
+    return InvalidRequest(name, value, allowed, hint=f"did you mean {meant}?" if meant else "")
+
+
+def _meant(value: str, choices: list[str]) -> str | None:
+    """The nearest choice: of ratios the nearest shape (`5:4` is `4:3`), else by letters."""
+    shape = re.fullmatch(r"\s*(\d{1,5})\s*[:x/]\s*(\d{1,5})\s*", value)
+    if shape and choices and choices == list(RATIOS):
+        wanted = math.log(max(1, int(shape[1])) / max(1, int(shape[2])))
+        return min(choices, key=lambda ratio: abs(_log_ratio(ratio) - wanted))
+    return next(iter(near(value, choices, limit=1)), None)
+
+
+def _log_ratio(ratio: str) -> float:
+    width, height = map(int, ratio.split(":"))
+    return math.log(width / height)
 
 
 def _choices(field: object) -> list[str]:

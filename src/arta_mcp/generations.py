@@ -28,11 +28,11 @@ from arta_mcp.errors import (
 )
 from arta_mcp.generation import Generation, GenerationRequest, Update
 from arta_mcp.known import KnownStyles
-from arta_mcp.ordering import OnUpdate, Order, Ordering, Place, Teller
+from arta_mcp.ordering import HEARTBEAT, OnUpdate, Order, Ordering, Place, Teller
 from arta_mcp.pacing import Pace
-from arta_mcp.protocol import Image, Job
-from arta_mcp.saving import save_picture
-from arta_mcp.standing import as_generation, failure_of, join_notes, sample_of
+from arta_mcp.protocol import Image, Job, is_record_id
+from arta_mcp.saving import read_saved, save_picture
+from arta_mcp.standing import as_generation, failure_of, join_notes, most_images, sample_of
 from arta_mcp.state import Entry, State
 from arta_mcp.styles import Catalogue, Style
 from arta_mcp.watch import Seen, Watch
@@ -41,6 +41,12 @@ log = logging.getLogger(__name__)
 
 LOOK_PATIENCE = 10.0
 """seconds that a call over its time still waits for a look under way"""
+
+FRESH_PATIENCE = 2.0
+"""seconds over its time that a call waits for fresh addresses of a finished generation"""
+
+MOST_DOWNLOADS = 4
+"""pictures of one generation that are in memory at once"""
 
 MOST_SAMPLES = 50
 
@@ -122,10 +128,10 @@ class Generations:
 
         Cancelling stops the waiting; a submit under way still ends and its job stays known.
         """
-        started = self._clock()
+        started = anyio.current_time()
         until = started + (self.limits.max_wait if max_wait is None else max_wait)
         style = await self._style(request.model)
-        tell = Teller(on_update, lambda: self._clock() - started)
+        tell = Teller(on_update, lambda: anyio.current_time() - started)
         remote = await self._open()
         place = Place(self._places)
         try:
@@ -148,12 +154,15 @@ class Generations:
 
         Works for every record id of this service, also of other processes and earlier ones.
         """
-        started = self._clock()
-        tell = Teller(on_update, lambda: self._clock() - started)
+        started = anyio.current_time()
+        tell = Teller(on_update, lambda: anyio.current_time() - started)
         remote = await self._open()
         entry = await remote.state.find(self._service, record_id)
         if entry is None:
-            entry = await self._adopted(remote, record_id)
+            with anyio.move_on_after(max_wait + LOOK_PATIENCE) as looking:
+                entry = await self._adopted(remote, record_id)
+            if entry is None or looking.cancelled_caught:
+                raise Unavailable("the service has not answered", record_id=record_id)
         if entry.phase == "failed":
             raise JobFailed(entry.error or "the job failed", record_id=entry.record_id)
         watch = None if entry.phase == "done" else await self._watch(remote, entry)
@@ -208,7 +217,7 @@ class Generations:
                 hint="call get_generation with its record id",
             )
         image = generation.images[index]
-        if image.path is not None and (saved := await _saved(Path(image.path))) is not None:
+        if image.path is not None and (saved := await read_saved(Path(image.path))):
             return saved
         remote = await self._open()
         return await remote.client.download(Image(image.url))
@@ -244,7 +253,7 @@ class Generations:
     ) -> Generation:
         """Waits with everybody else who waits for this job; `look`: at least one look first."""
         if watch is None:
-            return await self._fresh(remote, entry)
+            return await self._fresh(remote, entry, tell, until)
         seen = watch.looks if look else -1
         try:
             if look:
@@ -252,13 +261,13 @@ class Generations:
             await tell(watch.phase, watch)
             while not watch.is_over:
                 phase = watch.phase
-                left = until - self._clock()
+                left = until - anyio.current_time()
                 if left <= 0 and (watch.looks > seen or left < -LOOK_PATIENCE):
-                    watch.is_kept = True
                     break
                 await watch.news(min(tell.quiet_for, max(left, 0.05)))
                 if watch.phase != phase or not tell.quiet_for:
                     await tell(watch.phase, watch)
+            watch.is_kept = True  # last of all: whoever was cancelled has left for good
         finally:
             watch.leave()
         if watch.error is not None:
@@ -283,12 +292,13 @@ class Generations:
         if watch is not None and not watch.is_idle:
             watch.join()
             return watch
-        submitted_at = entry.submitted_at or entry.created_at
+        first_age = max(0.0, self._clock() - (entry.submitted_at or entry.created_at))
+        began = anyio.current_time()
         watch = Watch(
             record_id,
             client=remote.client,
             pace=pace,
-            age=lambda: max(0.0, self._clock() - submitted_at),
+            age=lambda: first_age + anyio.current_time() - began,
             timeout=self.limits.job_timeout,
             floor=self.limits.min_poll_interval,
             settle=partial(self._settle, remote, entry),
@@ -331,7 +341,7 @@ class Generations:
             seen_waiting=waiting,
             seen_queued=queued,
             seen_drawing=drawing,
-            images=job.images,
+            images=job.images[: most_images(entry)],
         )
         failure = failure_of(job)
         if failure is not None:
@@ -347,7 +357,13 @@ class Generations:
         if len(entry.paths) == len(paths):
             paths[:] = entry.paths
 
+        turns = anyio.CapacityLimiter(MOST_DOWNLOADS)
+
         async def save(index: int, image: Image) -> None:
+            async with turns:
+                await download(index, image)
+
+        async def download(index: int, image: Image) -> None:
             try:
                 picture = await remote.client.download(image)
                 name = f"{entry.record_id}-{index}"
@@ -362,20 +378,31 @@ class Generations:
                     group.start_soon(save, index, image)
         return tuple(paths)
 
-    async def _fresh(self, remote: Remote, entry: Entry) -> Generation:
+    async def _fresh(self, remote: Remote, entry: Entry, tell: Teller, until: float) -> Generation:
         """A finished generation with addresses that still serve: they expire, and a local service
-        may have moved to another port. What cannot be asked again is told as it was stored."""
+        may have moved to another port. What takes too long is told as it was stored, and goes on
+        as an errand."""
         if entry.id not in self._settled:
-            try:
-                job = await remote.client.look(entry.record_id or "")
-            except ArtaError as exc:
-                log.info("%s is told as stored: %s", entry.record_id, exc.message)
-                return self._as_generation(entry)
-            if job.is_done:
-                entry = replace(entry, images=job.images)
-                await remote.state.update(entry)
-                entry = await self._store(remote, entry)
+            patience = FRESH_PATIENCE + max(0.0, until - anyio.current_time())
+            with anyio.move_on_after(patience):
+                entry = await self._errands.finish(
+                    partial(self._renewed, remote, entry),
+                    meanwhile=partial(tell, "saving"),
+                    every=HEARTBEAT,
+                )
         return self._as_generation(entry)
+
+    async def _renewed(self, remote: Remote, entry: Entry) -> Entry:
+        try:
+            job = await remote.client.look(entry.record_id or "")
+        except ArtaError as exc:
+            log.info("%s is told as stored: %s", entry.record_id, exc.message)
+            return entry
+        if not job.is_done:
+            return entry
+        entry = replace(entry, images=job.images[: len(entry.images) or None])
+        await remote.state.update(entry)
+        return await self._store(remote, entry)
 
     async def _store(self, remote: Remote, entry: Entry) -> Entry:
         """Saves the pictures of a finished generation, each once.
@@ -391,7 +418,7 @@ class Generations:
 
     async def _adopted(self, remote: Remote, record_id: str) -> Entry:
         """An entry for a job that this journal never saw, if the service knows it."""
-        if not _is_record_id(record_id):
+        if not is_record_id(record_id):
             raise UnknownRecord(f"no generation has the record id {quote(repr(record_id), 80)}")
         try:
             job = await remote.client.look(record_id)
@@ -420,15 +447,3 @@ class Generations:
 
     def _as_generation(self, entry: Entry) -> Generation:
         return as_generation(entry, backend=self.backend, now=self._clock())
-
-
-def _is_record_id(text: str) -> bool:
-    plain = text.replace("-", "").replace("_", "")
-    return 0 < len(text) <= 128 and plain.isascii() and plain.isalnum()
-
-
-async def _saved(path: Path) -> Picture | None:
-    try:
-        return Picture(await anyio.Path(path).read_bytes(), path.suffix.lstrip("."))
-    except OSError:
-        return None

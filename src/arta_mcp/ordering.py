@@ -41,6 +41,9 @@ SUBMIT_PATIENCE = 5.0
 HEARTBEAT = 2.5
 """seconds between two updates when nothing changes"""
 
+SUBMIT_GRACE = 10.0
+"""seconds over its time that a call waits for a submit under way"""
+
 OnUpdate = Callable[[Update], Awaitable[None]]
 
 
@@ -81,17 +84,17 @@ class Place:
         self._places = places
         self._is_held = False
 
-    async def take(self, tell: Teller, *, until: float, clock: Callable[[], float]) -> None:
+    async def take(self, tell: Teller, *, until: float) -> None:
         """Waits for a free place and says so; raises RateLimited when `until` comes first."""
         while not self._is_held:
             try:
                 self._places.acquire_on_behalf_of_nowait(self)
                 self._is_held = True
             except anyio.WouldBlock:
-                await self._wait(tell, until=until, clock=clock)
+                await self._wait(tell, until=until)
 
-    async def _wait(self, tell: Teller, *, until: float, clock: Callable[[], float]) -> None:
-        if (left := until - clock()) <= 0:
+    async def _wait(self, tell: Teller, *, until: float) -> None:
+        if (left := until - anyio.current_time()) <= 0:
             raise RateLimited(
                 f"all {self._places.total_tokens:g} places are taken by other generations",
                 retry_after=30,
@@ -109,7 +112,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One call's wish; `until` is when its waiting ends, in seconds since the epoch."""
+    """One call's wish; `until` is when its waiting ends, by `anyio.current_time()`."""
 
     request: GenerationRequest
     style: Style
@@ -148,7 +151,7 @@ class Ordering:
                 request=order.request.model_dump_json(),
                 style=order.style.name,
                 now=now,
-                lease=max(60.0, order.until - now + 10),
+                lease=max(60.0, order.until - anyio.current_time() + 10),
             )
             if is_ours:
                 return await self._place_and_submit(order, entry)
@@ -159,7 +162,7 @@ class Ordering:
                 )
             if (settled := _earlier(entry, now)) is not None:
                 return settled
-            if now >= order.until:
+            if anyio.current_time() >= order.until:
                 raise Unavailable("another call with this idempotency_key is still being sent")
             await order.tell("waiting")
             await anyio.sleep(0.1)
@@ -167,11 +170,22 @@ class Ordering:
     async def _place_and_submit(self, order: Order, entry: Entry) -> Entry:
         """Takes a place and a token, then submits as an errand that no cancellation stops."""
         try:
-            await order.place.take(order.tell, until=order.until, clock=self._clock)
+            await order.place.take(order.tell, until=order.until)
             told = partial(order.tell, "ordering")
             finish = partial(self._errands.finish, meanwhile=told, every=HEARTBEAT)
-            await finish(self._client.ready)
-            return await finish(lambda: self._submit(order, entry))
+            patience = max(SUBMIT_PATIENCE, order.until - anyio.current_time())
+            with anyio.move_on_after(patience) as waiting:
+                await finish(self._client.ready)
+            if waiting.cancelled_caught:
+                raise Unavailable(f"the identity host has not answered in {patience:.0f} s")
+            patience = SUBMIT_GRACE + max(0.0, order.until - anyio.current_time())
+            with anyio.move_on_after(patience):
+                return await finish(lambda: self._submit(order, entry))
+            raise SubmitUnknown(
+                f"the service has not answered the submit in {patience:.0f} s",
+                hint="the order goes on; repeat the call with the same idempotency_key to find"
+                " it, not without one",
+            )
         except BaseException as exc:
             await self._abandon(entry, exc)
             raise
@@ -191,7 +205,7 @@ class Ordering:
             raise Unavailable("another process took this idempotency_key over")
         try:
             with anyio.fail_after(SUBMIT_LEASE - 10):
-                left = max(order.until - self._clock(), SUBMIT_PATIENCE)
+                left = max(order.until - anyio.current_time(), SUBMIT_PATIENCE)
                 job = await self._client.submit(
                     _form(order.request, entry.style, seed), deadline=min(left, SUBMIT_LEASE / 4)
                 )
@@ -233,7 +247,12 @@ def _earlier(entry: Entry, now: float) -> Entry | None:
                 record_id=entry.record_id,
             )
         case "unknown":
-            raise SubmitUnknown(entry.error or "the answer to the first submit was lost")
+            raise SubmitUnknown(
+                "an earlier call with this idempotency_key has an unknown outcome:"
+                f" {entry.error or 'the answer to its submit was lost'}",
+                hint="nothing was sent now, and this key will not order again; if a second picture"
+                " is acceptable, use a new idempotency_key",
+            )
         case _:
             return None
 

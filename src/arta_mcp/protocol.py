@@ -38,6 +38,9 @@ REFRESH_PATH = "/v1/token"
 _LONGEST_RECORD_ID = 200
 """characters; the captured ones are UUIDs"""
 
+_SHORTEST_LIFE = 1.0
+"""seconds of a token; an end that a float cannot tell from the issue would look damaged on disk"""
+
 _MOST_IMAGES = 64
 """of one job, which can order 8"""
 
@@ -72,8 +75,13 @@ DEFAULT_NEGATIVE_PROMPT = "blurry, deformed hands, ugly"
 
 
 def is_record_id(text: str) -> bool:
-    """Whether this can be a record id: short, printable, and no step in a path."""
-    return 0 < len(text) <= _LONGEST_RECORD_ID and text.isprintable() and text not in (".", "..")
+    """Whether this can be a record id: short, printable, no step in a path, no secret of ours.
+
+    A record id is shown, logged and written to disk as it is, so one that echoes a token is none.
+    """
+    if not 0 < len(text) <= _LONGEST_RECORD_ID or not text.isprintable():
+        return False
+    return text not in (".", "..") and without_secrets(text) == text
 
 
 def status_path(record_id: str) -> str:
@@ -366,7 +374,9 @@ def _lifetime(value: object) -> float:
         seconds = float(value) if isinstance(value, str | int | float) else 3600.0
     except (ValueError, OverflowError):
         seconds = 3600.0
-    return seconds if math.isfinite(seconds) and 0 < seconds < 1e8 else 3600.0
+    if not math.isfinite(seconds) or not 0 < seconds < 1e8:
+        return 3600.0
+    return max(_SHORTEST_LIFE, seconds)
 
 
 def _seed(value: object) -> int | None:

@@ -8,6 +8,8 @@ from itertools import count
 from pathlib import Path
 from secrets import token_hex
 
+import anyio
+
 from arta_mcp.client import Picture
 
 
@@ -23,12 +25,41 @@ def save_picture(folder: Path, name: str, picture: Picture) -> Path:
         beside.write_bytes(picture.content)
         for number in count(1):
             path = folder / f"{plain}{'' if number == 1 else f'-{number}'}.{picture.suffix}"
-            try:
-                os.link(beside, path)  # unlike a rename, this refuses to overwrite
-            except FileExistsError:
-                if path.read_bytes() != picture.content:
-                    continue
-            return path
+            if _put(beside, path, picture.content) or _holds(path, picture.content):
+                return path
     finally:
         beside.unlink(missing_ok=True)
     raise AssertionError("there is always another number")
+
+
+async def read_saved(path: Path) -> Picture | None:
+    """A picture as it was saved; None when it is not there any more."""
+    try:
+        return Picture(await anyio.Path(path).read_bytes(), path.suffix.lstrip("."))
+    except OSError:
+        return None
+
+
+def _put(beside: Path, path: Path, content: bytes) -> bool:
+    """Gives a written file its name unless that is taken; a rename would overwrite."""
+    try:
+        os.link(beside, path)
+    except FileExistsError:
+        return False
+    except OSError:  # exFAT, SMB and others have no hard links
+        try:
+            with path.open("xb") as file:
+                file.write(content)
+        except FileExistsError:
+            return False
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+    return True
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.is_file() and path.read_bytes() == content
+    except OSError:
+        return False

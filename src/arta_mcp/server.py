@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import anyio
 from mcp.server.apps import Apps
@@ -40,6 +40,7 @@ from arta_mcp.generation import (
     explain_arguments,
 )
 from arta_mcp.generations import Generations
+from arta_mcp.mending import MendedWire, Wire
 from arta_mcp.pictures import PREVIEW, shrunk
 from arta_mcp.protocol import (
     DEFAULT_NEGATIVE_PROMPT,
@@ -67,9 +68,9 @@ WEBSITE = "https://github.com/arta-mcp/arta-mcp"
 
 INSTRUCTIONS = (
     "Draws pictures from text. Call generate_image with a full, visual prompt and show the person"
-    " the addresses it returns. It waits up to about 50 s; if it answers `pending`, call"
-    " get_generation with the record id instead of ordering again. When you repeat a call that"
-    " failed or timed out, send the same idempotency_key. list_models shows the styles."
+    " the addresses it returns. If it answers `pending`, call get_generation with the record id"
+    " instead of ordering again. When you repeat a call that failed or timed out, send the same"
+    " idempotency_key, unless the error says otherwise. list_models shows the styles."
 )
 
 ICON = (
@@ -82,7 +83,12 @@ RecordId = Annotated[
     str, Field(min_length=1, max_length=200, description="record_id of an earlier result")
 ]
 MaxWait = Annotated[
-    float, Field(ge=0, le=600, description="seconds to wait for the end; 0 or null: one look")
+    float,
+    Field(
+        ge=0,
+        le=600,
+        description="seconds to wait, within the server's own limit; 0 or null: one look",
+    ),
 ]
 Search = Annotated[
     str, Field(max_length=200, description="words to look for: `van gogh`, `logo`, `flux`")
@@ -183,7 +189,8 @@ def build_server(generations: Generations, extras: Extras = Extras()) -> MCPServ
         ctx: Context[Any, Any], record_id: RecordId, max_wait: MaxWait | None = None
     ) -> Annotated[CallToolResult, GenerationOutput]:
         with _translated():
-            found = await generations.get(record_id, _reporter(ctx), max_wait=max_wait or 0.0)
+            wait = min(max_wait or 0.0, generations.limits.max_wait)
+            found = await generations.get(record_id, _reporter(ctx), max_wait=wait)
             return await show(found, ctx)
 
     async def list_models(search: Search | None = None) -> Annotated[CallToolResult, ModelsOutput]:
@@ -260,17 +267,9 @@ def build_server(generations: Generations, extras: Extras = Extras()) -> MCPServ
     return server
 
 
-class Wire(Protocol):
-    """Both ends of a connection, as blocking text file methods."""
-
-    def readline(self) -> str: ...
-    def write(self, text: str, /) -> object: ...
-    def flush(self) -> object: ...
-
-
 def serve_wire(server: MCPServer[Any], wire: Wire) -> None:
     """Serves one connection until it ends, as `server.run()` does on one that it opens itself."""
-    file = anyio.AsyncFile[str](wire)  # pyright: ignore[reportArgumentType]  # these three will do
+    file = anyio.AsyncFile[str](MendedWire(wire))  # pyright: ignore[reportArgumentType]  # these three will do
     core = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # run() takes no streams
 
     async def serve() -> None:

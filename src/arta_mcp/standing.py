@@ -80,6 +80,11 @@ def failure_of(job: Job) -> ArtaError | None:
     return None
 
 
+def most_images(entry: Entry) -> int | None:
+    """How many pictures were ordered; None for a job of another journal."""
+    return _stored_request(entry).n if entry.style else None
+
+
 def sample_of(timing: Timing) -> Sample | None:
     """How long a job took as its looks saw it; None when nobody looked around its end."""
     began = timing.submitted_at

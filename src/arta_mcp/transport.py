@@ -5,18 +5,20 @@ The only module that knows httpx; a move to another client is a change of this f
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 import logging
+import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin
 
 import anyio
 
-from arta_mcp.errors import ProtocolError, Unavailable, quote, redact
+from arta_mcp.errors import ConfigError, ProtocolError, Secret, Unavailable, quote, redact
 from arta_mcp.protocol import MAX_JSON, is_web_address
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ class Transport:
         self._user_agent, self._proxy, self._direct, self._app = user_agent, proxy, direct, app
         self._exchange_timeout, self._download_timeout = exchange_timeout, download_timeout
         self._client: httpx.AsyncClient | None = None
+        self._passwords: tuple[Secret, ...] = ()
 
     async def __aenter__(self) -> Self:
         return self
@@ -107,7 +110,8 @@ class Transport:
         """Sends once and follows no redirect.
 
         Raises NotSent when no connection was made, Unavailable when there was no whole answer,
-        ProtocolError when the answer is over 1 MiB.
+        ProtocolError when the answer is over 1 MiB or packed, ConfigError when the proxy or SSL
+        variables cannot be used.
         """
         sent = dict(headers or {})
         content: bytes | None = None
@@ -148,7 +152,13 @@ class Transport:
             target = httpx.URL(url)
         except (httpx.InvalidURL, UnicodeError) as exc:
             raise ProtocolError(f"a picture's address is malformed: {quote(url, 120)}") from exc
-        if private or self._proxied(url):
+        if private:
+            return client.build_request("GET", target)
+        if _is_inside(target.host):  # also for a proxy: it may stand on this machine
+            raise ProtocolError(
+                f"the picture's host {quote(target.host, 80)} is inside this network"
+            )
+        if _is_proxied(client, target):  # then only the proxy can check where the name leads
             return client.build_request("GET", target)
         address = await _public_address(target.host, target.port or 443)
         # connects to the very address that was checked: a name may resolve otherwise next time
@@ -159,18 +169,15 @@ class Transport:
             extensions={"sni_hostname": target.host},
         )
 
-    def _proxied(self, url: str) -> bool:
-        """Whether a proxy resolves the name; then only it can check where the name leads."""
-        return self._proxy is not None or (
-            not self._direct and bool(_proxies().get(urlsplit(url).scheme))
-        )
-
     async def _run(self, request: httpx.Request, *, limit: int, timeout: float) -> Answer:
         import httpx
 
+        client = self._open()
+        for password in self._passwords:
+            password.reveal()  # what is in use stays among what is redacted
         try:
             with anyio.fail_after(timeout):
-                response = await self._open().send(request, stream=True, follow_redirects=False)
+                response = await client.send(request, stream=True, follow_redirects=False)
                 try:
                     body = await _read(response, limit)
                 finally:
@@ -178,7 +185,9 @@ class Transport:
                         await response.aclose()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
             raise NotSent(f"no connection to {_where(request)}: {_why(exc)}") from exc
-        except (httpx.ProxyError, httpx.UnsupportedProtocol) as exc:
+        except httpx.ProxyError as exc:
+            raise NotSent(f"no way to {_where(request)}: {_proxy_says(exc)}") from exc
+        except httpx.UnsupportedProtocol as exc:
             raise NotSent(f"no way to {_where(request)}: {_why(exc)}") from exc
         except TimeoutError as exc:
             raise Unavailable(f"no answer from {_where(request)} in {timeout:g} s") from exc
@@ -193,17 +202,36 @@ class Transport:
             import httpx
 
             _hush()
-            self._client = httpx.AsyncClient(
-                http2=True,
-                proxy=self._proxy,
-                transport=self._app,
-                trust_env=not self._direct,
-                timeout=httpx.Timeout(self._download_timeout, connect=CONNECT_TIMEOUT),
-                limits=httpx.Limits(max_connections=None, keepalive_expiry=30),
-                headers={"user-agent": self._user_agent, "accept": "*/*"},
-                follow_redirects=False,
-            )
+            self._passwords = self._proxy_passwords()
+            try:
+                self._client = httpx.AsyncClient(
+                    http2=True,
+                    proxy=self._proxy,
+                    transport=self._app,
+                    trust_env=not self._direct,
+                    timeout=httpx.Timeout(self._download_timeout, connect=CONNECT_TIMEOUT),
+                    limits=httpx.Limits(max_connections=None, keepalive_expiry=30),
+                    headers={
+                        "user-agent": self._user_agent,
+                        "accept": "*/*",
+                        # what is small on the wire and large unpacked has no bound
+                        "accept-encoding": "identity",
+                    },
+                    follow_redirects=False,
+                )
+            except (ValueError, OSError, ImportError, httpx.InvalidURL) as exc:
+                raise _unusable(exc) from exc
         return self._client
+
+    def _proxy_passwords(self) -> tuple[Secret, ...]:
+        """What must not be shown of the proxies that httpx is about to read."""
+        if self._proxy is not None:
+            return tuple(_passwords(self._proxy))
+        if self._direct:
+            return ()
+        from urllib.request import getproxies
+
+        return tuple(secret for proxy in getproxies().values() for secret in _passwords(proxy))
 
 
 class _Redacting(logging.Filter):
@@ -225,15 +253,47 @@ def _hush() -> None:
     logging.getLogger("hpack").setLevel(logging.INFO)
 
 
-def _proxies() -> Mapping[str, str]:
-    """The proxies that the standard variables name, by scheme."""
-    from urllib.request import getproxies
+def _passwords(proxy: str) -> Iterator[Secret]:
+    """The secrets in a proxy's address, however malformed, in the forms in which they are sent."""
+    login = proxy.rpartition("@")[0]
+    name, _, password = (login.partition("://")[2] or login).partition(":")
+    if not password:
+        return
+    plain = f"{unquote(name)}:{unquote(password)}".encode("utf-8", "replace")
+    yield from (Secret(password), Secret(unquote(password)))
+    yield Secret(base64.b64encode(plain).decode("ascii"))
 
-    proxies = getproxies()
-    return {**{s: proxies["all"] for s in ("http", "https") if "all" in proxies}, **proxies}
+
+def _unusable(exc: Exception) -> ConfigError:
+    """Which variables keep httpx from starting; its words quote addresses, so they stay out."""
+    if isinstance(exc, OSError):
+        return ConfigError(
+            "the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read",
+            hint="correct SSL_CERT_FILE and SSL_CERT_DIR, or remove them",
+        )
+    return ConfigError(
+        "a proxy variable holds what cannot be used",
+        hint="look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, or ARTA_PROXY: a proxy is an"
+        " http, https or socks5 address, and NO_PROXY lists names or bare addresses",
+    )
+
+
+def _is_proxied(client: httpx.AsyncClient, url: httpx.URL) -> bool:
+    """By httpx's own reading of NO_PROXY: where another one differs, nobody checks the name."""
+    chosen = client._transport_for_url(url)  # pyright: ignore[reportPrivateUsage]  # not public
+    return chosen is not client._transport  # pyright: ignore[reportPrivateUsage]  # not public
+
+
+def _proxy_says(exc: Exception) -> str:
+    """The status alone: a proxy's words can hold the password that it was sent."""
+    status = re.match(r"\d{3}\b", str(exc))
+    return f"the proxy answers with {status[0]}" if status else "the proxy refuses"
 
 
 async def _read(response: httpx.Response, limit: int) -> bytes:
+    packed = response.headers.get("content-encoding", "").strip().lower()
+    if packed not in ("", "identity"):  # httpx unpacks without a bound, layer by layer
+        raise ProtocolError(f"an answer is packed as {quote(repr(packed), 80)}, unasked")
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk
@@ -253,6 +313,20 @@ async def _public_address(host: str, port: int) -> str:
         if not _is_public(address):
             raise ProtocolError(f"the picture's host {quote(host, 80)} is inside this network")
     return addresses[0]
+
+
+def _is_inside(host: str) -> bool:
+    """Whether a host is, with no name to resolve, an address in somebody's own network."""
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return not _is_public(host)
+    except ValueError:
+        pass
+    try:
+        return not _is_public(socket.inet_ntoa(socket.inet_aton(host)))  # 127.1 and 0x7f.1 are too
+    except (OSError, ValueError):
+        return False
 
 
 def _is_public(address: str) -> bool:

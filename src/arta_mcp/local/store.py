@@ -71,7 +71,7 @@ class Store:
         self.folder = folder
         self._keep, self._unlisted = keep, 0
         for name in ("", "accounts", "records", "images"):
-            (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_private(folder / name)
         folder.chmod(0o700)
         self._sweep_drafts()
         self._secret = self._shared_secret()
@@ -230,6 +230,13 @@ class Store:
         for draft in self.folder.rglob(".*.draft"):
             if time.time() - _written_at(draft) > _STALE_DRAFT:
                 draft.unlink(missing_ok=True)
+
+
+def _make_private(folder: Path) -> None:
+    """Makes a folder and what is missing above it, each for its owner alone from the start."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
 
 
 def picture_name(record_id: str, index: int) -> str:

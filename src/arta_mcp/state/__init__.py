@@ -16,6 +16,10 @@ Phase = Literal["intended", "sending", "submitted", "done", "failed", "refused",
 done, failed: the job's end; refused: no job was made; unknown: the answer was lost"""
 
 
+LONGEST_LEASE = 2 * 3600.0
+"""seconds; a call waits for a place for one hour at most"""
+
+
 @dataclass(frozen=True, slots=True)
 class Account:
     """One anonymous account; times are seconds since the epoch."""
@@ -78,13 +82,17 @@ class Entry:
 
     def standing(self, now: float) -> Phase:
         """The phase as it is to be read now: whoever died while sending left an unknown outcome."""
-        if self.phase == "sending" and now >= self.lease_until:
+        if self.phase == "sending" and self._is_lapsed(now):
             return "unknown"
         return self.phase
 
     def is_free(self, now: float) -> bool:
         """Whether no job was or will be made for it, so that its key can be used again."""
-        return self.phase == "refused" or (self.phase == "intended" and now >= self.lease_until)
+        return self.phase == "refused" or (self.phase == "intended" and self._is_lapsed(now))
+
+    def _is_lapsed(self, now: float) -> bool:
+        """A lease from a clock that ran far ahead has lapsed too: nobody takes such a long one."""
+        return not 0 < self.lease_until - now <= LONGEST_LEASE
 
 
 @dataclass(frozen=True, slots=True)

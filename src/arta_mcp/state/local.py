@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,9 @@ from arta_mcp.wire import entries, is_object, json_or_none, text
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+BUSY_TIMEOUT = 30.0
+"""seconds; what others write takes milliseconds"""
 
 LOCK_TIMEOUT = 90.0
 """seconds; longer than an exchange with the identity host with all its tries"""
@@ -50,6 +54,10 @@ CREATE UNIQUE INDEX IF NOT EXISTS by_record ON generations (service, record_id)
     WHERE record_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS by_style ON generations (service, style, phase, finished_at);
 """
+
+
+class _Busy(Unavailable):
+    """Another process is writing; worth another try."""
 
 
 class LocalState:
@@ -200,23 +208,34 @@ class LocalState:
         )
 
     async def _journal(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        def transaction() -> T:
-            db = self._open()
-            try:
-                db.execute("BEGIN IMMEDIATE")
-                with db:
-                    return work(db)
-            except sqlite3.OperationalError as exc:
-                raise Unavailable(f"the journal cannot be used: {quote(str(exc))}") from exc
-            except sqlite3.IntegrityError as exc:
-                raise ProtocolError("the service gave the record id of another job") from exc
-            except sqlite3.DatabaseError as exc:
-                if exc.sqlite_errorcode not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                    raise
-                self._shut()  # the next call moves the damaged file aside
-                raise Unavailable(f"the journal is damaged: {quote(str(exc))}") from exc
+        """Waits for other writers in short steps, each of which can be cancelled."""
+        db = await self._open()
+        with anyio.move_on_after(BUSY_TIMEOUT):
+            while True:
+                try:
+                    return await self._run(partial(self._transaction, db, work))
+                except _Busy:
+                    await anyio.sleep(0.02)
+        raise Unavailable(
+            f"another process has been writing to the journal for over {BUSY_TIMEOUT:.0f} s"
+        )
 
-        return await self._run(transaction)
+    def _transaction(self, db: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            with db:
+                return work(db)
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise _Busy("the journal is busy") from exc
+            raise Unavailable(f"the journal cannot be used: {quote(str(exc))}") from exc
+        except sqlite3.IntegrityError as exc:
+            raise ProtocolError("the service gave the record id of another job") from exc
+        except sqlite3.DatabaseError as exc:
+            if exc.sqlite_errorcode not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                raise
+            self._shut()  # the next call moves the damaged file aside
+            raise Unavailable(f"the journal is damaged: {quote(str(exc))}") from exc
 
     def _prepare(self) -> None:
         make_private(self._directory)
@@ -248,13 +267,13 @@ class LocalState:
             self._db.close()
             self._db = None
 
-    def _open(self) -> sqlite3.Connection:
+    async def _open(self) -> sqlite3.Connection:
+        """Two processes must not both move a damaged file aside, the second a healthy one."""
         if self._db is None:
-            self._prepare()
-            path = self._directory / "generations.sqlite3"
-            # two processes must not both move a damaged file aside, the second a healthy one
-            with FileLock(self._directory / "generations.lock", mode=0o600, timeout=LOCK_TIMEOUT):
-                self._db = self._open_or_move_aside(path)
+            async with self.lock("generations"):
+                if self._db is None:
+                    path = self._directory / "generations.sqlite3"
+                    self._db = await self._run(partial(self._open_or_move_aside, path))
         return self._db
 
     def _open_or_move_aside(self, path: Path) -> sqlite3.Connection:
@@ -277,9 +296,10 @@ class LocalState:
 
 def make_private(directory: Path) -> None:
     """Makes a folder that only its owner can enter; refuses somebody else's and a link."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        directory.mkdir(mode=0o700)
+    for path in (*reversed(directory.parents), directory):  # mkdir gives its mode to one only
+        if not path.exists():
+            with suppress(FileExistsError):
+                path.mkdir(mode=0o700)
     found = directory.lstat()
     where = f"the state folder {directory}"
     if not stat.S_ISDIR(found.st_mode):
@@ -329,7 +349,7 @@ def _read_account(path: Path) -> Account | None:
         return None
     if not is_token(id_token) or not is_token(refresh_token):
         return None
-    if not 0 <= issued_at < expires_at < _LAST_SECOND:
+    if not 0 <= issued_at <= expires_at < _LAST_SECOND:
         return None
     return Account(
         id_token=Secret(id_token),
@@ -354,7 +374,7 @@ def _read_styles(path: Path) -> StyleList | None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    db = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
+    db = sqlite3.connect(path, timeout=0.1, check_same_thread=False, isolation_level=None)
     try:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")  # survives our death; FULL is for power cuts
