@@ -10,7 +10,7 @@ import re
 import ssl
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from time import perf_counter, time
@@ -34,6 +34,8 @@ from arta_mcp.protocol import REFRESH_PATH, SIGN_UP_PATHS, STYLES_PATH
 from arta_mcp.state import Account, State, open_state
 from arta_mcp.transport import Transport
 from local_world import Eager, tiny_picture
+
+PAGE = Path(__file__).parent.parent / "docs" / "reliability.md"
 
 KEY = "sentinel-api-key-9f3c"
 """shaped like no key, so that only knowing it can hide it"""
@@ -224,6 +226,7 @@ class _World:
         """What the next process finds, once the trouble is over."""
         outcome = self.outcome
         submits = self.service.seen["submit"]
+        await self._door_is_open()
         async with self._generations() as generations:
             if outcome.entry_record_id is not None:
                 found = await _ending(generations.get(outcome.entry_record_id, max_wait=MAX_WAIT))
@@ -231,6 +234,15 @@ class _World:
             outcome.again, _ = await _ending(generations.generate(_REQUEST))
         outcome.submits_afterwards = self.service.seen["submit"] - submits
         outcome.jobs_afterwards = len(self.service.jobs)
+
+    async def _door_is_open(self) -> None:
+        port = int(self.url.rpartition(":")[2])
+        with anyio.fail_after(MAX_WAIT):
+            while True:
+                with suppress(OSError):
+                    await (await anyio.connect_tcp("127.0.0.1", port)).aclose()
+                    return
+                await anyio.sleep(0.02)
 
     async def _call(self, generations: Generations) -> str:
         if self.outcome.case.fault.endpoint == "styles":
@@ -402,6 +414,19 @@ def totals(outcomes: Iterable[Outcome]) -> str:
         )
         lines.append(f"| {endpoint or 'all'} | {' | '.join(map(str, counts))} |")
     return "\n".join(lines) + "\n"
+
+
+def with_matrix(page: str, outcomes: list[Outcome]) -> str:
+    """docs/reliability.md with what became of every fault."""
+    return between(page, "matrix", f"{totals(outcomes)}\n{table(outcomes)}")
+
+
+def between(page: str, name: str, text: str) -> str:
+    """The page with other text between two of its markers."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    head, _, rest = page.partition(begin)
+    _, _, tail = rest.partition(end)
+    return f"{head}{begin}{text}{end}{tail}"
 
 
 def _cell(outcome: Outcome) -> str:

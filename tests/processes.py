@@ -19,6 +19,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 
 from arta_mcp.auth import Identity, TokenSource
 from arta_mcp.client import ArtaClient
@@ -225,6 +226,8 @@ class Killed:
     lost: int = 0
     doubled: int = 0
     accounts_lost: int = 0
+    torn: int = 0
+    """times that somebody who read the token file while it was written found no whole account"""
     in_the_window: int = 0
     """jobs that the service made and the journal calls `unknown`: killed before its id was kept"""
 
@@ -262,7 +265,8 @@ def _judge(found: Killed, site: Site, service: Service, name: str) -> None:
     standing = entry.standing(time.time() + 2 * SUBMIT_LEASE) if entry else "not begun"
     found.by_phase[standing] = found.by_phase.get(standing, 0) + 1
     found.jobs += len(jobs)
-    if jobs and standing == "unknown":
+    looked_at = {event.record_id for event in service.log if event.endpoint == "status"}
+    if jobs and standing == "unknown" and not looked_at & set(jobs):  # kept before the first look
         found.in_the_window += 1
     elif jobs and (entry is None or entry.record_id not in jobs):
         found.lost += 1
@@ -297,11 +301,18 @@ def kill_renewals(site: Site, service: Service, rounds: int, dice: random.Random
             seen, until = service.seen["refresh"], time.monotonic() + LONG
             while service.seen["refresh"] < seen + 2 and process.is_alive():
                 assert time.monotonic() < until
-                time.sleep(0.0005)
-            time.sleep(dice.uniform(0, 0.03))
+                found.torn += not _is_whole(site)
+            until = time.monotonic() + dice.uniform(0, 0.03)
+            while time.monotonic() < until:
+                found.torn += not _is_whole(site)
         found.rounds += 1
         found.accounts_lost += not _serves(service, site.account(), first.user_id)
     return found
+
+
+def _is_whole(site: Site) -> bool:
+    content = (site.folder / f"account-{ACCOUNT}.json").read_bytes()
+    return content.startswith(b"{") and content.rstrip().endswith(b"}")
 
 
 def _serves(service: Service, account: Account | None, user_id: str) -> bool:
@@ -324,3 +335,42 @@ def _at_once(
         results.put(work(site))
     except ArtaError as exc:
         results.put(f"{type(exc).__name__}: {exc.message}")
+
+
+@dataclass
+class Cancelled:
+    """What cancelling at random moments came to; `seconds` until each caller was free."""
+
+    seconds: list[float] = field(default_factory=list[float])
+    unknown_to_us: int = 0
+    tasks_left: int = 0
+
+
+async def cancel_at_random(
+    site: Site, service: Service, rounds: int, dice: random.Random
+) -> Cancelled:
+    """Cancels calls of one process anywhere between their first request and their end."""
+    found = Cancelled()
+    async with site.generations() as generations:
+        await generations.generate(GenerationRequest(prompt="first"))
+        tasks = len(anyio.get_running_tasks())
+        for number in range(rounds):
+            endpoint = dice.choice(("submit", "status"))
+            before, until = service.seen[endpoint], time.monotonic() + LONG
+            began = 0.0
+            async with anyio.create_task_group() as group:
+                request = GenerationRequest(prompt=f"cancelled {number}")
+                group.start_soon(generations.generate, request)
+                while service.seen[endpoint] == before and time.monotonic() < until:
+                    await anyio.lowlevel.checkpoint()
+                await anyio.sleep(dice.uniform(0, 0.03))
+                group.cancel_scope.cancel()
+                began = time.perf_counter()
+            found.seconds.append(time.perf_counter() - began)
+            with anyio.move_on_after(LONG) as patience:
+                while len(anyio.get_running_tasks()) > tasks:  # a submit under way reaches its end
+                    await anyio.sleep(0.002)
+            found.tasks_left += patience.cancelled_caught
+        known = {one.record_id for one in await generations.history(10 * rounds + 10)}
+    found.unknown_to_us = len(set(service.jobs) - known)
+    return found

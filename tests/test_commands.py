@@ -181,6 +181,26 @@ def test_status_tells_the_stored_account_and_never_a_token(shell: Shell) -> None
     assert said.object["is_fresh"] is True
 
 
+def test_a_user_id_that_repeats_the_key_or_a_token_is_not_shown(shell: Shell) -> None:
+    assert shell("generate", "a lake", "--no-save").code == 0
+    (stored,) = shell.machine.state.glob("account-*.json")
+    kept = json.loads(stored.read_bytes())
+    for secret in (shell.machine.settings["ARTA_API_KEY"], kept["refresh_token"]):
+        stored.write_text(json.dumps({**kept, "user_id": f"u-{secret}"}), encoding="utf-8")
+        for said in (shell("account"), shell("account", "--json")):
+            assert "u-[redacted]" in said.out
+            assert secret not in said.out + said.err
+
+
+def test_an_account_that_ends_the_moment_it_began_is_stale_and_not_damaged(shell: Shell) -> None:
+    assert shell("generate", "a lake", "--no-save").code == 0
+    (stored,) = shell.machine.state.glob("account-*.json")
+    kept = json.loads(stored.read_bytes())
+    stored.write_text(json.dumps({**kept, "expires_at": kept["issued_at"]}), encoding="utf-8")
+    said = shell("account", "--json").object
+    assert (said["user_id"], said["is_fresh"]) == (kept["user_id"], False)
+
+
 def test_reset_drops_the_account_and_nothing_else(shell: Shell, service: Running) -> None:
     assert shell("generate", "a lake", "--no-save").code == 0
     (stored,) = shell.machine.state.glob("account-*.json")

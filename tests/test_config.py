@@ -45,7 +45,7 @@ GOOD: dict[str, tuple[str, object]] = {
 
 BAD: dict[str, tuple[str, ...]] = {
     "ARTA_BACKEND": ("remote", "arta,local"),
-    "ARTA_API_KEY": ("two words", "schlüssel", "line\nline"),
+    "ARTA_API_KEY": ("two words", "schlüssel", "line\nline", "abc12"),
     "ARTA_CLIENT_TYPE": ("ANDROÏD", "a\nb"),
     "ARTA_USER_AGENT": ("ärta/1", "a\r\nx-injected: 1"),
     "ARTA_PROXY": ("p.example:1080", "ftp://p.example", "http://", "http://[::1", "http://a:b"),
@@ -237,6 +237,13 @@ def test_no_secret_is_in_the_repr_of_the_settings() -> None:
     assert KEY not in shown
     assert "sentinel-pw" not in shown
     assert settings.proxy == Secret(proxy)
+
+
+def test_a_key_too_short_to_be_redacted_is_refused_without_showing_it() -> None:
+    error = refused({"ARTA_API_KEY": "abc12"})
+    assert error.message == "ARTA_API_KEY is shorter than 6 characters, as no key is"
+    assert "abc12" not in error.hint
+    assert read("ARTA_API_KEY", "abc123") == Secret("abc123")
 
 
 def test_every_setting_that_is_read_as_a_secret_is_marked_as_one() -> None:

@@ -266,6 +266,28 @@ def test_an_address_is_asked_for_nothing_and_told_nothing(shell: Shell, clockwor
     assert "a-key-of-mine" not in str(headers)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks://me:sentinel-pw@127.0.0.1:9"),
+        ("NO_PROXY", "::1,[::1]"),
+        ("SSL_CERT_FILE", "/nonexistent.pem"),
+    ],
+)
+def test_variables_that_the_network_cannot_use_fail_and_are_named(
+    shell: Shell, service: Running, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    shell.set(**remote(service))
+    monkeypatch.setenv(name, value)
+    said = shell("doctor", "--json")
+    findings: list[dict[str, str]] = json.loads(said.out)["findings"]
+    (found,) = [finding for finding in findings if finding["name"] == "network"]
+    assert (said.code, found["status"]) == (1, "fail")
+    assert name in found["detail"] + found["remedy"]
+    assert value not in said.out + said.err
+    assert findings[-1]["detail"].startswith("not tried")
+
+
 def test_a_service_that_draws_nothing_fails_with_its_words(shell: Shell, service: Running) -> None:
     shell.set(**remote(service))
     service.service.faults.add(Fault("error-code", "status", times=None))

@@ -3,12 +3,14 @@ from __future__ import annotations
 import ast
 import copy
 import io
+import json
 import logging
 import re
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote as url_quote
 
 import pytest
 from hypothesis import given
@@ -161,6 +163,14 @@ def test_what_is_shaped_like_a_secret_goes_although_nobody_planted_it(
 def test_a_secret_goes_in_the_form_that_it_has_in_an_address() -> None:
     Secret("odd/key+with=signs")
     assert redact("refresh_token=odd%2Fkey%2Bwith%3Dsigns&x") == "refresh_token=[redacted]&x"
+
+
+@pytest.mark.parametrize("value", ['it\'s "quoted" \\ so', "a'b\"c\\d%2Fe+f", "50%off+key/=="])
+def test_a_secret_goes_in_every_form_in_which_a_program_writes_it(value: str) -> None:
+    Secret(value)
+    in_json = json.dumps({"k": value})
+    forms = [value, in_json, json.dumps(in_json), repr(value), f"/a?k={url_quote(value)}"]
+    assert [redact(form).count("[redacted]") for form in forms] == [1] * len(forms)
 
 
 def test_of_two_secrets_the_longer_goes_whole() -> None:

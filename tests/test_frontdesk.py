@@ -31,7 +31,8 @@ from arta_mcp.frontdesk import (
     Desk,
     Json,
 )
-from arta_mcp.server import Wire, build_server, serve_wire
+from arta_mcp.mending import Wire
+from arta_mcp.server import build_server, serve_wire
 from write_frontdesk import ASKED, CLIENT, UNKNOWN, Replies, ask_all, without_settings
 
 ROOT = Path(__file__).parent.parent

@@ -116,7 +116,7 @@ def test_a_kill_in_the_middle_of_a_token_write_loses_no_account(
     service: Running, site: Site
 ) -> None:
     found = processes.kill_renewals(site, service.service, ROUNDS, random.Random(5))
-    assert (found.rounds, found.accounts_lost) == (ROUNDS, 0)
+    assert (found.rounds, found.accounts_lost, found.torn) == (ROUNDS, 0, 0)
     assert service.service.seen["sign_up"] == 1
     assert len(service.service.accounts) == 1
 
@@ -153,7 +153,7 @@ async def test_cancelling_stops_at_once_and_leaves_no_task(
         generations = site.generations()
         generations._output_dir = folder  # pyright: ignore[reportPrivateUsage]  # else one more parameter for one case
         await stack.enter_async_context(generations)
-        tasks = len(anyio.get_running_tasks())
+        tasks, began = len(anyio.get_running_tasks()), 0.0
         async with anyio.create_task_group() as group:
             group.start_soon(generations.generate, GenerationRequest(prompt="x"))
             await _until(lambda: service.service.seen[endpoint] > 0)

@@ -391,6 +391,28 @@ def test_what_cannot_be_a_record_id_is_asked_of_nobody(record_id: str) -> None:
         Job.parse(json.dumps({"record_id": record_id, "status": "IN_QUEUE"}).encode())
 
 
+@pytest.mark.parametrize("record_id", ["{}", "rec-{}-1"])
+def test_a_record_id_that_repeats_our_token_is_none_and_stands_in_no_error(record_id: str) -> None:
+    token = Secret("sentinel-token-of-ours")
+    record_id = record_id.format(token.reveal())
+    assert not is_record_id(record_id)
+    with pytest.raises(ProtocolError, match="without a record id") as caught:
+        Job.parse(json.dumps({"record_id": record_id, "status": "IN_QUEUE"}).encode())
+    assert caught.value.record_id is None
+    with pytest.raises(UnknownRecord) as unknown:
+        status_path(record_id)
+    assert token.reveal() not in unknown.value.message
+
+
+@pytest.mark.parametrize(
+    ("told", "seconds"),
+    [("1e-9", 1.0), (0.5, 1.0), ("1", 1.0), ("10", 10.0), ("0", 3600.0), ("-1", 3600.0)],
+)
+def test_a_token_lives_a_second_at_least(told: object, seconds: float) -> None:
+    body = json.dumps({"idToken": "a-token", "refreshToken": "another", "expiresIn": told})
+    assert Tokens.parse(body.encode()).expires_in == seconds
+
+
 @pytest.mark.parametrize(
     "url",
     [

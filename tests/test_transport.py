@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import base64
 import logging
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import httpx
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arta_mcp.errors import ArtaError, ProtocolError, Secret, Unavailable
+from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Secret, Unavailable, redact
 from arta_mcp.local.running import Running
 from arta_mcp.local.service import Service
 from arta_mcp.protocol import MAX_JSON, STYLES_PATH, is_web_address
@@ -24,6 +27,40 @@ pytestmark = pytest.mark.anyio
 
 PUBLIC = "http://93.184.216.34"
 """an address that is in nobody's own network, and is not asked: the app stands in for it"""
+
+INSIDE = [
+    "127.0.0.1",
+    "127.1",
+    "2130706433",
+    "0x7f.1",
+    "0177.0.0.1",
+    "10.0.0.1",
+    "172.16.0.1",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.64.0.1",
+    "0.0.0.0",
+    "224.0.0.1",
+    "255.255.255.255",
+    "localhost",
+    "LOCALHOST",
+    "localhost.",
+    "[::1]",
+    "[::]",
+    "[fe80::1]",
+    "[fe80::1%25lo]",
+    "[fc00::1]",
+    "[fec0::1]",
+    "[ff02::1]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:10.0.0.1]",
+    "[::127.0.0.1]",
+    "[64:ff9b::7f00:1]",
+    "[64:ff9b:1::a00:1]",
+    "[2002:7f00:1::]",
+    "[2001:0:7f00:1::]",
+]
+"""addresses inside this network, in every spelling; the names lead there by DNS"""
 
 Handler = Callable[[httpx.Request], httpx.Response]
 
@@ -133,14 +170,28 @@ async def test_a_body_is_read_up_to_its_limit_and_no_further() -> None:
         await beyond.exchange()
 
 
-async def test_what_is_small_on_the_wire_and_large_unpacked_is_too_large() -> None:
+@pytest.mark.parametrize("layers", ["gzip", "GZIP", "gzip, gzip", "identity, gzip", "br", "x"])
+async def test_what_can_be_small_on_the_wire_and_large_unpacked_is_refused(layers: str) -> None:
     import gzip
 
-    packed = gzip.compress(b"\0" * 50_000_000)
-    headers = {"content-encoding": "gzip"}
-    network = Network(lambda request: httpx.Response(200, headers=headers, content=packed))
-    with pytest.raises(ProtocolError, match="an answer is over"):
+    packed = b"\0" * 50_000_000
+    for _ in layers.split(","):
+        packed = gzip.compress(packed)
+    headers = {"content-encoding": layers}
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers=headers, stream=httpx.ByteStream(packed))
+
+    network = Network(handler)
+    with pytest.raises(ProtocolError, match="an answer is packed as"):
         await network.exchange()
+    assert [request.headers["accept-encoding"] for request in network.asked] == ["identity"]
+
+
+async def test_an_answer_that_says_it_is_not_packed_is_read() -> None:
+    headers = {"content-encoding": "Identity"}
+    network = Network(lambda request: httpx.Response(200, headers=headers, content=b"hi"))
+    assert (await network.exchange()).body == b"hi"
 
 
 @pytest.mark.parametrize(
@@ -284,6 +335,141 @@ async def test_the_log_of_httpx_shows_no_key(
     assert [line for line in ours if key.reveal() in line] == []
 
 
+# Proxies and certificates
+
+PASSWORD = "sentinel-p%40ss-w"
+PLAIN_PASSWORD = "sentinel-p@ss-w"
+
+
+@pytest.fixture
+def set_proxy(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the standard variables given, and no other of them."""
+    names = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+    def set_them(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return set_them
+
+
+@pytest.fixture
+def name_inside(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A name that leads to this machine, as a hostile or a company's DNS has it."""
+    resolve = socket.getaddrinfo
+
+    def lead_inside(host: str | bytes, *rest: Any, **more: Any) -> Any:
+        is_ours = host in ("inside.example", b"inside.example")
+        return resolve("127.0.0.1" if is_ours else host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lead_inside)
+    return "inside.example"
+
+
+@pytest.mark.parametrize("no_proxy", ["inside.example", ".example", "*", "http://inside.example"])
+async def test_a_name_that_no_proxy_resolves_is_checked_here(
+    set_proxy: Callable[..., None], name_inside: str, no_proxy: str
+) -> None:
+    set_proxy(HTTP_PROXY=f"http://127.0.0.1:{closed_port()}", NO_PROXY=no_proxy)
+    async with Transport(user_agent="test") as transport:
+        with pytest.raises(ProtocolError, match="is inside this network"):
+            await transport.download(f"http://{name_inside}/x.png", limit=1000, private=False)
+
+
+async def test_a_name_that_a_proxy_resolves_is_the_proxy_s_to_check(
+    set_proxy: Callable[..., None], name_inside: str
+) -> None:
+    set_proxy(HTTP_PROXY=f"http://127.0.0.1:{closed_port()}", NO_PROXY="other.example")
+    async with Transport(user_agent="test") as transport:
+        with pytest.raises(NotSent):
+            await transport.download(f"http://{name_inside}/x.png", limit=1000, private=False)
+
+
+@pytest.mark.parametrize("host", INSIDE)
+async def test_no_proxy_is_asked_for_an_address_inside_a_network(host: str) -> None:
+    proxy = f"http://127.0.0.1:{closed_port()}"
+    async with Transport(user_agent="test", proxy=proxy) as transport:
+        with pytest.raises(ProtocolError, match=r"is inside this network|is malformed"):
+            await transport.download(f"http://{host}/x.png", limit=1000, private=False)
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"ALL_PROXY": f"socks://me:{PASSWORD}@127.0.0.1:9"}, "ALL_PROXY"),
+        ({"ALL_PROXY": f"socks4://me:{PASSWORD}@127.0.0.1:9"}, "ALL_PROXY"),
+        ({"HTTP_PROXY": f"ftp://me:{PASSWORD}@127.0.0.1:9"}, "HTTP_PROXY"),
+        ({"HTTPS_PROXY": f"http://me:{PASSWORD}@127.0.0.1:port"}, "HTTPS_PROXY"),
+        ({"NO_PROXY": "::1,[::1]"}, "NO_PROXY"),
+        ({"SSL_CERT_FILE": "/nonexistent.pem"}, "SSL_CERT_FILE"),
+        ({"SSL_CERT_FILE": __file__}, "SSL_CERT_FILE"),
+    ],
+    ids=str,
+)
+async def test_variables_that_httpx_cannot_use_are_a_config_error_that_names_them(
+    set_proxy: Callable[..., None], variables: dict[str, str], named: str
+) -> None:
+    set_proxy(**variables)
+    async with Transport(user_agent="test") as transport:
+        with pytest.raises(ConfigError) as caught:
+            await transport.exchange("GET", f"{PUBLIC}/x")
+    said = f"{caught.value.message} {caught.value.hint}"
+    assert named in said
+    assert [value for value in variables.values() if value in said] == []
+    assert "sentinel" not in said
+
+
+class Denying:
+    """A proxy that repeats in its status line what it was sent."""
+
+    def __init__(self) -> None:
+        self.got: list[str] = []
+
+    async def serve(self, stream: SocketStream) -> None:
+        async with stream:
+            head = (await stream.receive()).decode("latin-1")
+            _, _, sent = head.lower().partition("proxy-authorization: ")
+            code = head[len(head) - len(sent) :].split("\r\n")[0].split()[-1]
+            words = f"{code} {base64.b64decode(code).decode()} {PASSWORD}"
+            self.got.append(words)
+            await stream.send(f"HTTP/1.1 407 {words}\r\ncontent-length: 0\r\n\r\n".encode())
+
+
+async def refusal(transport: Transport) -> str:
+    with anyio.fail_after(10):
+        async with transport:
+            with pytest.raises(NotSent) as caught:
+                await transport.exchange("GET", "https://nobody.invalid/")
+    return caught.value.message
+
+
+@pytest.mark.parametrize("is_standard", [True, False])
+async def test_a_proxy_that_repeats_the_password_shows_it_to_nobody(
+    set_proxy: Callable[..., None], caplog: pytest.LogCaptureFixture, is_standard: bool
+) -> None:
+    denying = Denying()
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(SocketAttribute.local_port)
+    proxy = f"http://me:{PASSWORD}@127.0.0.1:{port}"
+    if is_standard:
+        set_proxy(HTTPS_PROXY=proxy)
+    with caplog.at_level(logging.DEBUG):
+        async with listener, anyio.create_task_group() as tasks:
+            tasks.start_soon(listener.serve, denying.serve)
+            said = await refusal(Transport(user_agent="test", proxy=None if is_standard else proxy))
+            assert said == "no way to nobody.invalid: the proxy answers with 407"
+            tasks.cancel_scope.cancel()
+    (words,) = denying.got
+    assert PLAIN_PASSWORD in words
+    logged = caplog.text
+    assert "407" in logged
+    assert [part for part in (*words.split(), PLAIN_PASSWORD) if part in logged] == []
+    assert [part for part in words.split() if part in redact(words)] == []
+
+
 # Pictures
 
 
@@ -311,41 +497,6 @@ async def test_a_picture_goes_to_the_very_address_that_was_checked_under_its_own
     assert request.extensions["sni_hostname"] == "93.184.216.34"
     assert request.url.raw_path == b"/a.png?sig=1%2B2"
     assert "authorization" not in request.headers
-
-
-INSIDE = [
-    "127.0.0.1",
-    "127.1",
-    "2130706433",
-    "0x7f.1",
-    "0177.0.0.1",
-    "10.0.0.1",
-    "172.16.0.1",
-    "192.168.1.1",
-    "169.254.169.254",
-    "100.64.0.1",
-    "0.0.0.0",
-    "224.0.0.1",
-    "255.255.255.255",
-    "localhost",
-    "LOCALHOST",
-    "localhost.",
-    "[::1]",
-    "[::]",
-    "[fe80::1]",
-    "[fe80::1%25lo]",
-    "[fc00::1]",
-    "[fec0::1]",
-    "[ff02::1]",
-    "[::ffff:127.0.0.1]",
-    "[::ffff:10.0.0.1]",
-    "[::127.0.0.1]",
-    "[64:ff9b::7f00:1]",
-    "[64:ff9b:1::a00:1]",
-    "[2002:7f00:1::]",
-    "[2001:0:7f00:1::]",
-]
-"""addresses inside this network, in every spelling; the names lead there by DNS"""
 
 
 @pytest.mark.parametrize("host", INSIDE)

@@ -280,8 +280,8 @@ def _unusable(exc: Exception) -> ConfigError:
 
 def _is_proxied(client: httpx.AsyncClient, url: httpx.URL) -> bool:
     """By httpx's own reading of NO_PROXY: where another one differs, nobody checks the name."""
-    chosen = client._transport_for_url(url)  # pyright: ignore[reportPrivateUsage]  # not public
-    return chosen is not client._transport  # pyright: ignore[reportPrivateUsage]  # not public
+    chosen = client._transport_for_url(url)  # pyright: ignore[reportPrivateUsage]  # told nowhere else
+    return chosen is not client._transport  # pyright: ignore[reportPrivateUsage]  # told nowhere else
 
 
 def _proxy_says(exc: Exception) -> str:
@@ -317,7 +317,8 @@ async def _public_address(host: str, port: int) -> str:
 
 def _is_inside(host: str) -> bool:
     """Whether a host is, with no name to resolve, an address in somebody's own network."""
-    if host.lower().rstrip(".") == "localhost":
+    host = host.lower().rstrip(".")
+    if host == "localhost":
         return True
     try:
         return not _is_public(host)
