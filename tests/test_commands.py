@@ -181,11 +181,13 @@ def test_status_tells_the_stored_account_and_never_a_token(shell: Shell) -> None
     assert said.object["is_fresh"] is True
 
 
-def test_a_user_id_that_repeats_the_key_or_a_token_is_not_shown(shell: Shell) -> None:
+@pytest.mark.parametrize("key", ["a-key-of-mine", "a-'key\"of\\mine"])
+def test_a_user_id_that_repeats_the_key_or_a_token_is_not_shown(shell: Shell, key: str) -> None:
+    shell.set(ARTA_API_KEY=key)
     assert shell("generate", "a lake", "--no-save").code == 0
     (stored,) = shell.machine.state.glob("account-*.json")
     kept = json.loads(stored.read_bytes())
-    for secret in (shell.machine.settings["ARTA_API_KEY"], kept["refresh_token"]):
+    for secret in (key, kept["refresh_token"]):
         stored.write_text(json.dumps({**kept, "user_id": f"u-{secret}"}), encoding="utf-8")
         for said in (shell("account"), shell("account", "--json")):
             assert "u-[redacted]" in said.out

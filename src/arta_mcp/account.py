@@ -12,7 +12,6 @@ import anyio
 
 from arta_mcp import cli
 from arta_mcp.config import Settings
-from arta_mcp.errors import redact
 from arta_mcp.terminal import moment, one_line
 
 if TYPE_CHECKING:
@@ -42,11 +41,10 @@ def account(settings: Settings, options: argparse.Namespace) -> int:
     if options.action == "reset":
         return _reset_account(settings, options, stored_in)
     stored = anyio.run(stored_account, settings) if stored_in.exists() else None
-    user_id = redact(stored.user_id) if stored else None  # the host's word: it may be our key
     about = {
         "service": settings.service,
         "stored_in": str(stored_in) if stored else None,
-        "user_id": user_id,
+        "user_id": stored.user_id if stored else None,
         "issued_at": stored.issued_at if stored else None,
         "expires_at": stored.expires_at if stored else None,
         "is_fresh": bool(stored and stored.is_fresh(time.time())),
@@ -58,7 +56,7 @@ def account(settings: Settings, options: argparse.Namespace) -> int:
     if stored is None:
         cli.data("account  none; the first picture signs up")
         return cli.OK
-    cli.data(f"account  {one_line(user_id or '') or '(the service told no user id)'}")
+    cli.data(f"account  {one_line(stored.user_id) or '(the service told no user id)'}")
     cli.data(f"issued   {moment(stored.issued_at)}")
     ahead = "" if about["is_fresh"] else "; due for renewal, which the next call does by itself"
     cli.data(f"expires  {moment(stored.expires_at)}{ahead}")

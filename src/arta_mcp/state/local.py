@@ -229,6 +229,8 @@ class LocalState:
             if exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise _Busy("the journal is busy") from exc
             raise Unavailable(f"the journal cannot be used: {quote(str(exc))}") from exc
+        except sqlite3.ProgrammingError as exc:  # somebody left the server in the middle of a call
+            raise Unavailable("the journal was closed meanwhile") from exc
         except sqlite3.IntegrityError as exc:
             raise ProtocolError("the service gave the record id of another job") from exc
         except sqlite3.DatabaseError as exc:
