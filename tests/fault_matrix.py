@@ -61,7 +61,7 @@ MOST_SECONDS = 20.0
 VALUES = {
     "slow-headers": "0.05",
     "slow-body": "0.05",
-    "refused": "0.2",
+    "refused": "1",
     "foreign-url": "http://127.0.0.1:9/picture.png",
 }
 AT_LENGTH = {
@@ -83,7 +83,6 @@ AT_ONCE = 24
 SSL = ssl.create_default_context()
 """made once, since making it takes longer than a case"""
 
-_REQUEST = GenerationRequest(prompt="a red fox in snow", n=2, seed=7, idempotency_key="the-key")
 _IDENTITY = Secret(KEY)
 
 
@@ -100,6 +99,12 @@ class Case:
         if self.fault.name not in AT_LENGTH:
             return self.fault.name
         return f"{self.fault.name}, {'too long' if self.at_length else 'short'}"
+
+    @property
+    def request(self) -> GenerationRequest:
+        """Two pictures, but one where a second would be a race for a door that is being shut."""
+        n = 1 if self.fault.name == "refused" else 2
+        return GenerationRequest(prompt="a red fox in snow", n=n, seed=7, idempotency_key="the-key")
 
     @property
     def limits(self) -> Limits:
@@ -231,7 +236,7 @@ class _World:
             if outcome.entry_record_id is not None:
                 found = await _ending(generations.get(outcome.entry_record_id, max_wait=MAX_WAIT))
                 outcome.afterwards, outcome.unsaved_afterwards = found
-            outcome.again, _ = await _ending(generations.generate(_REQUEST))
+            outcome.again, _ = await _ending(generations.generate(outcome.case.request))
         outcome.submits_afterwards = self.service.seen["submit"] - submits
         outcome.jobs_afterwards = len(self.service.jobs)
 
@@ -253,7 +258,7 @@ class _World:
         async def on_update(update: Update) -> None:
             updates.append(update)
 
-        done = await generations.generate(_REQUEST, on_update)
+        done = await generations.generate(self.outcome.case.request, on_update)
         self.outcome.record_id = done.record_id
         self.outcome.unsaved = _unsaved(done)
         self.outcome.shown += [repr(done), repr(updates), str(asdict(done)), repr(render(done))]

@@ -315,6 +315,26 @@ def _is_whole(site: Site) -> bool:
     return content.startswith(b"{") and content.rstrip().endswith(b"}")
 
 
+def kill_sign_ups(
+    folder: Path, url: str, service: Service, rounds: int, dice: random.Random
+) -> int:
+    """Kills a process in the middle of its sign-up; how many accounts are left that nobody has."""
+    orphans = 0
+    for number in range(rounds):
+        site, before = Site(url, folder / str(number)), len(service.accounts)
+        with running(order_one, site, "x") as process:
+            seen, until = service.seen["sign_up"], time.monotonic() + LONG
+            while service.seen["sign_up"] == seen and process.is_alive():
+                assert time.monotonic() < until
+                time.sleep(0.0005)
+            time.sleep(dice.uniform(0, 0.03))
+        first = site.account()
+        assert token(site)
+        assert first is None or site.account() == first
+        orphans += len(service.accounts) - before - 1
+    return orphans
+
+
 def _serves(service: Service, account: Account | None, user_id: str) -> bool:
     """Whether a stored account is whole: both tokens are the service's, and the first user's."""
     if account is None:

@@ -111,7 +111,9 @@ def _at_submit(case: Case, name: str) -> Expected:
         return Expected("done", submits=1)
     if name in WAITS and not case.at_length and times is not None:
         return Expected("done", submits=times + 1)
-    if name in WAITS | {"429", "503", "408"}:
+    if name in {"503", "408", "409", "redirect-302", "redirect-307"}:  # none says there is no job
+        return Expected("SubmitUnknown", submits=1)
+    if name in WAITS | {"429"}:
         told = "RateLimited" if name.startswith("429") else "Unavailable"
         asks_again = name in WAITS and not case.at_length
         return Expected(told, submits=-2 if asks_again else 1)
@@ -121,7 +123,7 @@ def _at_submit(case: Case, name: str) -> Expected:
         return Expected("done" if times == 1 else "AuthError", refreshes=1, submits=2)
     if name in {"400", "422", "detail-string", "detail-list", "echo"}:
         return Expected("PromptRejected", submits=1)
-    if name in {"404", "409", "redirect-302", "redirect-307"}:
+    if name == "404":
         return Expected("ProtocolError", submits=1)
     assert name == "403", "no rule"
     return Expected("AuthError", submits=1)

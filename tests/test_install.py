@@ -379,7 +379,7 @@ def test_settings_are_written_only_when_given(desk: Desk) -> None:
     }
 
 
-@pytest.mark.parametrize("secret", [SECRET, "k1"])
+@pytest.mark.parametrize("secret", [SECRET, "k1k1k1"])
 @pytest.mark.parametrize("host", USER_HOSTS)
 def test_a_secret_is_written_but_never_shown_and_warned_about(
     host: str, secret: str, desk: Desk, capsys: pytest.CaptureFixture[str]

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "state": "errors protocol state.local",
     "state.local": "errors protocol state wire",
     "auth": "errands errors protocol state transport",
-    "client": "auth errors protocol styles transport",
+    "client": "auth errands errors protocol styles transport",
     "saving": "client",
     "known": "client errands errors state styles",
     # a generation from order to picture

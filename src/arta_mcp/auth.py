@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import anyio
 
-from arta_mcp.errands import Errands
+from arta_mcp.errands import Errands, Told
 from arta_mcp.errors import ArtaError, AuthError, ProtocolError, RateLimited, Secret, Unavailable
 from arta_mcp.protocol import Refresh, Refusal, SignUp, Tokens
 from arta_mcp.state import Account, State
@@ -63,14 +63,14 @@ class TokenSource:
         self._account: Account | None = None
         self._turn = anyio.Lock()
 
-    async def current(self) -> Secret:
+    async def current(self, *, meanwhile: Told | None = None, every: float = 2.5) -> Secret:
         """A fresh id token: as kept, else as stored, else refreshed, else from a new account.
 
         Raises AuthError, RateLimited or Unavailable.
         """
         if self._account is not None and self._account.is_fresh(self._clock()):
             return self._account.id_token
-        return await self._errands.finish(self._settle)
+        return await self._errands.finish(self._settle, meanwhile=meanwhile, every=every)
 
     async def renew(self, refused: Secret) -> Secret:
         """Another id token than the one the image host refused; asks only if nobody did yet."""

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from arta_mcp.auth import TokenSource
+from arta_mcp.errands import Told
 from arta_mcp.errors import (
     ArtaError,
     AuthError,
@@ -85,9 +86,9 @@ class ArtaClient:
         """Whether there is an address to ask for the live list."""
         return bool(self._styles_url)
 
-    async def ready(self) -> None:
+    async def ready(self, *, meanwhile: Told | None = None, every: float = 2.5) -> None:
         """Makes sure of a fresh token, so that `submit` has one thing left to do: the POST."""
-        await self._tokens.current()
+        await self._tokens.current(meanwhile=meanwhile, every=every)
 
     async def submit(self, order: Submit, *, deadline: float) -> Job:
         """Orders a job, at most once; `deadline` is seconds from now for pauses before a repeat.

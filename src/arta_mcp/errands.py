@@ -16,6 +16,9 @@ from anyio.abc import TaskGroup
 
 T = TypeVar("T")
 
+Told = Callable[[], Coroutine[object, object, None]]
+"""what is called again and again while somebody waits"""
+
 log = logging.getLogger(__name__)
 
 
@@ -69,7 +72,7 @@ class Errands:
         self,
         call: Callable[[], Coroutine[object, object, T]],
         *,
-        meanwhile: Callable[[], Coroutine[object, object, None]] | None = None,
+        meanwhile: Told | None = None,
         every: float = 2.5,
     ) -> T:
         """What `call` returns or raises; cancelling the caller does not cancel `call`.

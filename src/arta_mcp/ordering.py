@@ -172,15 +172,15 @@ class Ordering:
         try:
             await order.place.take(order.tell, until=order.until)
             told = partial(order.tell, "ordering")
-            finish = partial(self._errands.finish, meanwhile=told, every=HEARTBEAT)
             patience = max(SUBMIT_PATIENCE, order.until - anyio.current_time())
             with anyio.move_on_after(patience) as waiting:
-                await finish(self._client.ready)
+                await self._client.ready(meanwhile=told, every=HEARTBEAT)
             if waiting.cancelled_caught:
                 raise Unavailable(f"the identity host has not answered in {patience:.0f} s")
             patience = SUBMIT_GRACE + max(0.0, order.until - anyio.current_time())
             with anyio.move_on_after(patience):
-                return await finish(lambda: self._submit(order, entry))
+                submitting = partial(self._submit, order, entry)
+                return await self._errands.finish(submitting, meanwhile=told, every=HEARTBEAT)
             raise SubmitUnknown(
                 f"the service has not answered the submit in {patience:.0f} s",
                 hint="the order goes on; repeat the call with the same idempotency_key to find"
