@@ -178,7 +178,8 @@ def _kills(folder: Path, numbers: Numbers, dice: random.Random) -> Iterable[Row]
 
     with _site(folder / "generations") as (site, service):
         found = processes.kill_generations(site, service, numbers.rounds, dice)
-        orphans = len(service.accounts) - 1
+        rounds = numbers.rounds // 4
+        orphans = processes.kill_sign_ups(folder / "sign-ups", site.url, service, rounds, dice)
     yield Row(f"kill -9 in {found.rounds} generations", _told_of(found), _is_kept(found))
     phases = ", ".join(f"{name} {count}" for name, count in sorted(found.by_phase.items()))
     yield Row("    where they stood when killed", phases, len(found.by_phase) > 1)
@@ -188,7 +189,9 @@ def _kills(folder: Path, numbers: Numbers, dice: random.Random) -> Iterable[Row]
         True,
     )
     yield Row(
-        "    accounts made and not kept, killed before the answer was on disk", str(orphans), True
+        f"kill -9 in {rounds} sign-ups",
+        f"{orphans} accounts made and not kept, none kept and lost",
+        orphans <= rounds,
     )
     with _site(folder / "renewals") as (site, service):
         found = processes.kill_renewals(site, service, numbers.rounds, dice)
