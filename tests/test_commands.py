@@ -17,6 +17,7 @@ import shtab
 from PIL import Image
 
 from arta_mcp import cli, commands
+from arta_mcp.errors import Secret
 from arta_mcp.generation import GenerationRequest
 from arta_mcp.local.faults import Fault
 from arta_mcp.local.running import Running
@@ -560,3 +561,12 @@ def test_a_reader_that_goes_away_ends_a_command_quietly(
         )
     assert ended.returncode == 1
     assert not re.search("Traceback|Exception ignored|error:", ended.stderr)
+
+
+def test_an_address_keeps_its_signature_and_loses_our_secret(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    signed = "https://images.example/x.png?sig=eyJhbGciOiJIUzI1NiJ9.eyJhIjoxfQ.c2lnbmF0dXJl"
+    Secret("our-own-key-123")
+    cli.data(f"{signed}&key=our-own-key-123")
+    assert capsys.readouterr().out == f"{signed}&key=[redacted]\n"

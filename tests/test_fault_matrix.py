@@ -280,15 +280,26 @@ def test_a_job_that_is_given_up_is_given_up_in_time(outcomes: dict[Case, Outcome
 
 
 def test_the_page_says_what_was_found(outcomes: dict[Case, Outcome]) -> None:
+    """To the letter, but for `refused`: what is saved while the port is shut for a second is a race
+    with the clock, so of the counts just so many may differ as that fault was struck."""
     page = fault_matrix.PAGE.read_text(encoding="utf-8")
     now = fault_matrix.with_matrix(page, list(outcomes.values()))
-    told, found = _counts(page), _counts(now)
     hint = "run `python tools/soak.py --matrix --write-docs`"
+    assert _without_race(now) == _without_race(page), hint
+    told, found = _counts(page), _counts(now)
     assert found.keys() == told.keys(), hint
     for endpoint, (tried, recovered, _, *never) in found.items():
+        races = [case for case in CASES if case.fault.name == "refused"]
+        open_ones = sum(endpoint in ("all", case.fault.endpoint) for case in races)
         assert (tried, never) == (told[endpoint][0], told[endpoint][3:]), hint
-        # whether a picture was saved while the port was shut for a second depends on the machine
-        assert abs(recovered - told[endpoint][1]) <= 6, hint
+        assert abs(recovered - told[endpoint][1]) <= open_ones, hint
+
+
+def _without_race(page: str) -> list[str]:
+    """The page's lines, less the row of that fault and the rows of counts."""
+    counts = r"\| \w+ \|(?: \d+ \|){6}"
+    lines = page.splitlines()
+    return [one for one in lines if not re.fullmatch(counts, one) and "| refused |" not in one]
 
 
 def _counts(page: str) -> dict[str, list[int]]:

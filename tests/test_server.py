@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import random
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +13,11 @@ import jsonschema
 import mcp
 import pytest
 from mcp import Client
+from PIL import Image as Pillow
 
 from arta_mcp import __version__
 from arta_mcp.local.faults import Fault
+from arta_mcp.local.sketch import Order
 from arta_mcp.server import INSTRUCTIONS, Extras, build_server
 from local_world import World, new_world
 
@@ -218,6 +222,22 @@ async def test_links_and_previews_come_only_when_asked_for(world: World, mode: s
         assert len(image.data) < 200_000
         read = await asked.read_resource(str(link.uri))
     assert read.contents[0].mime_type == "image/webp"
+
+
+async def test_eight_previews_stay_under_the_smallest_limit_of_a_host(tmp_path: Path) -> None:
+    world = new_world(tmp_path, engine=noise)
+    async with client(world, extras=Extras(previews=True)) as asked:
+        result = await asked.call_tool("generate_image", {"prompt": "x", "n": 8})
+    assert [block.type for block in result.content] == ["text", *["image"] * 8]
+    assert len(result.model_dump_json()) < 1024 * 1024
+
+
+def noise(order: Order) -> bytes:
+    """A picture that no format makes small."""
+    pixels = random.Random(order.index).randbytes(512 * 512 * 3)
+    buffer = io.BytesIO()
+    Pillow.frombytes("RGB", (512, 512), pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 async def test_no_base64_stands_anywhere_by_default(world: World) -> None:

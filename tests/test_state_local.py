@@ -759,3 +759,18 @@ async def test_a_journal_that_is_a_folder_is_an_error_and_no_crash(folder: Path)
 def test_state_is_opened_by_its_folder(folder: Path) -> None:
     assert isinstance(open_state(folder), LocalState)
     assert not folder.exists()
+
+
+async def test_a_journal_of_an_earlier_version_opens_with_everything_in_it(folder: Path) -> None:
+    async with opened(folder) as state:
+        before = await submitted(state, "record-1", key="k1")
+    with closing(sqlite3.connect(folder / JOURNAL)) as db:
+        for column in ("seen_queued", "seen_drawing"):  # came in after the first journals
+            db.execute(f"ALTER TABLE generations DROP COLUMN {column}")
+        db.commit()
+    async with opened(folder) as state:
+        assert await state.find("a.example", "record-1") == before
+        ended = replace(before, phase="done", seen_queued=NOW + 2, finished_at=NOW + 3)
+        assert await state.finish(ended) == ended
+        (timing,) = await state.timings("a.example", "Flux", 10)
+    assert (timing.seen_queued, timing.seen_drawing) == (NOW + 2, None)

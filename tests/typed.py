@@ -108,6 +108,9 @@ class Terminal:
             stdin=slave,
             stdout=out or slave,
             stderr=slave,
+            # as at a real terminal: a shell starts its background jobs with SIGINT ignored, and
+            # whatever runs the tests in one would hand that down
+            preexec_fn=_hear_interrupts,
         )
         os.close(slave)
         if out:
@@ -154,3 +157,7 @@ class Terminal:
             return False
         self.screen += piece.decode("utf-8", "replace")
         return bool(piece)
+
+
+def _hear_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

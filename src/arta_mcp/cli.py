@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from arta_mcp import __version__
 from arta_mcp.config import SETTINGS, Settings
-from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest, quote, redact
+from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest, quote, redact, without_secrets
 from arta_mcp.frontdesk import open_desk
 from arta_mcp.wire import is_object
 
@@ -86,9 +86,9 @@ def talk(line: str) -> None:
 
 
 def data(line: str) -> None:
-    """One line of result."""
+    """One line of result, less our secrets; an address keeps its signature, which may be a JWT."""
     with _beside_bar():
-        print(redact(line), flush=True)
+        print(without_secrets(line), flush=True)
 
 
 def show(picture: str) -> None:

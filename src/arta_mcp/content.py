@@ -15,7 +15,7 @@ from mcp.types import (
     ResourceLink,
     TextContent,
 )
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from arta_mcp.errors import ArtaError, redact
 from arta_mcp.generation import Generation, Update
@@ -25,6 +25,8 @@ from arta_mcp.styles import Catalogue, Style
 class ImageOutput(BaseModel):
     """One picture of a result."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     url: str
     mime_type: str
     blurred: bool
@@ -33,6 +35,8 @@ class ImageOutput(BaseModel):
 
 class GenerationOutput(BaseModel):
     """A result of `generate_image` and `get_generation`."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     record_id: str
     status: Literal["done", "pending"]
@@ -72,32 +76,7 @@ class ModelsOutput(BaseModel):
 
 def render(generation: Generation, extras: Sequence[ContentBlock] = ()) -> CallToolResult:
     """One text block that stands alone, structured content that stands alone, and `extras`."""
-    images = [
-        ImageOutput(
-            url=image.url,
-            mime_type=image.mime_type,
-            blurred=image.blurred,
-            path=image.path,
-        )
-        for image in generation.images
-    ]
-    output = GenerationOutput(
-        record_id=generation.record_id or "",
-        status="done" if generation.status == "done" else "pending",
-        backend="local" if generation.backend == "local" else "arta",
-        model=generation.model,
-        style=generation.style,
-        prompt=generation.prompt,
-        negative_prompt=generation.negative_prompt,
-        n=generation.n,
-        aspect_ratio=generation.aspect_ratio,
-        guidance_scale=generation.guidance_scale,
-        num_inference_steps=generation.num_inference_steps,
-        seed=generation.seed,
-        images=images,
-        elapsed=generation.elapsed,
-        notice=generation.notice,
-    )
+    output = GenerationOutput.model_validate(generation)
     return CallToolResult(
         content=[TextContent(type="text", text=describe(generation)), *extras],
         structured_content=output.model_dump(),

@@ -137,14 +137,14 @@ class Generations:
         try:
             order = Order(request, style, tell=tell, until=until, place=place)
             entry = await self._ordering(remote).order(order)
-            watch = await self._watch(remote, entry, place)
+            await self._changed(entry)
+            watch = await self._watch(remote, entry, place)  # last: a joined watch must be left
         except BaseException as exc:
             place.free()
             if isinstance(exc, RefusedStyle):
                 await self.known.learn(exc.valid, remote.state)
                 self.known.catalogue.resolve(request.model)
             raise
-        await self._changed(entry)
         return await self._wait(remote, entry, watch, tell, until)
 
     async def get(

@@ -11,8 +11,17 @@ from arta_mcp.errors import ProtocolError
 PREVIEW = (512, 150 * 1000)
 """longest side in pixels and most bytes of a preview inside a result"""
 
+ALL_PREVIEWS = 700 * 1000
+"""most bytes of all previews of a result: Claude Desktop cuts a result at 1 MiB, in base64"""
+
 READABLE = (1536, 700 * 1000)
 """the same of a picture that is read as a resource: in base64 it stays under 1 MiB"""
+
+
+def preview_bounds(count: int) -> tuple[int, int]:
+    """The bounds of each of `count` previews of one result."""
+    side, limit = PREVIEW
+    return side, min(limit, ALL_PREVIEWS // max(1, count))
 
 
 async def shrunk(content: bytes, bounds: tuple[int, int]) -> bytes:

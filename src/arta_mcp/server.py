@@ -41,7 +41,7 @@ from arta_mcp.generation import (
 )
 from arta_mcp.generations import Generations
 from arta_mcp.mending import MendedWire, Wire
-from arta_mcp.pictures import PREVIEW, shrunk
+from arta_mcp.pictures import preview_bounds, shrunk
 from arta_mcp.protocol import (
     DEFAULT_NEGATIVE_PROMPT,
     GuidanceScale,
@@ -77,6 +77,13 @@ ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect"
     " width='32' height='32' rx='7' fill='%23264653'/%3E%3Ccircle cx='22' cy='10' r='4'"
     " fill='%23e9c46a'/%3E%3Cpath d='M3 27 12 12l7 11 3-4 7 8z' fill='%23e76f51'/%3E%3C/svg%3E"
+)
+
+DRAWS = ToolAnnotations(
+    read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True
+)
+READS = ToolAnnotations(
+    read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=True
 )
 
 RecordId = Annotated[
@@ -135,15 +142,17 @@ class Extras:
             if self.resource_links and is_version_at_least(protocol or "", "2025-06-18"):
                 blocks.append(link(generation, index, image_uri(record_id, index)))
             if self.previews:
-                blocks += await _preview(generations, record_id, index)
+                blocks += await _preview(generations, record_id, index, len(generation.images))
         return blocks
 
 
-async def _preview(generations: Generations, record_id: str, index: int) -> list[ContentBlock]:
+async def _preview(
+    generations: Generations, record_id: str, index: int, count: int
+) -> list[ContentBlock]:
     """A preview is an extra: without it the result still serves."""
     try:
         picture = await generations.picture(record_id, index)
-        return [preview(await shrunk(picture.content, PREVIEW))]
+        return [preview(await shrunk(picture.content, preview_bounds(count)))]
     except ArtaError as exc:
         log.warning("no preview of %s, picture %s: %s", record_id, index, exc)
         return []
@@ -212,12 +221,7 @@ def build_server(generations: Generations, extras: Extras = Extras()) -> MCPServ
                 " person. Takes some seconds to a minute and reports progress. If it answers"
                 " `pending`, the pictures are still being drawn: call get_generation."
             ),
-            annotations=ToolAnnotations(
-                read_only_hint=False,
-                destructive_hint=False,
-                idempotent_hint=False,
-                open_world_hint=True,
-            ),
+            annotations=DRAWS,
             meta=ui,
         ),
         Tool.from_function(
@@ -227,24 +231,14 @@ def build_server(generations: Generations, extras: Extras = Extras()) -> MCPServ
                 "The pictures of an earlier generate_image by its record id, or where it stands."
                 " Draws nothing new. Works after a time-out or a restart."
             ),
-            annotations=ToolAnnotations(
-                read_only_hint=True,
-                destructive_hint=False,
-                idempotent_hint=True,
-                open_world_hint=True,
-            ),
+            annotations=READS,
             meta=ui,
         ),
         Tool.from_function(
             list_models,
             title="List models",
             description="The models (styles) that generate_image can draw with, by category.",
-            annotations=ToolAnnotations(
-                read_only_hint=True,
-                destructive_hint=False,
-                idempotent_hint=True,
-                open_world_hint=True,
-            ),
+            annotations=READS,
         ),
     )
     server: MCPServer[Any] = MCPServer(
