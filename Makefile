@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check frontdesk bench soak clean
+.PHONY: demo test check quick-replies bench soak clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/arta-mcp generate "a red fox in snow" --aspect-ratio 16:9 -n 2 -o pictures
@@ -32,8 +32,8 @@ $(VENV)/.tested: $(VENV)/.installed
 clean:
 	rm -rf $(VENV) .cache pictures
 
-frontdesk: $(VENV)/.tested
-	$(BIN)/python tools/write_frontdesk.py
+quick-replies: $(VENV)/.tested
+	$(BIN)/python tools/write_quick_replies.py
 
 bench: $(VENV)/.tested
 	for file in startup pacing call load; do $(BIN)/python benchmarks/$$file.py || exit 1; done

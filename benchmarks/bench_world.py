@@ -16,14 +16,14 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from arta_mcp.assemble import open_generations
+from arta_mcp.app import open_generations
+from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
 from arta_mcp.config import Settings
-from arta_mcp.generations import Generations
-from arta_mcp.local.running import run_forever
+from arta_mcp.engines.sketch.engine import Order
+from arta_mcp.generations.schedule import Pace
+from arta_mcp.generations.service import Generations
+from arta_mcp.local.loopback import run_forever
 from arta_mcp.local.service import Service
-from arta_mcp.local.sketch import Order
-from arta_mcp.pacing import Pace
-from arta_mcp.protocol import REFRESH_PATH, SIGN_UP_PATHS
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -19,10 +19,10 @@ import anyio
 import httpx
 from bench_world import generations_on, memory, service_process, table, verdict, write
 
-from arta_mcp.content import render
-from arta_mcp.generation import GenerationRequest
-from arta_mcp.generations import Generations
-from arta_mcp.pacing import Pace
+from arta_mcp.generations.schedule import Pace
+from arta_mcp.generations.service import Generations
+from arta_mcp.generations.values import GenerationRequest
+from arta_mcp.server.content import render
 
 LOOK_EVERY = 0.03
 JOB = 0.075

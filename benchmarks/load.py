@@ -21,12 +21,12 @@ import anyio
 import httpx
 from bench_world import generations_on, memory, quantile, service_process, table, verdict, write
 
-from arta_mcp.assemble import open_generations
+from arta_mcp.app import open_generations
 from arta_mcp.config import Settings
-from arta_mcp.content import render
-from arta_mcp.generation import GenerationRequest
-from arta_mcp.generations import Generations
-from arta_mcp.pacing import Pace
+from arta_mcp.generations.schedule import Pace
+from arta_mcp.generations.service import Generations
+from arta_mcp.generations.values import GenerationRequest
+from arta_mcp.server.content import render
 
 JOB = 6.0
 LATENCY = 0.02

@@ -3,7 +3,7 @@
 Jobs of several worlds run on a virtual clock, in a closed loop: what a job's own looks saw of it is
 all that the pacing learns for the next job. Three schedules meet the same jobs:
 
-- ours: `arta_mcp.pacing.Pace`, which has only the samples of its own earlier looks;
+- ours: `arta_mcp.generations.schedule.Pace`, which has only the samples of its own earlier looks;
 - fixed: a look at once and then every 2 s;
 - limit: an oracle that knows the law the duration is drawn from and spaces its looks by
   sqrt(c * S / f), with c set, law by law, so that it has as many looks as ours had. It knows no
@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from arta_mcp.pacing import Pace, Sample
+from arta_mcp.generations.schedule import Pace, Sample
 
 BEAT = 2.0
 WARM = 20

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from arta_mcp import __version__, config, errors
 from arta_mcp.config import SETTINGS, Setting, Settings
 from arta_mcp.errors import ConfigError, Secret
-from arta_mcp.near import near
+from arta_mcp.matching import near
 
 KEY = "sentinel-key-0123456789"
 BY_NAME = {setting.name: setting for setting in SETTINGS}

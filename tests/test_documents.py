@@ -13,7 +13,7 @@ import pytest
 import write_documents
 from arta_mcp import __version__
 from arta_mcp.config import SETTINGS
-from arta_mcp.generation import GenerationRequest
+from arta_mcp.generations.values import GenerationRequest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

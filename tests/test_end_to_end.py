@@ -18,10 +18,10 @@ import pytest
 from mcp.types import CallToolResult
 
 from arta_mcp import __version__
-from arta_mcp.local.running import Running
+from arta_mcp.local.loopback import Running
 from arta_mcp.local.service import Event, Service
 from arta_mcp.styles import SHIPPED
-from machines import (
+from harness.installed import (
     PATIENCE,
     Era,
     Machine,

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arta_mcp import errors
-from arta_mcp.cli import RedactingFormatter
+from arta_mcp.cli.entry import RedactingFormatter
 from arta_mcp.errors import (
     ArtaError,
     AuthError,
@@ -151,7 +151,7 @@ def test_a_log_line_loses_secrets_in_arguments_and_in_its_traceback(secret: Secr
         ("https://a.example/v1?x=1&key=a%2Bb 400", "https://a.example/v1?x=1&key=[redacted] 400"),
         ("the key=word pair", "the key=word pair"),
         ("eyJ is how each of them begins", "eyJ is how each of them begins"),
-        ("arta_mcp.state.local is a module", "arta_mcp.state.local is a module"),
+        ("arta_mcp.state.sqlite is a module", "arta_mcp.state.sqlite is a module"),
     ],
 )
 def test_what_is_shaped_like_a_secret_goes_although_nobody_planted_it(

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from arta_mcp.config import SETTINGS, Settings
-from arta_mcp.content import describe, describe_models, explain, progress_message
 from arta_mcp.errors import ArtaError, ConfigError
-from arta_mcp.generation import GenerationRequest, Update
-from arta_mcp.local.faults import Fault
+from arta_mcp.generations.values import GenerationRequest, Update
+from arta_mcp.local.faults.catalogue import Fault
+from arta_mcp.server.content import describe, describe_models, explain, progress_message
 from arta_mcp.styles import SHIPPED
-from local_world import LIMITS, World, new_world
+from harness.world import LIMITS, World, new_world
 
 SNAPSHOT = Path(__file__).parent / "messages.json"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from arta_mcp import __version__
-from machines import Machine, connected, decoded, told
+from harness.installed import Machine, connected, decoded, told
 
 ROOT = Path(__file__).parent.parent
 INSTALL_TIMEOUT = 300

@@ -16,15 +16,15 @@ from pathlib import Path
 import anyio
 import pytest
 
-import processes
-from arta_mcp.generation import GenerationRequest
-from arta_mcp.local.faults import Fault
-from arta_mcp.local.running import Running
+from arta_mcp.generations.values import GenerationRequest
+from arta_mcp.local.faults.catalogue import Fault
+from arta_mcp.local.loopback import Running
 from arta_mcp.local.service import Service
-from arta_mcp.state import Entry, open_state
-from local_world import tiny_picture
-from machines import PATIENCE, Machine, connected, remote, told
-from processes import ACCOUNT, CONTEXT, Site
+from arta_mcp.state.contract import Entry, open_state
+from harness import processes
+from harness.installed import PATIENCE, Machine, connected, remote, told
+from harness.processes import ACCOUNT, CONTEXT, Site
+from harness.world import tiny_picture
 
 TOGETHER = 8
 ROUNDS = 10

@@ -11,17 +11,17 @@ import anyio
 import httpx
 import pytest
 
-from arta_mcp.auth import Identity, TokenSource
+from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS, SUBMIT_PATH, Tokens, status_path
+from arta_mcp.arta.tokens import Identity, TokenSource
+from arta_mcp.arta.transport import Transport
+from arta_mcp.background import Errands
 from arta_mcp.config import Settings
-from arta_mcp.errands import Errands
 from arta_mcp.errors import AuthError, Secret, UnknownStyle
-from arta_mcp.generation import Generation, GenerationRequest, Update
+from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.local.service import Service
-from arta_mcp.protocol import REFRESH_PATH, SIGN_UP_PATHS, SUBMIT_PATH, Tokens, status_path
-from arta_mcp.state import open_state
+from arta_mcp.state.contract import open_state
 from arta_mcp.styles import DEFAULT, SHIPPED
-from arta_mcp.transport import Transport
-from local_world import ORIGIN, World, new_world, tiny_picture
+from harness.world import ORIGIN, World, new_world, tiny_picture
 
 ROOT = Path(__file__).parent.parent
 FACTS = ROOT.parent / "shared" / "facts" / "reference-provider.md"
@@ -36,14 +36,6 @@ def rows(page: Path) -> list[str]:
 def test_the_page_has_a_row_for_each_of_the_document(need: Callable[[bool, str], None]) -> None:
     need(FACTS.exists(), "the document is not beside this checkout")
     assert len(rows(PAGE)) == len(rows(FACTS))
-
-
-def test_every_test_that_the_page_names_exists() -> None:
-    named = re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", PAGE.read_text(encoding="utf-8"))
-    assert named
-    for file, function in named:
-        text = (ROOT / "tests" / file).read_text(encoding="utf-8")
-        assert f"def {function}(" in text or not function, (file, function)
 
 
 def test_addresses_are_settings_and_the_rest_derives() -> None:

@@ -26,15 +26,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from arta_mcp.content import explain, render
 from arta_mcp.errors import ArtaError, InvalidRequest
-from arta_mcp.generation import GenerationRequest, Update
-from arta_mcp.generations import Generations
-from arta_mcp.local.running import Running
+from arta_mcp.generations.service import Generations
+from arta_mcp.generations.values import GenerationRequest, Update
+from arta_mcp.local.loopback import Running
 from arta_mcp.local.service import Service
-from local_world import tiny_picture
-from machines import Machine, remote
-from processes import Site
+from arta_mcp.server.content import explain, render
+from harness.installed import Machine, remote
+from harness.processes import Site
+from harness.world import tiny_picture
 
 pytestmark = pytest.mark.anyio
 
@@ -323,7 +323,7 @@ def test_a_prompt_that_cannot_travel_is_refused_by_name(prompt: str) -> None:
 def test_any_text_is_a_form_that_says_the_same_or_is_refused(prompt: str) -> None:
     import httpx
 
-    from arta_mcp.protocol import Submit
+    from arta_mcp.arta.protocol import Submit
 
     try:
         request = GenerationRequest.of(prompt=prompt)
@@ -366,7 +366,7 @@ def test_a_nul_from_a_host_reaches_the_service(tmp_path: Path) -> None:
 
 
 def _call(machine: Machine, arguments: dict[str, object]) -> dict[str, object]:
-    from machines import connected, told
+    from harness.installed import connected, told
 
     async def call() -> dict[str, object]:
         async with connected(machine) as client:

@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
-from test_frontdesk import INITIALIZED, initialize, rpc
-from write_frontdesk import without_settings
+from test_quick_replies import INITIALIZED, initialize, rpc
+from write_quick_replies import without_settings
 
 LATER = {
-    "arta_mcp.commands",
+    "arta_mcp.cli.generate",
     "arta_mcp.local",
-    "arta_mcp.state.local",
-    "arta_mcp.state.redis",
+    "arta_mcp.state.sqlite",
+    "arta_mcp.state.contract.redis",
     "arta_mcp.web",
     "PIL",
     "filelock",
@@ -34,8 +34,8 @@ LATER = {
 
 AFTER_THE_DESK = {
     "anyio",
-    "arta_mcp.assemble",
-    "arta_mcp.server",
+    "arta_mcp.app",
+    "arta_mcp.server.tools",
     "asyncio",
     "mcp",
     "pydantic",
@@ -80,7 +80,7 @@ UNTIL_THE_SDK = """
 import json, os, sys
 class Gate:
     def find_spec(self, name, path=None, target=None):
-        if name == "arta_mcp.assemble":
+        if name == "arta_mcp.app":
             print(json.dumps({"modules": list(sys.modules)}), file=sys.stderr, flush=True)
             os._exit(0)
 sys.meta_path.insert(0, Gate())

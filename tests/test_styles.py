@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from arta_mcp import styles
 from arta_mcp.errors import UnknownStyle
-from arta_mcp.near import near
+from arta_mcp.matching import near
 from arta_mcp.styles import SHIPPED, Catalogue, Style, category_of, names_in_refusal
 
 FACTS = Path(__file__).parents[2] / "shared" / "facts" / "arta-wire.md"

@@ -7,7 +7,7 @@ import sys
 
 from PIL import Image, ImageDraw, ImageFont
 
-from arta_mcp.local.sketch import SIZES, Order, draw
+from arta_mcp.engines.sketch.engine import SIZES, Order, draw
 
 WIDTH, GAP, LINE = 2000, 18, 28
 PAPER = (250, 249, 246)

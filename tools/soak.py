@@ -28,8 +28,8 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 if TYPE_CHECKING:
     from arta_mcp.local.service import Service
-    from fault_matrix import Outcome
-    from processes import Killed, Site
+    from harness.fault_matrix import Outcome
+    from harness.processes import Killed, Site
 
 # What tests share is imported by the functions that use it: every process that the soak starts
 # imports this file, and needs none of that.
@@ -89,7 +89,7 @@ def _run(folder: Path, options: argparse.Namespace, dice: random.Random) -> Iter
     outcomes = _matrix(folder / "matrix")
     yield tell(_matrix_row(outcomes))
     if options.write_docs:
-        import fault_matrix
+        from harness import fault_matrix
 
         _write(lambda page: fault_matrix.with_matrix(page, outcomes))
     if options.matrix:
@@ -111,7 +111,7 @@ def _told(rows: Iterable[Row]) -> Iterable[Row]:
 def _matrix(folder: Path) -> list[Outcome]:
     import anyio
 
-    import fault_matrix
+    from harness import fault_matrix
 
     return anyio.run(fault_matrix.run_matrix, folder, list(fault_matrix.cases()))
 
@@ -129,7 +129,7 @@ def _matrix_row(outcomes: list[Outcome]) -> Row:
 
 def _storms(folder: Path, numbers: Numbers, dice: random.Random) -> Iterable[Row]:
     """Processes that start at one moment, in the three states of an account."""
-    import processes
+    from harness import processes
 
     counts = {
         "no account": ("sign_up", "sign-ups"),
@@ -158,7 +158,7 @@ def _storms(folder: Path, numbers: Numbers, dice: random.Random) -> Iterable[Row
 
 
 def _one_key(folder: Path, numbers: Numbers, dice: random.Random) -> Iterable[Row]:
-    import processes
+    from harness import processes
 
     jobs: list[int] = []
     for repeat in range(numbers.repeats):
@@ -174,7 +174,7 @@ def _one_key(folder: Path, numbers: Numbers, dice: random.Random) -> Iterable[Ro
 
 
 def _kills(folder: Path, numbers: Numbers, dice: random.Random) -> Iterable[Row]:
-    import processes
+    from harness import processes
 
     with _site(folder / "generations") as (site, service):
         found = processes.kill_generations(site, service, numbers.rounds, dice)
@@ -214,7 +214,7 @@ def _is_kept(found: Killed) -> bool:
 def _cancels(folder: Path, numbers: Numbers, dice: random.Random) -> Iterable[Row]:
     import anyio
 
-    import processes
+    from harness import processes
 
     with _site(folder) as (site, service):
         found = anyio.run(processes.cancel_at_random, site, service, numbers.rounds, dice)
@@ -233,9 +233,8 @@ def _cancels(folder: Path, numbers: Numbers, dice: random.Random) -> Iterable[Ro
 
 
 def _stories(folder: Path, numbers: Numbers, dice: random.Random) -> Iterable[Row]:
-    from hypothesis.stateful import run_state_machine_as_test
-
     import test_state_machine
+    from hypothesis.stateful import run_state_machine_as_test
 
     what = f"{numbers.stories} random stories of forty steps"
     try:
@@ -252,9 +251,9 @@ class _site:
     """A service on a port and a state folder beside it."""
 
     def __init__(self, folder: Path) -> None:
-        from arta_mcp.local.running import Running
+        from arta_mcp.local.loopback import Running
         from arta_mcp.local.service import Service
-        from local_world import tiny_picture
+        from harness.world import tiny_picture
 
         self._folder = folder
         self._service = Service(
@@ -263,7 +262,7 @@ class _site:
         self._running = Running(self._service)
 
     def __enter__(self) -> tuple[Site, Service]:
-        from processes import Site
+        from harness.processes import Site
 
         self._running.__enter__()
         return Site(self._running.base_url, self._folder / "state"), self._service
@@ -277,7 +276,7 @@ class _site:
 
 def with_counts(page: str, rows: list[Row]) -> str:
     """The page with the counts of this run."""
-    import fault_matrix
+    from harness import fault_matrix
 
     commit = _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--porcelain") else "")
     command = " ".join(["python tools/soak.py", *sys.argv[1:]])

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Literal
 
 from arta_mcp.errors import UnknownStyle, quote
-from arta_mcp.near import LONGEST_WORD, key_of, near, ranked
+from arta_mcp.matching import LONGEST_WORD, key_of, near, ranked
 
 AS_OF = "2026-05-30"
 """the day on which the service itself listed the shipped styles"""

@@ -20,11 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from arta_mcp.errors import ProtocolError, Secret
-from arta_mcp.local.drawing import Engine, Studio
-from arta_mcp.local.faults import Fault, Script
-from arta_mcp.local.store import ID, Account, Claims, Record, Store, append, picture_name
-from arta_mcp.protocol import (
+from arta_mcp.arta.protocol import (
     REFRESH_PATH,
     SIGN_UP_PATHS,
     STYLES_PATH,
@@ -39,8 +35,12 @@ from arta_mcp.protocol import (
     render_styles,
     style_refusal,
 )
+from arta_mcp.errors import ProtocolError, Secret
+from arta_mcp.local.faults.catalogue import Fault, Script
+from arta_mcp.local.store import ID, Account, Claims, Record, Store, append, picture_name
+from arta_mcp.local.workers import Engine, Studio
 from arta_mcp.styles import SHIPPED
-from arta_mcp.wire import is_object, json_or_none, text
+from arta_mcp.untrusted_json import is_object, json_or_none, text
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 

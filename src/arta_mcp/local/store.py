@@ -19,8 +19,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from arta_mcp.protocol import Refusal, Submit
-from arta_mcp.wire import is_object, json_or_none, text
+from arta_mcp.arta.protocol import Refusal, Submit
+from arta_mcp.untrusted_json import is_object, json_or_none, text
 
 ID = re.compile(r"[0-9a-f]{32}")
 _PICTURE = re.compile(r"[0-9a-f]{32}-[0-7]\.png")

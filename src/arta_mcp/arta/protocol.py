@@ -1,0 +1,411 @@
+"""What is said to both hosts of the ARTA API and what they answer.
+
+Client and embedded service both import this module; nothing else knows a path or a field name.
+Source of every fact: public clients and captures, gathered in the project's wire notes on
+2026-11-22; the tests' `wire/` folder holds the captured answers. No I/O happens here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from arta_mcp.arta.refusals import Refusal as Refusal
+from arta_mcp.arta.refusals import detail_words
+from arta_mcp.arta.refusals import parse_retry_after as parse_retry_after
+from arta_mcp.arta.refusals import style_refusal as style_refusal
+from arta_mcp.errors import AuthError, ProtocolError, Secret, UnknownRecord, without_secrets
+from arta_mcp.errors import quote as show
+from arta_mcp.untrusted_json import entries, is_object, read_object, text, words_or_none
+
+MAX_JSON = 1024 * 1024
+"""bytes of an answer that are read at most"""
+
+MAX_IMAGE = 32 * 1024 * 1024
+"""bytes of a picture that are read at most"""
+
+SUBMIT_PATH = "/api/v1/text2image"
+SIGN_UP_PATHS = (
+    "/identitytoolkit/v3/relyingparty/signupNewUser",  # the old name, on www.googleapis.com
+    "/v1/accounts:signUp",  # the new one, on identitytoolkit.googleapis.com
+)
+REFRESH_PATH = "/v1/token"
+_LONGEST_RECORD_ID = 200
+"""characters; the captured ones are UUIDs"""
+
+_SHORTEST_LIFE = 1.0
+"""seconds of a token; an end that a float cannot tell from the issue would look damaged on disk"""
+
+_MOST_IMAGES = 64
+"""of one job, which can order 8"""
+
+_LONGEST_ADDRESS = 8192
+"""characters of a picture's address, which may carry a signature"""
+
+STYLES_PATH = "/cms/content/apps/AIArtaAndroid/release/8/default/styles.json"
+
+AspectRatio = Literal["1:1", "2:3", "3:2", "3:4", "4:3", "9:16", "16:9", "9:21", "21:9"]
+RATIOS: tuple[str, ...] = get_args(AspectRatio)
+
+MAX_SEED = 2**32 - 1
+"""3965768918 was captured, so a seed is unsigned and has 32 bits"""
+
+Prompt = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=4000),
+    Field(description="what to draw: subject, setting, light, manner"),
+]
+NegativePrompt = Annotated[
+    str, StringConstraints(max_length=4000), Field(description="what to keep out of the picture")
+]
+ImageCount = Annotated[int, Field(ge=1, le=8, description="how many pictures of one prompt")]
+GuidanceScale = Annotated[
+    float, Field(ge=1, le=20, description="how closely to follow the prompt; 7 suits most")
+]
+Steps = Annotated[int, Field(ge=1, le=50, description="more steps: finer and slower")]
+Ratio = Annotated[AspectRatio, Field(description="width to height")]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED, description="the same seed draws alike again")]
+
+DEFAULT_NEGATIVE_PROMPT = "blurry, deformed hands, ugly"
+
+
+def is_record_id(text: str) -> bool:
+    """Whether this can be a record id: short, printable, no step in a path, no secret of ours.
+
+    A record id is shown, logged and written to disk as it is, so one that echoes a token is none.
+    """
+    if not 0 < len(text) <= _LONGEST_RECORD_ID or not text.isprintable():
+        return False
+    return text not in (".", "..") and without_secrets(text) == text
+
+
+def status_path(record_id: str) -> str:
+    """Where a job is looked at; the record id is data and cannot leave its segment.
+
+    Raises UnknownRecord for what cannot be a record id.
+    """
+    if not is_record_id(record_id):
+        raise UnknownRecord(f"no generation has the record id {show(repr(record_id), 80)}")
+    return f"{SUBMIT_PATH}/{quote(record_id, safe='')}/status"
+
+
+# What we send
+
+
+@dataclass(frozen=True, slots=True)
+class SignUp:
+    """The request for an anonymous account."""
+
+    client_type: str
+
+    def body(self) -> dict[str, str | bool]:
+        """JSON fields that both paths take; `returnSecureToken` is what the new one documents."""
+        return {"clientType": self.client_type, "returnSecureToken": True}
+
+    @classmethod
+    def parse(cls, body: bytes) -> SignUp:
+        """The request a service received; an absent client type is the empty string."""
+        answer = read_object(body) if body.strip() else {}
+        client_type = answer.get("clientType", "")
+        return cls(client_type=client_type if isinstance(client_type, str) else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """The request for a new id token."""
+
+    refresh_token: Secret
+    grant_type: str = "refresh_token"
+
+    def body(self) -> bytes:
+        """The urlencoded form, as documented."""
+        token = self.refresh_token.reveal()
+        return urlencode({"grant_type": self.grant_type, "refresh_token": token}).encode()
+
+    @classmethod
+    def parse(cls, body: bytes) -> Refresh:
+        """The request a service received; absent fields are empty.
+
+        Google takes the form, and JSON in either case of names. Raises ProtocolError when what
+        opens like JSON is none.
+        """
+        fields: Mapping[str, object] = dict(parse_qsl(body.decode("utf-8", "replace")))
+        if body.lstrip().startswith(b"{"):
+            fields = read_object(body)
+        token = text(fields, "refresh_token") or text(fields, "refreshToken")
+        grant_type = text(fields, "grant_type") or text(fields, "grantType")
+        return cls(refresh_token=Secret(token), grant_type=grant_type)
+
+
+class Submit(BaseModel):
+    """The form that orders a job; field names are ours, aliases are the wire's."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True, defer_build=True)
+
+    prompt: Prompt
+    negative_prompt: NegativePrompt = ""
+    style: Annotated[str, Field(min_length=1)]
+    n: Annotated[ImageCount, Field(alias="images_num")] = 1
+    guidance_scale: Annotated[GuidanceScale, Field(alias="cfg_scale")] = 7
+    num_inference_steps: Annotated[Steps, Field(alias="steps")] = 30
+    aspect_ratio: Ratio = "1:1"
+    seed: Seed | None = None
+
+    def form(self) -> dict[str, str]:
+        """Every field as a decimal or plain string."""
+        fields = {
+            "prompt": self.prompt,
+            "negative_prompt": self.negative_prompt,
+            "style": self.style,
+            "images_num": str(self.n),
+            "cfg_scale": str(self.guidance_scale).removesuffix(".0"),
+            "steps": str(self.num_inference_steps),
+            "aspect_ratio": self.aspect_ratio,
+        }
+        return fields if self.seed is None else {**fields, "seed": str(self.seed)}
+
+    @classmethod
+    def parse(cls, form: Mapping[str, str]) -> Submit | Refusal:
+        """The order a service received, or what it answers instead (unknown fields vanish)."""
+        try:
+            return cls.model_validate(dict(form))
+        except ValidationError as exc:
+            errors = exc.errors(include_url=False, include_context=False)
+            detail = [{**error, "loc": ["body", *error["loc"]]} for error in errors]
+            return Refusal(status=422, words=detail_words(detail), detail=detail)
+
+
+# What they answer
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What sign-up and refresh give; `expires_in` is in seconds from the answer."""
+
+    id_token: Secret
+    refresh_token: Secret
+    expires_in: float
+    user_id: str = ""
+
+    @classmethod
+    def parse(cls, body: bytes) -> Tokens:
+        """Sign-up speaks camelCase, refresh snake_case; both send the lifetime as a string.
+
+        Raises AuthError without an id token, ProtocolError when the answer is no object.
+        """
+        try:
+            answer = read_object(body)
+        except ProtocolError:  # its words quote the body, which may be half of a token
+            raise ProtocolError("the identity host answered with no JSON object") from None
+        id_token = text(answer, "idToken") or text(answer, "id_token")
+        refresh_token = text(answer, "refreshToken") or text(answer, "refresh_token")
+        if not is_token(id_token):
+            raise AuthError("the identity host answered without an id token")
+        if refresh_token and not is_token(refresh_token):
+            raise AuthError("the identity host answered with a malformed refresh token")
+        return cls(
+            id_token=Secret(id_token),
+            refresh_token=Secret(refresh_token),
+            expires_in=_lifetime(answer.get("expiresIn", answer.get("expires_in"))),
+            user_id=text(answer, "localId") or text(answer, "user_id"),
+        )
+
+    def render_sign_up(self) -> dict[str, str]:
+        """The answer to a sign-up, as the service gives it."""
+        return {
+            "kind": "identitytoolkit#SignupNewUserResponse",
+            "idToken": self.id_token.reveal(),
+            "email": "",
+            "refreshToken": self.refresh_token.reveal(),
+            "expiresIn": f"{self.expires_in:.0f}",
+            "localId": self.user_id,
+        }
+
+    def render_refresh(self, project: str) -> dict[str, str]:
+        """The answer to a refresh, as the service gives it; `project` is its number."""
+        return {
+            "access_token": self.id_token.reveal(),
+            "expires_in": f"{self.expires_in:.0f}",
+            "token_type": "Bearer",
+            "refresh_token": self.refresh_token.reveal(),
+            "id_token": self.id_token.reveal(),
+            "user_id": self.user_id,
+            "project_id": project,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One picture of a finished job; `blurred` most likely means that moderation hid it."""
+
+    url: str
+    name: str = ""
+    blurred: bool = False
+    mime_type: str = "image/png"
+
+    def render(self) -> dict[str, str | bool]:
+        """The entry as it stands in `response`."""
+        return {
+            "name": self.name,
+            "url": self.url,
+            "isBlur": self.blurred,
+            "MIME": self.mime_type,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Where a job stands: the one shape that submit and status answer.
+
+    `status` stays a string, since only three of its values were ever captured.
+    """
+
+    record_id: str
+    status: str
+    images: tuple[Image, ...] = ()
+    error_code: str | None = None
+    error_details: str | None = None
+    seed: int | None = None
+
+    @property
+    def is_queued(self) -> bool:
+        return self.status == "IN_QUEUE" and not self.is_failed
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.status in ("IN_QUEUE", "IN_PROGRESS") and not self.is_failed
+
+    @property
+    def is_done(self) -> bool:
+        return self.status == "DONE" and not self.is_failed
+
+    @property
+    def is_failed(self) -> bool:
+        known = self.status in ("IN_QUEUE", "IN_PROGRESS", "DONE")
+        return not known or self.error_code is not None or self.error_details is not None
+
+    @property
+    def words(self) -> str:
+        """What the service says about a failure, verbatim but safe to show."""
+        parts = (f"status {self.status}", self.error_code, self.error_details)
+        return show(", ".join(part for part in parts if part))
+
+    @classmethod
+    def parse(cls, body: bytes) -> Job:
+        """Raises ProtocolError, with the record id when the answer holds one."""
+        answer = read_object(body)
+        record_id, status = text(answer, "record_id"), show(text(answer, "status"), 80)
+        if not is_record_id(record_id):
+            raise ProtocolError("the service answered without a record id")
+        if not status:
+            raise ProtocolError("the service answered without a status", record_id=record_id)
+        try:
+            images = _images(answer.get("response")) if status == "DONE" else ()
+        except ProtocolError as exc:
+            raise ProtocolError(exc.message, record_id=record_id) from exc
+        return cls(
+            record_id=record_id,
+            status=status,
+            images=images,
+            error_code=words_or_none(answer.get("error_code")),
+            error_details=words_or_none(answer.get("error_details")),
+            seed=_seed(answer.get("seed")),
+        )
+
+    def render(self) -> dict[str, object]:
+        """The answer as the service gives it: `response` is null before DONE."""
+        return {
+            "record_id": self.record_id,
+            "status": self.status,
+            "response": [image.render() for image in self.images] if self.images else None,
+            "error_code": self.error_code,
+            "error_details": self.error_details,
+            "seed": self.seed,
+        }
+
+
+def parse_styles(body: bytes) -> tuple[str, ...]:
+    """The wire styles of the live list, from the newest `textToImage_styles_v*` block.
+
+    Raises ProtocolError when no such block holds a name.
+    """
+    blocks: dict[str, object] = {}
+    for block in entries(read_object(body).get("content")):
+        if is_object(block) and text(block, "name").startswith("textToImage_styles"):
+            blocks[text(block, "name")] = block.get("items")
+    for name in sorted(blocks, key=_version, reverse=True):
+        items = entries(blocks[name])
+        found = [text(item, "unique_id") for item in items if is_object(item)]
+        if names := tuple(dict.fromkeys(filter(None, found))):
+            return names
+    raise ProtocolError("the style list holds no styles")
+
+
+def render_styles(names: tuple[str, ...]) -> dict[str, object]:
+    """The live list as the content host gives it."""
+    items = [{"unique_id": name} for name in names]
+    return {"content": [{"name": "textToImage_styles_v4", "items": items}]}
+
+
+def is_web_address(url: str) -> bool:
+    """Whether a picture's address is http or https with no more than a host, on one short line."""
+    if len(url) > _LONGEST_ADDRESS or not url.isprintable() or " " in url:
+        return False
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    # a name and password in it would make httpx send an `Authorization` of its own
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+
+
+def is_token(value: str) -> bool:
+    """Whether a token can stand in a header: printable ASCII without blanks."""
+    return bool(value) and value.isascii() and value.isprintable() and " " not in value
+
+
+def _lifetime(value: object) -> float:
+    try:
+        seconds = float(value) if isinstance(value, str | int | float) else 3600.0
+    except (ValueError, OverflowError):
+        seconds = 3600.0
+    if not math.isfinite(seconds) or not 0 < seconds < 1e8:
+        return 3600.0
+    return max(_SHORTEST_LIFE, seconds)
+
+
+def _seed(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value < 2**63 else None
+
+
+def _images(response: object) -> tuple[Image, ...]:
+    listed = entries(response)
+    if not listed:
+        raise ProtocolError("the service says DONE but gives no images")
+    if len(listed) > _MOST_IMAGES:
+        raise ProtocolError(f"the service gives {len(listed)} images for one job")
+    return tuple(_image(entry) for entry in listed)
+
+
+def _image(entry: object) -> Image:
+    url = text(entry, "url") if is_object(entry) else ""
+    if not is_object(entry) or not is_web_address(url):
+        raise ProtocolError(f"an image has no web address: {show(repr(url), 120)}")
+    return Image(
+        url=without_secrets(url),
+        name=show(text(entry, "name"), 200),
+        blurred=entry.get("isBlur") is True,
+        mime_type=show(text(entry, "MIME"), 80) or "image/png",
+    )
+
+
+def _version(name: str) -> int:
+    digits = name.rpartition("_v")[2]
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 9 else 0

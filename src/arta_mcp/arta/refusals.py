@@ -1,0 +1,141 @@
+"""Refusals: what either host answers instead of what was asked for.
+
+Google's error object (identity host) and FastAPI's `detail` (image host), with empty, HTML and
+broken bodies among them. No I/O happens here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+
+from arta_mcp.errors import LONGEST_WORDS
+from arta_mcp.errors import quote as show
+from arta_mcp.untrusted_json import entries, is_object, json_or_none, peek, text
+
+_LONGEST_DETAIL = 1024 * 1024
+"""characters; a refused style lists every valid one"""
+
+_BESIDE = {
+    "INVALID_ARGUMENT": "INVALID_ARGUMENT",
+    "PERMISSION_DENIED": "PERMISSION_DENIED",
+    "UNAUTHENTICATED": "UNAUTHENTICATED",
+    "NOT_FOUND": "NOT_FOUND",
+    "ABORTED": "ABORTED",
+    "RESOURCE_EXHAUSTED": "RESOURCE_EXHAUSTED",
+    "INTERNAL": "INTERNAL",
+    "UNAVAILABLE": "UNAVAILABLE",
+    "DEADLINE_EXCEEDED": "DEADLINE_EXCEEDED",
+    "UNKNOWN": "UNKNOWN",
+    "API_KEY_INVALID": "INVALID_ARGUMENT",
+    "API_KEY_ANDROID_APP_BLOCKED": "PERMISSION_DENIED",
+}
+"""Google's codes that stand beside a sentence instead of in it, with the `status` of each"""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An answer that is an error, from either host.
+
+    `code` is Google's (`USER_DISABLED`), empty for the image host; `retry_after` is in seconds.
+    """
+
+    status: int
+    words: str = ""
+    code: str = ""
+    retry_after: float | None = None
+    detail: object = field(default=None, compare=False)
+
+    @classmethod
+    def parse(
+        cls, status: int, headers: Mapping[str, str], body: bytes, *, now: float = 0.0
+    ) -> Refusal:
+        """Never raises: a body that is empty, HTML or broken is itself the message.
+
+        `now` is the time in seconds since the epoch, for a `Retry-After` that is a date.
+        """
+        retry_after = parse_retry_after(headers.get("retry-after"), now=now)
+        answer = json_or_none(body)
+        error = answer.get("error") if is_object(answer) else None
+        if is_object(error):
+            code, words = _google_words(error)
+            return cls(status, show(words), show(code, 80), retry_after)
+        detail = answer.get("detail") if is_object(answer) else None
+        if detail is not None:
+            return cls(status, show(detail_words(detail), _LONGEST_DETAIL), "", retry_after, detail)
+        return cls(status, peek(body, LONGEST_WORDS), "", retry_after)
+
+    def render(self) -> dict[str, object]:
+        """The body in the style of the host that refuses: Google's when there is a code."""
+        if not self.code:
+            return {"detail": self.detail if self.detail is not None else self.words}
+        if self.code in _BESIDE:
+            return {"error": self._sentence(_BESIDE[self.code])}
+        message = f"{self.code} : {self.words}" if self.words else self.code
+        entry = {"message": message, "domain": "global", "reason": "invalid"}
+        return {"error": {"code": self.status, "message": message, "errors": [entry]}}
+
+    def _sentence(self, state: str) -> dict[str, object]:
+        short = "forbidden" if self.status == 403 else "badRequest"
+        entry = {"message": self.words, "domain": "global", "reason": short}
+        error: dict[str, object] = {"code": self.status, "message": self.words, "errors": [entry]}
+        info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": self.code}
+        reason = {} if self.code == state else {"details": [info]}
+        return {**error, "status": state, **reason}
+
+
+def style_refusal(style: str, valid: list[str]) -> Refusal:
+    """What the service answers to a style outside its set; the message lists every valid one."""
+    names = ", ".join(repr(name) for name in valid)
+    message = f"Value error, Style {style} not in frozenset({{{names}}})"
+    detail: list[dict[str, object]] = [
+        {"type": "value_error", "loc": ["body", "style"], "msg": message, "input": style, "ctx": {}}
+    ]
+    return Refusal(status=422, words=message, detail=detail)
+
+
+def parse_retry_after(value: str | None, *, now: float) -> float | None:
+    """Seconds to wait, from seconds or an HTTP date (RFC 9110, 10.2.3), else None."""
+    if not value:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(value)  # the form without a zone is in UTC as well
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+        except (ValueError, OverflowError, OSError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _google_words(error: Mapping[str, object]) -> tuple[str, str]:
+    """Google's message is `CODE`, `CODE : detail`, or a sentence; a reason may stand beside it."""
+    message = text(error, "message")
+    code, _, words = message.partition(" : ")
+    if code.replace("_", "").isupper() and " " not in code:
+        return code, words
+    for entry in entries(error.get("details")):
+        if is_object(entry) and text(entry, "reason"):
+            return text(entry, "reason"), message
+    return text(error, "status") or "UNKNOWN", message
+
+
+def detail_words(detail: object) -> str:
+    """FastAPI's `detail`: a string, or a list of `{loc, msg}`."""
+    if isinstance(detail, str):
+        return detail
+    if not entries(detail):
+        return json.dumps(detail, ensure_ascii=False, default=str)
+    return "; ".join(_detail_entry(entry) for entry in entries(detail))
+
+
+def _detail_entry(entry: object) -> str:
+    if not is_object(entry) or not text(entry, "msg"):
+        return json.dumps(entry, ensure_ascii=False, default=str)
+    where = str((entries(entry.get("loc")) or [""])[-1])
+    return f"{where}: {text(entry, 'msg')}" if where else text(entry, "msg")

@@ -1,0 +1,74 @@
+"""The command that runs the embedded service alone, for people who build on it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
+from arta_mcp.cli import entry as cli
+from arta_mcp.config import Settings
+from arta_mcp.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    Words = argparse._SubParsersAction[cli.Parser]  # pyright: ignore[reportPrivateUsage]  # argparse names it so
+
+
+def add_local(words: Words) -> None:
+    parser = words.add_parser("local", help="run the embedded service alone, on this machine")
+    parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
+    parser.add_argument("--port", type=int, help="default: the one of last time, or a free one")
+    parser.add_argument("--queue", type=float, default=0.6, help="seconds a job queues")
+    parser.add_argument("--draw", type=float, default=1.0, help="seconds a job is drawn at least")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="NAME@ENDPOINT",
+        help="scripted trouble, e.g. 503@submit*2=Retry-After:1; `--fault help` lists them",
+    )
+    parser.set_defaults(run=local)
+
+
+def local(settings: Settings, options: argparse.Namespace) -> int:
+    from arta_mcp.app import state_dir
+    from arta_mcp.local.faults.catalogue import FAULTS, Fault
+    from arta_mcp.local.loopback import run_forever
+    from arta_mcp.local.service import Service
+
+    if "help" in options.fault:
+        for name, kind in FAULTS.items():
+            cli.data(f"{name:<28} {', '.join(kind.endpoints):<48} {kind.sentence}")
+        return cli.OK
+    try:
+        service = Service(
+            state_dir(settings) / "local",
+            queue=options.queue,
+            draw=options.draw,
+            latency=options.latency,
+            faults=[Fault.parse(text) for text in options.fault],
+        )
+        run_forever(
+            service,
+            host=options.host,
+            port=options.port,
+            on_ready=_tell_where,
+        )
+    except (ValueError, OSError) as exc:
+        raise InvalidRequest("local", str(exc), "what --help shows") from exc
+    return cli.OK
+
+
+def _tell_where(url: str) -> None:
+    cli.data(f"the embedded service answers at {url}")
+    cli.talk("hint: to use it from another shell or a host, set")
+    for name, value in (
+        ("ARTA_BACKEND", "arta"),
+        ("ARTA_API_KEY", "any-key"),
+        ("ARTA_BASE_URL", url),
+        ("ARTA_AUTH_URL", url + SIGN_UP_PATHS[0]),
+        ("ARTA_TOKEN_REFRESH_URL", url + REFRESH_PATH),
+        ("ARTA_STYLES_URL", ""),
+    ):
+        cli.talk(f"  export {name}={value}")

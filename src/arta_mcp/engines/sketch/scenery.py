@@ -1,0 +1,350 @@
+"""The landscape a scene stands in, from the sky to the weather."""
+
+from __future__ import annotations
+
+import random
+
+from PIL import Image, ImageChops
+
+from arta_mcp.engines.sketch.canvas import (
+    WHITE,
+    Canvas,
+    Point,
+    Rgb,
+    fractal,
+    mix,
+    oval,
+    rgb,
+    scaled,
+    smooth,
+    through,
+    toned,
+)
+from arta_mcp.engines.sketch.figures import pine, ridge
+from arta_mcp.engines.sketch.foreground import let_weather, plant_meadow, set_subject
+from arta_mcp.engines.sketch.words import Scene
+
+
+def landscape(canvas: Canvas, scene: Scene, *, subject: float = 1.0) -> None:
+    """Draw the whole scene from the sky to the weather; `subject` scales what stands in front."""
+    horizon, light = frame(canvas.size, scene)
+    _sky(canvas, scene, horizon, light)
+    _far(canvas, scene, horizon)
+    _ground(canvas, scene, horizon, light)
+    if subject and scene.subject:
+        set_subject(canvas, scene, light, subject)
+    let_weather(canvas, scene)
+
+
+def frame(size: tuple[int, int], scene: Scene) -> tuple[float, Point]:
+    """Where the horizon lies, and where the sun or the moon stands."""
+    dice = scene.dice("frame")
+    horizon = size[1] * dice.uniform(0.56, 0.64)
+    across = dice.choice((dice.uniform(0.14, 0.34), dice.uniform(0.66, 0.86)))
+    return horizon, (size[0] * across, horizon * dice.uniform(0.3, 0.62))
+
+
+def _sky(canvas: Canvas, scene: Scene, horizon: float, light: Point) -> None:
+    mood, unit, (width, _), night = scene.mood, canvas.unit, canvas.size, scene.dark
+    if not canvas.ink:
+        canvas.paste(
+            (mood.top, mood.low),
+            Image.new("L", (width, round(horizon * 1.08)), 255),
+            (0, 0, width, round(horizon * 1.08)),
+        )
+    if not canvas.flat:
+        canvas.glow(*light, unit * 1.1, mood.light, 0.5 if night else 0.9)
+    dice = scene.dice("stars")
+    if night and not scene.has("rain") and "stars" not in scene.refused:
+        for _ in range(150):
+            x, y, size = dice.uniform(0, width), horizon * dice.random() ** 1.3, dice.random() ** 4
+            canvas.fill(
+                [oval(x, y, unit * (0.0011 + 0.002 * size), steps=8)],
+                mix(mood.top, WHITE, 0.5 + size / 2),
+            )
+    if "cloud" not in scene.refused:
+        _clouds(canvas, scene, horizon)
+    if not {"moon" if night else "sun"} & scene.refused:
+        _disc(canvas, scene, light)
+
+
+def _disc(canvas: Canvas, scene: Scene, light: Point) -> None:
+    mood, night = scene.mood, scene.dark
+    radius = canvas.unit * (0.06 if night else 0.052)
+    canvas.glow(*light, radius * 5, mix(mood.light, WHITE, 0.4), 0.75)
+    if not scene.has("rain", "fog"):
+        canvas.fill(
+            [oval(*light, radius)], (mix(mood.light, WHITE, 0.85), mix(mood.light, WHITE, 0.3))
+        )
+    if night:
+        canvas.fill(
+            [
+                oval(light[0] + radius * 0.3, light[1] + radius * 0.2, radius * 0.22),
+                oval(light[0] - radius * 0.35, light[1] - radius * 0.25, radius * 0.16),
+            ],
+            mix(mood.light, mood.far, 0.22),
+        )
+
+
+def _clouds(canvas: Canvas, scene: Scene, horizon: float) -> None:
+    mood, (width, _), dice = scene.mood, canvas.size, scene.dice("clouds")
+    if canvas.flat:
+        for _ in range(dice.randint(3, 5)):
+            x, y, size = (
+                dice.uniform(0, width),
+                horizon * dice.uniform(0.1, 0.6),
+                canvas.unit * dice.uniform(0.05, 0.1),
+            )
+            puffs = [
+                (x + size * k, y - size * dice.uniform(0, 0.35), size * dice.uniform(0.4, 0.7))
+                for k in (-1.2, -0.5, 0.2, 0.9)
+            ]
+            bar = [
+                (x - size * 2, y + size * 0.3),
+                (x + size * 1.7, y + size * 0.3),
+                (x + size * 1.5, y),
+                (x - size * 1.6, y),
+            ]
+            canvas.fill(
+                [*(oval(px, py, r, r * 0.75) for px, py, r in puffs), smooth(bar)],
+                mix(mood.low, mood.light, 0.14 if scene.dark else 0.65),
+                opacity=0.9,
+            )
+        return
+    depth = round(horizon)
+    cover = 132 if scene.has("cloud", "rain") else 150
+    noise = toned(
+        fractal((width, depth), dice, (2 + width // 500, 5)), lambda v: min(210, (v - cover) * 5)
+    )
+    canvas.paste(
+        mix(mood.light, mood.low, 0.65 if scene.dark else 0.25), noise, (0, 0, width, depth)
+    )
+
+
+def _far(canvas: Canvas, scene: Scene, horizon: float) -> None:
+    mood, unit, height = scene.mood, canvas.unit, canvas.size[1]
+    peaks = scene.has("mountain")
+    if not (scene.has("desert", "city", "sea") and not peaks):
+        for i in range(3):
+            dice = scene.dice(f"ridge {i}")
+            tall = (
+                unit * ((0.5, 0.4, 0.2) if peaks else (0.24, 0.17, 0.1))[i] * dice.uniform(0.8, 1.2)
+            )
+            base = horizon + unit * 0.02 * i
+            edge = ridge(canvas.size, base, tall, dice, 0.55 if peaks else 0.3)
+            colour = mix(mix(mood.low, mood.far, 0.55 + 0.2 * i), mood.near, 0.12 + 0.2 * i)
+            canvas.fill([_below(edge, height)], (colour, mix(colour, mood.low, 0.55)))
+            if peaks and i < 2:
+                _snowcaps(
+                    canvas,
+                    edge,
+                    mix(colour, mix(mood.light, WHITE, 0.5), 0.5 + 0.25 * i),
+                    tall,
+                    dice,
+                )
+            canvas.veil(mood.low, base - tall * 0.45, base + unit * 0.02, 0.55)
+    if scene.has("city"):
+        _skyline(canvas, scene, horizon)
+    wooded = scene.has("forest", "snow") and "forest" not in scene.refused
+    if wooded and not scene.has("sea", "desert", "city"):
+        _trees(canvas, scene, horizon)
+
+
+def _below(edge: list[Point], height: float) -> list[Point]:
+    return [
+        (-9, edge[0][1]),
+        *edge,
+        (edge[-1][0] + 9, edge[-1][1]),
+        (edge[-1][0] + 9, height + 9),
+        (-9, height + 9),
+    ]
+
+
+def _snowcaps(
+    canvas: Canvas, edge: list[Point], colour: Rgb, tall: float, dice: random.Random
+) -> None:
+    """The lit side of each peak: from its top down one flank and back over a ragged line."""
+    caps: list[list[Point]] = []
+    for i in range(4, len(edge) - 8):
+        x, y = edge[i]
+        if y > min(edge[k][1] for k in range(i - 4, i + 5)):
+            continue
+        last = next(
+            (
+                k
+                for k in range(i + 1, len(edge))
+                if edge[k][1] > y + tall * 0.42 or edge[k][1] < y or k > i + 11
+            ),
+            len(edge) - 1,
+        )
+        flank = edge[i : last + 1]
+        depth = flank[-1][1] - y
+        back = [
+            (
+                x + (px - x) * share + depth * dice.uniform(-0.16, 0.1),
+                y + depth * share * dice.uniform(0.95, 1.5),
+            )
+            for px, share in zip(
+                [flank[-1][0]] * 6, (0.9, 0.72, 0.55, 0.4, 0.26, 0.12), strict=True
+            )
+        ]
+        caps.append([*flank, *back])
+    canvas.fill(caps, colour, opacity=0.85)
+
+
+def _skyline(canvas: Canvas, scene: Scene, horizon: float) -> None:
+    mood, unit, (width, _) = scene.mood, canvas.unit, canvas.size
+    foot = horizon + unit * 0.07
+    for row, (tall, share) in enumerate(((0.5, 0.2), (0.36, 0.55), (0.22, 0.9))):
+        dice, x = scene.dice(f"towers {row}"), -0.05 * unit
+        towers, panes = list[list[Point]](), list[list[Point]]()
+        while x < width:
+            wide, high = unit * dice.uniform(0.05, 0.11), unit * tall * dice.uniform(0.4, 1.1)
+            towers.append([(x, foot), (x, foot - high), (x + wide, foot - high), (x + wide, foot)])
+            if dice.random() < 0.35:
+                mast = x + wide * dice.uniform(0.3, 0.7)
+                towers.append(
+                    [
+                        (mast - unit * 0.003, foot - high),
+                        (mast, foot - high * 1.25),
+                        (mast + unit * 0.003, foot - high),
+                    ]
+                )
+            side = unit * 0.0085
+            for k in range(int(high / side / 2.4) * 4):
+                if row and dice.random() < 0.4:
+                    px, py = (
+                        x + wide * (0.12 + 0.21 * (k % 4)),
+                        foot - high + side * (1.5 + 2.4 * (k // 4)),
+                    )
+                    panes.append(
+                        [
+                            (px, py),
+                            (px + side, py),
+                            (px + side, py + side * 1.3),
+                            (px, py + side * 1.3),
+                        ]
+                    )
+            x += wide * dice.uniform(0.85, 1.3)
+        colour = mix(mix(mood.far, mood.low, 0.4), mood.near, share)
+        canvas.fill(towers, (colour, mix(colour, mood.low, 0.4)))
+        if not canvas.ink:
+            canvas.fill(panes, rgb("ffdc8a"), opacity=0.35 + 0.25 * row)
+        canvas.veil(mood.low, foot - unit * 0.2, foot, 0.4)
+
+
+def _trees(canvas: Canvas, scene: Scene, horizon: float) -> None:
+    mood, unit, width = scene.mood, canvas.unit, canvas.size[0]
+    dense = 1.0 if scene.has("forest") else 0.6
+    for row, (tall, share) in enumerate(((0.13, 0.35), (0.2, 0.62), (0.3, 0.88))):
+        dice, foot, x = (
+            scene.dice(f"trees {row}"),
+            horizon + unit * (0.03 + 0.035 * row),
+            -unit * 0.1,
+        )
+        woods, frost = list[list[Point]](), list[list[Point]]()
+        while x < width + unit * 0.1:
+            gap = row == 2 and abs(x - width / 2) < width * 0.22
+            if dice.random() < dense and not gap:
+                tree = pine(
+                    x,
+                    foot + unit * dice.uniform(-0.005, 0.02),
+                    unit * tall * dice.uniform(0.6, 1.25),
+                    dice,
+                )
+                woods.append(tree)
+                frost.append(
+                    [
+                        (px + (x - px) * 0.25, py - unit * 0.004)
+                        for px, py in tree[: len(tree) // 2 - 2]
+                    ]
+                )
+            x += unit * tall * dice.uniform(0.15, 0.45)
+        colour = mix(mix(mood.far, mood.low, 0.3), mood.near, share)
+        canvas.fill(woods, (colour, mix(colour, mood.low, 0.25)))
+        if scene.has("snow") and not canvas.ink:
+            canvas.fill(frost, mix(mood.ground, mood.light, 0.3), opacity=0.3 + 0.2 * row)
+        canvas.veil(mix(mood.low, mood.ground, 0.4), foot - unit * 0.1, foot + unit * 0.03, 0.5)
+
+
+def _ground(canvas: Canvas, scene: Scene, horizon: float, light: Point) -> None:
+    mood, unit, (width, height) = scene.mood, canvas.unit, canvas.size
+    if scene.has("sea"):
+        _water(canvas, scene, horizon, light)
+        return
+    for i in range(3):
+        dice = scene.dice(f"hill {i}")
+        base = horizon + unit * 0.05 + (height - horizon) * (0.02, 0.26, 0.6)[i]
+        edge = ridge(
+            canvas.size,
+            base,
+            unit * (dice.uniform(0.13, 0.2) if scene.has("desert") else dice.uniform(0.06, 0.1)),
+            dice,
+            0.3,
+        )
+        bright = mix(mood.ground, mood.light, 0.34 - 0.14 * i)
+        shade = mix(mood.ground, mood.near if not scene.has("snow") else mood.top, 0.16 + 0.12 * i)
+        canvas.fill([_below(edge, height)], (bright, shade))
+        if scene.has("desert") and not canvas.ink:
+            x, y = min(edge, key=lambda point: point[1])
+            turns = ((0, 0), (-0.04, 0.07), (0.06, 0.18), (0.02, 0.34), (-0.2, 1))
+            spine = through([(x + unit * across, y + unit * down) for across, down in turns])
+            slope = [point for point in edge if point[0] > x]
+            canvas.fill(
+                [[*spine, (width + 9, height + unit), *reversed(slope)]],
+                (mix(shade, mood.near, 0.5), shade),
+                opacity=0.8,
+            )
+    if not canvas.flat:
+        deep = height - round(horizon + unit * 0.1)
+        noise = toned(
+            fractal((width, deep), scene.dice("drift"), (2, 6)), lambda v: min(110, v - 110)
+        )
+        noise = ImageChops.multiply(noise, scaled(Image.linear_gradient("L"), noise.size))
+        canvas.paste(
+            mix(mood.ground, mood.top if scene.has("snow") else mood.near, 0.75),
+            noise,
+            (0, height - deep, width, height),
+        )
+    if scene.has("field", "flower") and not scene.has("snow"):
+        plant_meadow(canvas, scene, horizon)
+
+
+def _water(canvas: Canvas, scene: Scene, horizon: float, light: Point) -> None:
+    mood, unit, (width, height) = scene.mood, canvas.unit, canvas.size
+    top = round(horizon)
+    if canvas.ink:
+        canvas.fill(
+            [[(-9, top), (width + 9, top), (width + 9, height + 9), (-9, height + 9)]], mood.ground
+        )
+    else:
+        mirror = canvas.image.crop((0, max(0, 2 * top - height), width, top)).transpose(
+            Image.Transpose.FLIP_TOP_BOTTOM
+        )
+        canvas.image.paste(scaled(mirror, (width, height - top)), (0, top))
+        canvas.paste(
+            (mix(mood.ground, mood.low, 0.5), mix(mood.ground, mood.near, 0.45)),
+            Image.new("L", (width, height - top), 150),
+            (0, top, width, height),
+        )
+    dice = scene.dice("waves")
+    for glitter, count in ((False, 90), (True, 110)):
+        waves: list[list[Point]] = []
+        for _ in range(count):
+            depth = dice.random() ** 1.6
+            y = top + unit * 0.004 + (height - top) * depth
+            x = (
+                light[0] + dice.gauss(0, unit * (0.035 + 0.1 * depth))
+                if glitter
+                else dice.uniform(0, width)
+            )
+            long, thick = (
+                unit * (0.015 + 0.1 * depth) * dice.uniform(0.4, 1.3),
+                unit * (0.001 + 0.005 * depth),
+            )
+            waves.append([(x - long, y), (x, y - thick), (x + long, y), (x, y + thick)])
+        canvas.fill(
+            waves,
+            mood.light if glitter else mix(mood.ground, mood.near, 0.5),
+            opacity=0.75 if glitter else 0.3,
+        )

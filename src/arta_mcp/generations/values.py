@@ -1,0 +1,211 @@
+"""What is asked for and what comes of it: GenerationRequest, Update, Generation.
+
+No I/O happens here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from arta_mcp.arta.protocol import (
+    DEFAULT_NEGATIVE_PROMPT,
+    RATIOS,
+    GuidanceScale,
+    ImageCount,
+    NegativePrompt,
+    Prompt,
+    Ratio,
+    Seed,
+    Steps,
+)
+from arta_mcp.errors import InvalidRequest
+from arta_mcp.matching import near
+from arta_mcp.styles import DEFAULT
+from arta_mcp.untrusted_json import entries, is_object, text
+
+Model = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        description="model id or style name from list_models, in any spelling",
+    ),
+]
+IdempotencyKey = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=128,
+        description="any text of yours; when you repeat a call that failed or timed out, send the"
+        " SAME key again: you get the first job back, never a second one. New picture: new key",
+    ),
+]
+
+
+class GenerationRequest(BaseModel):
+    """One call's arguments. `of` raises InvalidRequest instead of pydantic's error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # for the first call
+
+    prompt: Prompt
+    model: Model = DEFAULT
+    negative_prompt: NegativePrompt = DEFAULT_NEGATIVE_PROMPT
+    n: ImageCount = 1
+    aspect_ratio: Ratio = "1:1"
+    guidance_scale: GuidanceScale = 7
+    num_inference_steps: Steps = 30
+    seed: Seed | None = None
+    idempotency_key: IdempotencyKey | None = None
+
+    @classmethod
+    def of(cls, /, **arguments: object) -> Self:
+        """The request; raises InvalidRequest that names argument, value, what is allowed."""
+        try:
+            return cls.model_validate(arguments)
+        except ValidationError as exc:
+            raise explain_arguments(exc, cls.model_json_schema()) from exc
+
+    @classmethod
+    def from_messages(
+        cls, messages: Iterable[Mapping[str, object]], /, **arguments: object
+    ) -> Self:
+        """The request for a chat: `prompt` when given, else the last user message's text.
+
+        `messages` are `{"role", "content"}` with text or a list of `{"type": "text", "text"}`.
+        """
+        prompt = arguments.pop("prompt", None) or _last_user_text(messages)
+        return cls.of(prompt=prompt, **arguments)
+
+    def fingerprint(self, style: str) -> str:
+        """The same for the same picture: what an idempotency key stands for."""
+        arguments = self.model_dump(exclude={"idempotency_key", "model"}) | {"style": style}
+        return hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()[:32]
+
+
+Step = Literal["waiting", "ordering", "queued", "drawing", "saving"]
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """Where a generation stands while somebody waits; `waited` and `usual` are in seconds.
+
+    `waiting` is before the submit, for a free place or for another process; `ordering` is when
+    the account or the submit itself takes its time.
+    """
+
+    step: Step
+    waited: float
+    record_id: str | None = None
+    usual: float | None = None
+    remaining: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedImage:
+    """One picture: its address, and where it was saved."""
+
+    url: str
+    mime_type: str
+    blurred: bool
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """A generation as far as it got; `elapsed` is in seconds.
+
+    `status` is `done` or `pending` from `generate` and `get`; `history` also tells `failed`,
+    `refused` (no job was made) and `unknown` (the answer was lost).
+    """
+
+    record_id: str | None
+    status: Literal["done", "pending", "failed", "refused", "unknown"]
+    backend: str
+    model: str
+    style: str
+    prompt: str
+    negative_prompt: str
+    n: int
+    aspect_ratio: str
+    guidance_scale: float
+    num_inference_steps: int
+    seed: int | None
+    images: tuple[GeneratedImage, ...]
+    elapsed: float
+    created_at: float
+    idempotency_key: str | None = None
+    notice: str | None = None
+    error: str | None = None
+
+
+def explain_arguments(exc: ValidationError, schema: Mapping[str, object]) -> InvalidRequest:
+    """The first thing wrong with some arguments, in our words; `schema` is their JSON schema."""
+    error = exc.errors(include_url=False, include_context=False)[0]
+    name = str(error["loc"][0]) if error["loc"] else "arguments"
+    properties = schema.get("properties")
+    known = properties if is_object(properties) else {}
+    if error["type"] == "extra_forbidden":
+        meant = near(name, known, limit=1)
+        hint = f"did you mean {meant[0]}?" if meant else ""
+        return InvalidRequest(name, error["input"], f"only {', '.join(known)}", hint=hint)
+    allowed = _allowed(known.get(name))
+    if error["type"] == "missing":
+        return InvalidRequest(name, None, allowed, hint=f"give {name}")
+    value = error["input"]
+    meant = _meant(value, _choices(known.get(name))) if isinstance(value, str) else None
+    return InvalidRequest(name, value, allowed, hint=f"did you mean {meant}?" if meant else "")
+
+
+def _meant(value: str, choices: list[str]) -> str | None:
+    """The nearest choice: of ratios the nearest shape (`5:4` is `4:3`), else by letters."""
+    shape = re.fullmatch(r"\s*(\d{1,5})\s*[:x/]\s*(\d{1,5})\s*", value)
+    if shape and choices and choices == list(RATIOS):
+        wanted = math.log(max(1, int(shape[1])) / max(1, int(shape[2])))
+        return min(choices, key=lambda ratio: abs(_log_ratio(ratio) - wanted))
+    return next(iter(near(value, choices, limit=1)), None)
+
+
+def _log_ratio(ratio: str) -> float:
+    width, height = map(int, ratio.split(":"))
+    return math.log(width / height)
+
+
+def _choices(field: object) -> list[str]:
+    return [str(choice) for choice in entries(field.get("enum"))] if is_object(field) else []
+
+
+def _allowed(field: object) -> str:
+    if not is_object(field):
+        return "not this"
+    if options := [option for option in entries(field.get("anyOf")) if is_object(option)]:
+        return " or ".join(_allowed(option) for option in options)
+    if choices := _choices(field):
+        return f"one of {', '.join(choices)}"
+    low, high = field.get("minimum"), field.get("maximum")
+    match text(field, "type"):
+        case "integer":
+            return f"a whole number in {low}..{high}"
+        case "number":
+            return f"a number in {low}..{high}"
+        case "null":
+            return "null"
+        case _:
+            low, high = field.get("minLength", 0), field.get("maxLength", "any")
+            return f"a text of {low}..{high} characters"
+
+
+def _last_user_text(messages: Iterable[Mapping[str, object]]) -> str:
+    said = [message.get("content") for message in messages if message.get("role") == "user"]
+    content = said[-1] if said else ""
+    if isinstance(content, str):
+        return content
+    parts = [part for part in entries(content) if is_object(part)]
+    return " ".join(text(part, "text") for part in parts if text(part, "type") == "text")

@@ -1,0 +1,170 @@
+"""From Generation, Update and ArtaError to what MCP shows; no I/O happens here."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from mcp.types import (
+    Annotations,
+    CallToolResult,
+    ContentBlock,
+    ImageContent,
+    ResourceLink,
+    TextContent,
+)
+from pydantic import BaseModel, ConfigDict, Field
+
+from arta_mcp.errors import ArtaError, redact
+from arta_mcp.generations.values import Generation, Update
+from arta_mcp.styles import Catalogue, Style
+
+
+class ImageOutput(BaseModel):
+    """One picture of a result."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    url: str
+    mime_type: str
+    blurred: bool
+    path: Annotated[str | None, Field(description="where it was saved on this machine")]
+
+
+class GenerationOutput(BaseModel):
+    """A result of `generate_image` and `get_generation`."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    record_id: str
+    status: Literal["done", "pending"]
+    backend: Literal["arta", "local"]
+    model: str
+    style: str
+    prompt: str
+    negative_prompt: str
+    n: int
+    aspect_ratio: str
+    guidance_scale: float
+    num_inference_steps: int
+    seed: int | None
+    images: list[ImageOutput]
+    elapsed: Annotated[float, Field(description="seconds")]
+    notice: str | None
+
+
+class ModelOutput(BaseModel):
+    """One model of `list_models`."""
+
+    id: str
+    style: str
+    category: str
+
+
+class ModelsOutput(BaseModel):
+    """A result of `list_models`."""
+
+    backend: Literal["arta", "local"]
+    as_of: str
+    source: Literal["live", "shipped"]
+    default: str
+    total: int
+    models: list[ModelOutput]
+
+
+def render(generation: Generation, extras: Sequence[ContentBlock] = ()) -> CallToolResult:
+    """One text block that stands alone, structured content that stands alone, and `extras`."""
+    output = GenerationOutput.model_validate(generation)
+    return CallToolResult(
+        content=[TextContent(type="text", text=describe(generation)), *extras],
+        structured_content=output.model_dump(),
+    )
+
+
+def link(generation: Generation, index: int, uri: str) -> ResourceLink:
+    """A link for the person, not for the model, which has the address in the text."""
+    return ResourceLink(
+        type="resource_link",
+        uri=uri,
+        name=f"{generation.record_id}-{index}",
+        title=f"{generation.prompt[:80]} ({index + 1} of {len(generation.images)})",
+        mime_type="image/webp",
+        annotations=Annotations(audience=["user"]),
+    )
+
+
+def preview(webp: bytes) -> ImageContent:
+    """A small picture inside the result."""
+    data = base64.b64encode(webp).decode("ascii")
+    return ImageContent(type="image", data=data, mime_type="image/webp")
+
+
+def describe(generation: Generation) -> str:
+    """The result in a few lines: addresses first, one a line."""
+    lines = [
+        f"{number}. {image.url}{' (blurred by the service)' if image.blurred else ''}"
+        for number, image in enumerate(generation.images, 1)
+    ]
+    lines += [f"saved: {image.path}" for image in generation.images if image.path]
+    if generation.status == "pending":
+        lines.append(
+            f"Still being drawn after {generation.elapsed:.0f} s. Call get_generation with"
+            f' record_id "{generation.record_id}" for the result, again after some seconds if need'
+            " be; do not order it again."
+        )
+    facts = [f"model {generation.model}", generation.aspect_ratio]
+    facts += [f"seed {generation.seed}"] if generation.seed is not None else []
+    facts += [f"{generation.elapsed:.1f} s"] if generation.status == "done" else []
+    lines.append(f"{', '.join(facts)}; record id {generation.record_id}")
+    if generation.notice:
+        lines.append(f"Note: {generation.notice}.")
+    return "\n".join(lines)
+
+
+def render_models(catalogue: Catalogue, found: tuple[Style, ...], backend: str) -> CallToolResult:
+    """The models that a search found, and where the knowledge comes from."""
+    output = ModelsOutput(
+        backend="local" if backend == "local" else "arta",
+        as_of=catalogue.as_of,
+        source=catalogue.source,
+        default=catalogue.default.id,
+        total=len(found),
+        models=[ModelOutput(id=s.id, style=s.name, category=s.category) for s in found],
+    )
+    return CallToolResult(
+        content=[TextContent(type="text", text=describe_models(catalogue, found))],
+        structured_content=output.model_dump(),
+    )
+
+
+def describe_models(catalogue: Catalogue, found: tuple[Style, ...]) -> str:
+    """Ids by category, one category a line."""
+    origin = "as the service lists them" if catalogue.source == "live" else "as shipped"
+    lines = [f"{len(found)} models, {origin}, {catalogue.as_of}; default {catalogue.default.id}"]
+    for category in dict.fromkeys(style.category for style in found):
+        ids = ", ".join(style.id for style in found if style.category == category)
+        lines.append(f"{category}: {ids}")
+    if not found:
+        lines.append("Nothing matches; call list_models without search to see all.")
+    return "\n".join(lines)
+
+
+def explain(error: ArtaError) -> str:
+    """The sentence, the remedy and the record id of an error, for a model to act on."""
+    parts = [error.message.rstrip(".")]
+    if error.hint:
+        parts.append(f"Hint: {error.hint}")
+    if error.record_id:
+        parts.append(f"Record id: {error.record_id}")
+    return redact(". ".join(parts))
+
+
+def progress_message(update: Update) -> str:
+    """Where things stand, for people: `drawing, 12 s (usually about 15 s)`."""
+    is_telling = update.usual is not None and update.waited < update.usual
+    usual = f" (usually about {math.ceil(update.usual or 0)} s)" if is_telling else ""
+    words = {"waiting": "waiting for a free place", "saving": "saving the pictures"}
+    step = words.get(update.step, update.step)
+    return f"{step}, {update.waited:.0f} s{usual if update.step in ('queued', 'drawing') else ''}"

@@ -1,0 +1,272 @@
+"""Batches: one prompt a line, resumed where they stopped, ordered once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from arta_mcp.cli import batch
+from arta_mcp.cli import entry as cli
+from arta_mcp.cli.batch import read_wishes
+from arta_mcp.config import Settings
+from arta_mcp.local.faults.catalogue import Fault
+from arta_mcp.local.loopback import Running
+from arta_mcp.local.service import Service
+from harness.installed import Machine, paint, remote
+from harness.shell import Said, Shell, Terminal
+
+LINES = "a hill\n# not this one\n\n   a lake  \na tree\n"
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Running]:
+    with Running(Service(tmp_path / "remote", engine=paint, queue=0, draw=0)) as running:
+        yield running
+
+
+@pytest.fixture
+def machine(tmp_path: Path, service: Running) -> Machine:
+    return Machine.new(tmp_path / "machine").set(**remote(service))
+
+
+@pytest.fixture
+def shell(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shell:
+    return Shell.on(machine, monkeypatch, capsys)
+
+
+def draw(shell: Shell, lines: str, *options: str) -> Said:
+    (shell.machine.elsewhere / "prompts").write_text(lines, encoding="utf-8")
+    return shell("generate", "--batch", "prompts", "-o", "out", *options)
+
+
+def test_every_line_is_a_prompt_but_blank_ones_and_remarks(shell: Shell) -> None:
+    said = draw(shell, LINES, "--json")
+    told = {(line["line"], line["prompt"], line["status"]) for line in said.objects}
+    assert said.code == 0, said.err
+    assert told == {(1, "a hill", "done"), (4, "a lake", "done"), (5, "a tree", "done")}
+    assert len(list((shell.machine.elsewhere / "out").iterdir())) == 3
+    assert "3 prompts: 3 drawn" in said.err
+
+
+def test_paths_go_to_stdout_and_talk_to_stderr(shell: Shell) -> None:
+    said = draw(shell, LINES)
+    paths = [shell.machine.elsewhere / line for line in said.out.splitlines()]
+    assert sorted(paths) == sorted((shell.machine.elsewhere / "out").iterdir())
+    assert all(f"line {number}: drawn in" in said.err for number in (1, 4, 5))
+
+
+def test_prompts_come_from_stdin_too(shell: Shell, service: Running) -> None:
+    said = shell("generate", "--batch", "-", "--no-save", stdin="ein Hügel\na lake".encode())
+    assert said.code == 0, said.err
+    assert service.service.seen["submit"] == 2
+    assert "ein Hügel" in shell("history").out
+
+
+def test_run_again_it_orders_nothing_and_tells_everything(shell: Shell, service: Running) -> None:
+    first = draw(shell, LINES)
+    before = service.service.seen.copy()
+    again = draw(shell, LINES)
+    assert again.code == 0
+    assert sorted(again.out.splitlines()) == sorted(first.out.splitlines())
+    assert service.service.seen == before
+    assert "3 prompts: 3 drawn before" in again.err
+    assert "--idempotency-key NAME draws them anew" in again.err
+
+
+def test_a_new_line_is_the_only_one_ordered(shell: Shell, service: Running) -> None:
+    draw(shell, LINES)
+    said = draw(shell, "a cloud\n" + LINES)
+    assert "4 prompts: 3 drawn before, 1 drawn" in said.err or "1 drawn, 3 drawn" in said.err
+    assert service.service.seen["submit"] == 4
+
+
+def test_the_same_line_twice_is_two_pictures(shell: Shell, service: Running) -> None:
+    said = draw(shell, "a hill\na hill\n", "--json")
+    assert len({line["record_id"] for line in said.objects}) == 2
+    assert draw(shell, "a hill\na hill\n").code == 0
+    assert service.service.seen["submit"] == 2
+
+
+@pytest.mark.parametrize(
+    "options", [("-n", "2"), ("--seed", "7"), ("--idempotency-key", "a second time")]
+)
+def test_other_options_or_another_name_draw_anew(
+    shell: Shell, service: Running, options: tuple[str, ...]
+) -> None:
+    draw(shell, "a hill\n")
+    assert draw(shell, "a hill\n", *options).code == 0
+    assert service.service.seen["submit"] == 2
+
+
+def test_the_spelling_of_a_model_draws_nothing_anew(shell: Shell, service: Running) -> None:
+    draw(shell, "a hill\n", "-m", "vincent-van-gogh")
+    draw(shell, "a hill\n", "-m", "Vincent Van Gogh")
+    assert service.service.seen["submit"] == 1
+
+
+def test_a_picture_that_was_deleted_is_fetched_and_not_ordered(
+    shell: Shell, service: Running
+) -> None:
+    first = draw(shell, "a hill\n")
+    picture = shell.machine.elsewhere / first.out.strip()
+    picture.unlink()
+    again = draw(shell, "a hill\n")
+    assert again.out == first.out
+    assert picture.exists()
+    assert service.service.seen["submit"] == 1
+
+
+def test_a_failed_line_stops_no_other_and_is_tried_on_the_next_run(
+    shell: Shell, service: Running
+) -> None:
+    shell.set(ARTA_MAX_CONCURRENCY="1")
+    service.service.faults.add(Fault("error-code", "status", after=0))
+    first = draw(shell, LINES, "--json")
+    again = draw(shell, LINES, "--json")
+    failed = [line for line in first.objects if line["status"] == "failed"]
+    assert first.code == 1
+    assert [line["line"] for line in failed] == [1]
+    assert "the service gave the job up" in str(failed[0]["error"])
+    assert "error: line 1: the service gave the job up" in first.err
+    assert "3 prompts: 1 failed, 2 drawn" in first.err
+    assert "run it again" in first.err
+    assert again.code == 0
+    assert {line["status"] for line in again.objects} == {"done"}
+    assert service.service.seen["submit"] == 4
+
+
+def test_a_line_that_is_too_long_fails_alone(shell: Shell, service: Running) -> None:
+    said = draw(shell, "a hill\n" + "long " * 1000 + "\n")
+    assert said.code == 1
+    assert "error: line 2: prompt is" in said.err
+    assert service.service.seen["submit"] == 1
+
+
+def test_what_every_line_would_meet_is_met_once(shell: Shell, service: Running) -> None:
+    shell.set(ARTA_MAX_CONCURRENCY="1")
+    service.service.faults.add(Fault("API_KEY_INVALID", "sign_up", times=None))
+    said = draw(shell, LINES)
+    assert said.code == 1
+    assert "3 prompts: 3 not tried" in said.err
+    assert said.err.count("API key not valid") == 1
+    assert service.service.seen["sign_up"] == 1
+
+
+def test_a_line_without_room_waits_as_long_as_the_service_says(
+    shell: Shell, service: Running
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await anyio.lowlevel.checkpoint()
+
+    service.service.faults.add(Fault("429-wait", "submit", value="45"))
+    prompts = shell.machine.elsewhere / "prompts"
+    prompts.write_text("a hill\n", encoding="utf-8")
+    options = cli.build_parser().parse_args(["generate", "--batch", str(prompts), "--no-save"])
+    settings = Settings.from_env(shell.machine.environ)
+    assert batch.run(settings, options, options.batch, {}, sleep=sleep) == 0
+    assert slept == [45.0]
+    assert service.service.seen["submit"] == 2
+
+
+def test_a_wrong_option_is_refused_before_the_first_line(shell: Shell, service: Running) -> None:
+    said = draw(shell, LINES, "-n", "9")
+    assert said.code == 2
+    assert "error: n is '9'" in said.err
+    assert not service.service.seen
+
+
+def test_no_more_jobs_are_in_flight_than_allowed(shell: Shell, service: Running) -> None:
+    shell.set(ARTA_MAX_CONCURRENCY="1")
+    draw(shell, LINES)
+    told = [event.endpoint for event in service.service.log]
+    order = [word for word in told if word in ("submit", "image")]
+    assert order == ["submit", "image"] * 3
+
+
+def test_with_no_patience_every_line_is_pending_and_a_second_run_fetches_it(
+    shell: Shell, tmp_path: Path
+) -> None:
+    with Running(Service(tmp_path / "slow", engine=paint, queue=0, draw=1)) as slow:
+        shell.set(**remote(slow))
+        first = draw(shell, LINES, "--max-wait", "0", "--json")
+        again = draw(shell, LINES, "--json")
+        orders = slow.service.seen["submit"]
+    assert first.code == 3
+    assert {line["status"] for line in first.objects} == {"pending"}
+    assert "3 prompts: 3 pending" in first.err
+    assert again.code == 0
+    assert {line["record_id"] for line in again.objects} == {
+        line["record_id"] for line in first.objects
+    }
+    assert orders == 3
+
+
+def test_stopped_in_the_middle_it_goes_on_and_orders_nothing_twice(
+    machine: Machine, tmp_path: Path
+) -> None:
+    (machine.elsewhere / "prompts").write_text(LINES, encoding="utf-8")
+    command = ("generate", "--batch", "prompts", "-o", "out")
+    with Running(Service(tmp_path / "slow", engine=paint, queue=0, draw=1)) as slow:
+        one_by_one = machine.set(**remote(slow), ARTA_MAX_CONCURRENCY="1")
+        with Terminal(one_by_one, command) as terminal:
+            terminal.until("line 1: drawn in")
+            terminal.interrupt()
+            code = terminal.end()
+        again = one_by_one.run(*command)
+        orders = slow.service.seen["submit"]
+    assert code == 130
+    assert "run it again to go on, nothing is ordered twice" in terminal.screen
+    assert "Traceback" not in terminal.screen
+    assert again.returncode == 0, again.stderr
+    assert len(again.stdout.splitlines()) == 3
+    assert orders == 3
+
+
+def test_a_terminal_shows_how_many_are_done(machine: Machine) -> None:
+    (machine.elsewhere / "prompts").write_text(LINES, encoding="utf-8")
+    with Terminal(machine, ("generate", "--batch", "prompts", "--no-save")) as terminal:
+        assert terminal.end() == 0, terminal.screen
+    assert "0 of 3" in terminal.screen
+    assert terminal.screen.count("drawn in") == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "--batch is 'prompts'; allowed is a file of prompts or - (no such file"),
+        (b"\xff\xfe\x00", "--batch is 'prompts'; allowed is text in UTF-8"),
+    ],
+)
+def test_a_file_that_is_none_is_refused(
+    shell: Shell, service: Running, content: bytes | None, sentence: str
+) -> None:
+    if content is not None:
+        (shell.machine.elsewhere / "prompts").write_bytes(content)
+    said = shell("generate", "--batch", "prompts")
+    assert said.code == 2
+    assert sentence in said.err
+    assert not service.service.seen
+
+
+def test_a_file_without_prompts_draws_nothing(shell: Shell) -> None:
+    said = draw(shell, "\n# nothing\n")
+    assert (said.code, said.out) == (0, "")
+    assert "nothing to draw: no line of prompts is a prompt" in said.err
+
+
+def test_line_numbers_and_copies_are_counted() -> None:
+    wishes = read_wishes("a\r\n\r\nb\na\n")
+    assert [(wish.line, wish.prompt, wish.copy) for wish in wishes] == [
+        (1, "a", 0),
+        (3, "b", 0),
+        (4, "a", 1),
+    ]

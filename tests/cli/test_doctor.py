@@ -1,0 +1,310 @@
+"""The doctor: what is wrong is said with a remedy, and nothing is changed."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from arta_mcp.local.faults.catalogue import Fault
+from arta_mcp.local.loopback import Running
+from arta_mcp.local.service import Service
+from harness.installed import Machine, paint, remote
+from harness.shell import Said, Shell
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("remote")
+    with Running(Service(folder, engine=paint, queue=0, draw=0)) as running:
+        yield running
+
+
+@pytest.fixture
+def shell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shell:
+    return Shell.on(Machine.new(tmp_path / "machine"), monkeypatch, capsys)
+
+
+def lines(said: Said, name: str) -> list[str]:
+    """What the doctor said of one thing, remedies among it."""
+    found = said.out.splitlines()
+    at = [i for i, line in enumerate(found) if line[6:].startswith(name)]
+    return [
+        line
+        for i in at
+        for line in (found[i], *found[i + 1 : i + 2])
+        if line == found[i] or not line[:6].strip()
+    ]
+
+
+def test_without_a_key_everything_is_well_and_a_sketch_is_drawn(shell: Shell) -> None:
+    said = shell("doctor")
+    assert said.code == 0, said.out
+    assert {line[:4] for line in said.out.splitlines()} == {"ok  "}
+    assert "backend local (no ARTA_API_KEY): sketches" in said.out
+    assert "1024x1024, drawn in" in said.out
+    assert ": 0 fail, 0 warn" in said.err
+
+
+def test_with_a_key_every_address_is_asked_and_a_picture_drawn(
+    shell: Shell, service: Running
+) -> None:
+    shell.set(**remote(service))
+    said = shell("doctor")
+    assert said.code == 0, said.out
+    assert "backend arta (ARTA_API_KEY is set): the remote service" in said.out
+    assert len(lines(said, "address")) == 1  # all on one host here
+    assert "answers GET / with" in lines(said, "address")[0]
+    assert lines(said, "clock") == ["ok    clock         agrees with the services to the minute"]
+    assert "8x8, drawn in" in said.out
+
+
+def test_no_secret_is_shown(shell: Shell, service: Running) -> None:
+    shell.set(**remote(service))
+    assert shell("generate", "a lake", "--no-save").code == 0
+    (stored,) = shell.machine.state.glob("account-*.json")
+    kept = json.loads(stored.read_bytes())
+    said = shell("doctor", "--json")
+    for secret in (kept["id_token"], kept["refresh_token"], shell.machine.settings["ARTA_API_KEY"]):
+        assert secret not in said.out + said.err
+
+
+def test_without_a_picture_nothing_is_ordered_and_nothing_made(
+    shell: Shell, service: Running
+) -> None:
+    local = shell("doctor", "--no-picture")
+    assert local.code == 0
+    assert not shell.machine.state.exists()
+    shell.set(**remote(service))
+    before = service.service.seen["submit"], service.service.seen["sign_up"]
+    assert shell("doctor", "--no-picture").code == 0
+    assert (service.service.seen["submit"], service.service.seen["sign_up"]) == before
+
+
+def test_json_is_one_object(shell: Shell) -> None:
+    said = shell("doctor", "--json", "--no-picture")
+    findings = said.object["findings"]
+    assert said.object["ok"] is True
+    assert said.err == ""
+    assert isinstance(findings, list)
+    assert {tuple(finding) for finding in findings} == {("name", "status", "detail", "remedy")}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # JSON
+
+
+# What is wrong with settings and folders
+
+
+def test_a_setting_that_cannot_be_used_is_a_finding(shell: Shell) -> None:
+    shell.set(ARTA_MAX_WAIT="abc")
+    said = shell("doctor")
+    assert said.code == 1
+    assert lines(said, "settings") == [
+        "fail  settings      ARTA_MAX_WAIT is 'abc', not a number of seconds in 0..3600",
+        "                    -> set ARTA_MAX_WAIT to a number, or leave it out",
+    ]
+
+
+def test_a_misspelt_setting_is_a_warning_with_the_nearest(shell: Shell) -> None:
+    shell.set(ARTA_MAXWAIT="5")
+    said = shell("doctor", "--no-picture")
+    assert said.code == 0
+    assert lines(said, "settings")[1:] == [
+        "warn  settings      ARTA_MAXWAIT means nothing here",
+        "                    -> did you mean ARTA_MAX_WAIT?",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["a file", "a link", "in a file"])
+def test_a_state_folder_that_is_none_fails_and_is_left_alone(shell: Shell, kind: str) -> None:
+    state, home = shell.machine.state, shell.machine.home
+    match kind:
+        case "a link":
+            state.symlink_to(home)
+        case "a file":
+            state.write_bytes(b"mine")
+        case _:
+            state.write_bytes(b"mine")
+            shell.set(ARTA_STATE_DIR=str(state / "below"))
+    said = shell("doctor")
+    assert said.code == 1
+    first, remedy = lines(said, "state folder")
+    assert first.startswith("fail  state folder")
+    assert "set ARTA_STATE_DIR elsewhere" in remedy
+    assert lines(said, "picture") == [
+        "warn  picture       not tried: it would fail for the reason above"
+    ]
+    assert list(home.iterdir()) == []
+
+
+def test_what_others_can_read_is_said_and_left_as_it_is(shell: Shell) -> None:
+    state = shell.machine.state
+    state.mkdir(mode=0o755)
+    tokens = state / "account-local.json"
+    tokens.write_text("{}", encoding="utf-8")
+    tokens.chmod(0o644)
+    said = shell("doctor", "--no-picture")
+    assert said.code == 1
+    assert "has mode 755: others can look inside" in said.out
+    assert f"others can read {tokens}" in said.out
+    assert f"-> chmod 600 {tokens}" in said.out
+    assert f"{tokens} is damaged" in said.out
+    assert tokens.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_damaged_journal_is_said_and_left_as_it_is(shell: Shell) -> None:
+    shell.machine.state.mkdir(mode=0o700)
+    journal = shell.machine.state / "generations.sqlite3"
+    journal.write_bytes(b"no database at all" * 100)
+    said = shell("doctor", "--no-picture")
+    first, remedy = lines(said, "journal")
+    assert said.code == 0
+    assert first.startswith(f"warn  journal       {journal} is damaged")
+    assert "moves it aside" in remedy
+    assert journal.read_bytes() == b"no database at all" * 100
+    assert [path.name for path in shell.machine.state.iterdir()] == [journal.name]
+
+
+def test_an_output_folder_that_is_none_fails(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_bytes(b"")
+    shell.set(ARTA_OUTPUT_DIR=str(tmp_path / "mine"))
+    said = shell("doctor", "--no-picture")
+    assert said.code == 1
+    assert lines(said, "output folder")[0].endswith("mine is no folder")
+
+
+# What is wrong out there
+
+
+def test_an_address_that_refuses_fails_with_a_remedy(shell: Shell, service: Running) -> None:
+    with socket.socket() as nobody:  # bound and not listening: the port is ours and refuses
+        nobody.bind(("127.0.0.1", 0))
+        dead = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        shell.set(**remote(service))
+        shell.set(ARTA_BASE_URL=dead)
+        said = shell("doctor")
+    assert said.code == 1
+    refused, remedy = lines(said, "address")[:2]
+    assert refused.startswith(f"fail  address       {dead} (ARTA_BASE_URL): no connection to")
+    assert "check the network and its proxy (ARTA_PROXY), then ARTA_BASE_URL" in remedy
+    assert "not tried" in lines(said, "picture")[0]
+
+
+def test_a_style_list_out_of_reach_is_only_a_warning(shell: Shell, service: Running) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        shell.set(**remote(service))
+        shell.set(ARTA_STYLES_URL=f"http://127.0.0.1:{nobody.getsockname()[1]}/styles.json")
+        said = shell("doctor")
+    assert said.code == 0
+    assert [line[:4] for line in lines(said, "address")] == ["ok  ", "warn", "    "]
+    assert lines(said, "picture")[0].startswith("ok")
+
+
+class Clockwork(BaseHTTPRequestHandler):
+    """A host whose clock is an hour behind; it remembers what it was told."""
+
+    told: ClassVar[list[tuple[str, dict[str, str]]]] = []
+
+    def do_GET(self) -> None:
+        self.told.append((self.path, dict(self.headers.items())))
+        self.send_response_only(404)
+        self.send_header("Date", formatdate(time.time() - 3600, usegmt=True))
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None: ...
+
+
+@pytest.fixture
+def clockwork() -> Iterator[str]:
+    Clockwork.told.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Clockwork) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_wrong_clock_is_a_warning(shell: Shell, clockwork: str) -> None:
+    shell.set(
+        ARTA_API_KEY="a-key-of-mine",
+        ARTA_BASE_URL=clockwork,
+        ARTA_AUTH_URL=f"{clockwork}/sign-up",
+        ARTA_TOKEN_REFRESH_URL=f"{clockwork}/refresh",
+        ARTA_STYLES_URL="",
+    )
+    said = shell("doctor", "--no-picture")
+    first, remedy = lines(said, "clock")
+    assert said.code == 0
+    assert first.startswith("warn  clock         36")
+    assert "s ahead of the services" in first
+    assert "-> set it" in remedy
+
+
+def test_an_address_is_asked_for_nothing_and_told_nothing(shell: Shell, clockwork: str) -> None:
+    shell.set(
+        ARTA_API_KEY="a-key-of-mine",
+        ARTA_BASE_URL=clockwork,
+        ARTA_AUTH_URL=f"{clockwork}/sign-up",
+        ARTA_TOKEN_REFRESH_URL=f"{clockwork}/refresh",
+        ARTA_STYLES_URL="",
+    )
+    shell("doctor", "--no-picture")
+    ((path, headers),) = Clockwork.told
+    assert path == "/"
+    assert "authorization" not in {name.lower() for name in headers}
+    assert "a-key-of-mine" not in str(headers)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks://me:sentinel-pw@127.0.0.1:9"),
+        ("NO_PROXY", "::1,[::1]"),
+        ("SSL_CERT_FILE", "/nonexistent.pem"),
+    ],
+)
+def test_variables_that_the_network_cannot_use_fail_and_are_named(
+    shell: Shell, service: Running, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    shell.set(**remote(service))
+    monkeypatch.setenv(name, value)
+    said = shell("doctor", "--json")
+    findings: list[dict[str, str]] = json.loads(said.out)["findings"]
+    (found,) = [finding for finding in findings if finding["name"] == "network"]
+    assert (said.code, found["status"]) == (1, "fail")
+    assert name in found["detail"] + found["remedy"]
+    assert value not in said.out + said.err
+    assert findings[-1]["detail"].startswith("not tried")
+
+
+def test_a_service_that_draws_nothing_fails_with_its_words(shell: Shell, service: Running) -> None:
+    shell.set(**remote(service))
+    service.service.faults.add(Fault("error-code", "status", times=None))
+    said = shell("doctor")
+    service.service.faults.clear()
+    first, remedy = lines(said, "picture")
+    assert said.code == 1
+    assert "the service gave the job up: status DONE, GENERATION_ERROR" in first
+    assert "-> ask again" in remedy
+
+
+def test_a_key_that_is_refused_fails_with_what_to_do(shell: Shell, service: Running) -> None:
+    shell.set(**remote(service))
+    service.service.faults.add(Fault("API_KEY_INVALID", "sign_up", times=None))
+    said = shell("doctor")
+    service.service.faults.clear()
+    first, remedy = lines(said, "picture")
+    assert said.code == 1
+    assert "API key not valid" in first
+    assert "-> check ARTA_API_KEY" in remedy

@@ -1,0 +1,340 @@
+"""Generations: start, wait, resume, list, save."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+from PIL import Image as Pillow
+
+from arta_mcp.errors import (
+    JobFailed,
+    JobTimedOut,
+    KeyConflict,
+    PromptRejected,
+    RateLimited,
+    SubmitUnknown,
+    UnknownRecord,
+    UnknownStyle,
+)
+from arta_mcp.generations.schedule import Pace
+from arta_mcp.generations.values import Generation, GenerationRequest, Update
+from arta_mcp.local.faults.catalogue import Fault
+from arta_mcp.styles import SHIPPED, Catalogue
+from harness.world import LIMITS, World, new_world
+
+pytestmark = pytest.mark.anyio
+
+FOX = GenerationRequest(prompt="a red fox in snow", n=2, seed=7)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return new_world(tmp_path)
+
+
+async def test_a_generation_gives_what_was_asked_for_and_the_addresses(world: World) -> None:
+    async with world.generations() as generations:
+        done = await generations.generate(FOX, world.on_update)
+    assert done.status == "done"
+    assert (done.model, done.style, done.seed, done.n) == ("flux", "Flux", 7, 2)
+    assert len(done.images) == 2
+    assert all(image.url.startswith("http") and not image.blurred for image in done.images)
+    assert world.service.jobs == (done.record_id,)
+    assert world.updates[0].record_id == done.record_id
+
+
+async def test_a_seed_is_drawn_at_random_and_reported(world: World) -> None:
+    async with world.generations() as generations:
+        first = await generations.generate(GenerationRequest(prompt="x"))
+        second = await generations.generate(GenerationRequest(prompt="x"))
+    assert first.seed is not None
+    assert 9999 <= first.seed <= 99999999
+    assert first.seed != second.seed
+
+
+async def test_waited_seconds_rise_from_update_to_update(tmp_path: Path) -> None:
+    world = new_world(tmp_path, queue=0.1, draw=0.5)
+    async with world.generations() as generations:
+        await generations.generate(FOX, world.on_update)
+    waited = [update.waited for update in world.updates]
+    assert waited == sorted(waited)
+    assert [update.step for update in world.updates][:2] == ["queued", "drawing"]
+
+
+async def test_a_slow_sign_up_and_submit_are_not_silent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arta_mcp.generations.submission.HEARTBEAT", 0.02)
+    world.service.latency = 0.1
+    async with world.generations() as generations:
+        await generations.generate(FOX, world.on_update)
+    assert [update.step for update in world.updates][:2] == ["ordering", "ordering"]
+
+
+async def test_an_unknown_model_sends_nothing(world: World) -> None:
+    async with world.generations() as generations:
+        with pytest.raises(UnknownStyle) as caught:
+            await generations.generate(GenerationRequest(prompt="x", model="fluxx"))
+    assert caught.value.near[0] == "flux"
+    assert not world.service.seen
+
+
+async def test_a_call_out_of_time_answers_pending_and_is_followed(tmp_path: Path) -> None:
+    world = new_world(tmp_path, queue=0.3)
+    async with world.generations() as generations:
+        pending = await generations.generate(FOX, max_wait=0)
+        assert (pending.status, pending.images) == ("pending", ())
+        with anyio.fail_after(5):
+            while not (await generations.history())[0].images:
+                await anyio.sleep(0.02)
+        looks = world.service.seen["status"]
+        done = await generations.get(pending.record_id or "")
+        assert (done.status, len(done.images)) == ("done", 2)
+        assert world.service.seen["status"] == looks
+
+
+async def test_another_process_takes_a_generation_up(tmp_path: Path) -> None:
+    world = new_world(tmp_path, queue=0.2)
+    async with world.generations() as before:
+        pending = await before.generate(FOX, max_wait=0)
+    async with world.generations() as after:
+        done = await after.get(pending.record_id or "", max_wait=10)
+    assert done.status == "done"
+    assert (done.prompt, done.seed) == (FOX.prompt, 7)
+    assert world.service.seen["submit"] == 1
+    assert world.service.seen["sign_up"] == 1
+
+
+async def test_get_with_no_time_looks_once(tmp_path: Path) -> None:
+    world = new_world(tmp_path, queue=60)
+    async with world.generations() as generations:
+        pending = await generations.generate(FOX, max_wait=0)
+    world.service.seen.clear()
+    async with world.generations() as generations:
+        again = await generations.get(pending.record_id or "")
+    assert again.status == "pending"
+    assert world.service.seen["status"] == 1
+
+
+async def test_a_job_of_another_journal_is_adopted(world: World, tmp_path: Path) -> None:
+    async with world.generations() as generations:
+        done = await generations.generate(FOX)
+    journal = tmp_path / "state" / "generations.sqlite3"
+    for file in journal.parent.glob(f"{journal.name}*"):
+        file.unlink()
+    async with world.generations() as generations:
+        again = await generations.get(done.record_id or "")
+        assert (again.status, len(again.images), again.seed) == ("done", 2, 7)
+
+
+@pytest.mark.parametrize("record_id", ["0" * 32, "nope", "../../etc/passwd", "", "a" * 200])
+async def test_an_unknown_record_id_is_told(world: World, record_id: str) -> None:
+    async with world.generations() as generations:
+        with pytest.raises(UnknownRecord):
+            await generations.get(record_id)
+
+
+async def test_the_same_key_gives_the_same_job(world: World) -> None:
+    request = FOX.model_copy(update={"idempotency_key": "k1"})
+    async with world.generations() as generations:
+        first = await generations.generate(request)
+        second = await generations.generate(request)
+    async with world.generations() as after_restart:
+        third = await after_restart.generate(request)
+    assert first.record_id == second.record_id == third.record_id
+    assert world.service.seen["submit"] == 1
+
+
+async def test_a_key_used_by_many_at_once_makes_one_job(world: World) -> None:
+    request = GenerationRequest(prompt="x", idempotency_key="k1")
+    found: list[str | None] = []
+    async with world.generations() as one, world.generations() as other:
+
+        async def call(index: int) -> None:
+            found.append((await (one, other)[index % 2].generate(request)).record_id)
+
+        async with anyio.create_task_group() as group:
+            for index in range(10):
+                group.start_soon(call, index)
+    assert len(found) == 10
+    assert len(set(found)) == 1
+    assert world.service.seen["submit"] == 1
+
+
+async def test_a_key_with_other_arguments_is_refused_with_the_first_record_id(world: World) -> None:
+    async with world.generations() as generations:
+        first = await generations.generate(GenerationRequest(prompt="x", idempotency_key="k1"))
+        with pytest.raises(KeyConflict) as caught:
+            await generations.generate(GenerationRequest(prompt="y", idempotency_key="k1"))
+    assert caught.value.record_id == first.record_id
+    assert world.service.seen["submit"] == 1
+
+
+async def test_a_refused_submit_frees_its_key(world: World) -> None:
+    world.service.faults.add(Fault.parse("422@submit"))
+    request = GenerationRequest(prompt="x", idempotency_key="k1")
+    async with world.generations() as generations:
+        with pytest.raises(PromptRejected):
+            await generations.generate(request)
+        assert (await generations.history())[0].status == "refused"
+        assert (await generations.generate(request)).status == "done"
+
+
+async def test_a_lost_answer_is_never_sent_again_not_even_with_its_key(world: World) -> None:
+    world.service.faults.add(Fault.parse("502@submit"))
+    request = GenerationRequest(prompt="x", idempotency_key="k1")
+    async with world.generations() as generations:
+        for _ in range(2):
+            with pytest.raises(SubmitUnknown):
+                await generations.generate(request)
+        assert [found.status for found in await generations.history()] == ["unknown"]
+    assert world.service.seen["submit"] == 1
+
+
+async def test_a_refused_style_teaches_the_catalogue(world: World) -> None:
+    async with world.generations() as generations:
+        stale = [*(style.name for style in SHIPPED.styles), "Watercolour Two"]
+        generations.known.catalogue = Catalogue.from_names(stale, "2026-01-01")
+        with pytest.raises(UnknownStyle) as caught:
+            await generations.generate(GenerationRequest(prompt="x", model="Watercolour Two"))
+        assert caught.value.near[0] == "watercolor"
+        taught = {style.name for style in generations.known.catalogue.styles}
+        assert taught == {style.name for style in SHIPPED.styles}
+
+
+async def test_a_failed_job_says_why_and_stays_failed(world: World) -> None:
+    world.service.faults.add(Fault.parse("error-code@status"))
+    async with world.generations() as generations:
+        with pytest.raises(JobFailed) as caught:
+            await generations.generate(FOX)
+        assert caught.value.record_id == world.service.jobs[0]
+        with pytest.raises(JobFailed):
+            await generations.get(world.service.jobs[0])
+
+
+async def test_all_pictures_blurred_is_a_refusal_and_some_are_reported(world: World) -> None:
+    world.service.faults.add(Fault.parse("all-blurred@status"))
+    async with world.generations() as generations:
+        with pytest.raises(PromptRejected) as caught:
+            await generations.generate(FOX)
+        assert caught.value.record_id
+        world.service.faults.add(Fault.parse("some-blurred@status"))
+        done = await generations.generate(FOX)
+    assert [image.blurred for image in done.images].count(True) == 1
+    assert "1 of 2 pictures were blurred" in (done.notice or "")
+
+
+async def test_a_job_that_never_ends_is_given_up_with_its_record_id(tmp_path: Path) -> None:
+    world = new_world(tmp_path, queue=3600)
+    async with world.generations(replace(LIMITS, job_timeout=0.2)) as generations:
+        with pytest.raises(JobTimedOut) as caught:
+            await generations.generate(FOX)
+    assert caught.value.record_id == world.service.jobs[0]
+
+
+async def test_cancelling_stops_the_looks_and_keeps_the_job(tmp_path: Path) -> None:
+    world = new_world(tmp_path, queue=3600)
+    async with world.generations() as generations:
+        with anyio.move_on_after(10) as scope:
+
+            async def leave(update: Update) -> None:
+                scope.cancel()
+
+            await generations.generate(FOX, leave)
+        assert scope.cancelled_caught
+        await anyio.wait_all_tasks_blocked()
+        looks = world.service.seen["status"]
+        await anyio.sleep(0.1)  # ten times the floor between two looks
+        assert world.service.seen["status"] == looks
+        assert [found.record_id for found in await generations.history()] == [*world.service.jobs]
+
+
+async def test_cancelling_a_submit_under_way_loses_no_record_id(world: World) -> None:
+    world.service.latency = 0.1
+    async with world.generations() as generations:
+        with anyio.move_on_after(10) as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(generations.generate, FOX)
+                with anyio.fail_after(5):
+                    while not world.service.seen["submit"]:
+                        await anyio.sleep(0.005)
+                scope.cancel()
+    async with world.generations() as generations:
+        assert [found.record_id for found in await generations.history()] == [*world.service.jobs]
+
+
+async def test_places_are_limited_and_freed(tmp_path: Path) -> None:
+    world = new_world(tmp_path, queue=0.1)
+    async with world.generations(replace(LIMITS, max_concurrency=1)) as generations:
+        async with anyio.create_task_group() as group:
+            for seed in range(3):
+                request = GenerationRequest(prompt="x", seed=seed)
+                group.start_soon(generations.generate, request, world.on_update)
+        assert world.service.seen["submit"] == 3
+        assert "waiting" in [update.step for update in world.updates]
+
+
+async def test_no_free_place_in_time_sends_nothing(tmp_path: Path) -> None:
+    world = new_world(tmp_path, queue=3600)
+    async with world.generations(replace(LIMITS, max_concurrency=1)) as generations:
+        await generations.generate(FOX, max_wait=0)
+        with pytest.raises(RateLimited):
+            await generations.generate(GenerationRequest(prompt="y"), max_wait=0.05)
+    assert world.service.seen["submit"] == 1
+
+
+async def test_pictures_are_saved_under_our_names_and_nothing_is_overwritten(
+    world: World, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    async with world.generations(output_dir=folder) as generations:
+        done = await generations.generate(FOX)
+        names = [f"{done.record_id}-0.png", f"{done.record_id}-1.png"]
+        assert [Path(image.path or "").name for image in done.images] == names
+        assert sorted(file.name for file in folder.iterdir()) == names
+        for image in done.images:
+            with Pillow.open(image.path or "") as picture:
+                assert picture.size == (8, 8)
+    (folder / names[0]).write_bytes(b"mine")
+    async with world.generations(output_dir=folder) as generations:
+        await generations.get(done.record_id or "")
+    assert (folder / names[0]).read_bytes() == b"mine"
+
+
+async def test_a_picture_that_cannot_be_saved_is_told_and_loses_nothing(
+    world: World, tmp_path: Path
+) -> None:
+    world.service.faults.add(Fault.parse("404@image"))
+    async with world.generations(output_dir=tmp_path / "out") as generations:
+        done = await generations.generate(FOX)
+    assert done.status == "done"
+    assert [image.path is None for image in done.images].count(True) == 1
+    assert "1 of 2 pictures could not be saved" in (done.notice or "")
+
+
+async def test_a_stream_gives_updates_and_then_the_generation(world: World) -> None:
+    async with world.generations() as generations:
+        items = [item async for item in generations.stream(FOX)]
+    assert isinstance(items[-1], Generation)
+    assert items[-1].status == "done"
+    assert all(isinstance(item, Update) for item in items[:-1])
+    assert len(items) >= 2
+
+
+async def test_a_stream_raises_what_generate_raises(world: World) -> None:
+    async with world.generations() as generations:
+        with pytest.raises(UnknownStyle):
+            async for _ in generations.stream(GenerationRequest(prompt="x", model="fluxx")):
+                pass
+
+
+async def test_pacing_learns_from_finished_jobs(tmp_path: Path) -> None:
+    world = new_world(tmp_path, queue=0.1, draw=0.1)
+    async with world.generations(pace=Pace) as generations:
+        for _ in range(2):
+            await generations.generate(FOX, world.on_update)
+    assert world.updates[0].usual is None
+    assert world.updates[-1].usual is not None

@@ -1,0 +1,105 @@
+"""KnownStyles: the live list when there is one, and nobody waits for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+
+from arta_mcp.arta.client import ArtaClient
+from arta_mcp.arta.protocol import STYLES_PATH, render_styles
+from arta_mcp.background import Errands
+from arta_mcp.errors import UnknownStyle
+from arta_mcp.generations.live_styles import PATIENCE, KnownStyles
+from arta_mcp.generations.values import GenerationRequest
+from arta_mcp.local.faults.catalogue import Fault
+from arta_mcp.state.contract import open_state
+from harness.world import ORIGIN, World, new_world
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = new_world(tmp_path)
+    world.styles_url = ORIGIN + STYLES_PATH
+    return world
+
+
+class Lister(httpx.ASGITransport):
+    """The service, but for the style list, which names what the test wants."""
+
+    names: tuple[str, ...] = ("Flux", "Brand New Style")
+    asked = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path == STYLES_PATH:
+            self.asked += 1
+            return httpx.Response(200, json=render_styles(self.names))
+        return await super().handle_async_request(request)
+
+
+async def test_the_live_list_is_told_with_its_day(world: World) -> None:
+    async with world.generations() as generations:
+        catalogue = await generations.catalogue()
+    assert catalogue.source == "live"
+    assert len(catalogue.styles) == 110
+    assert world.service.seen["styles"] == 1
+
+
+async def test_it_is_asked_for_once_a_day_and_kept_for_other_processes(world: World) -> None:
+    lister = world.app = Lister(app=world.service)
+    for _ in range(3):
+        async with world.generations() as generations:
+            for _ in range(3):
+                await generations.catalogue()
+    assert lister.asked == 1
+
+
+async def test_a_name_that_only_the_service_knows_passes(world: World) -> None:
+    world.app = Lister(app=world.service)
+    async with world.generations() as generations:
+        with pytest.raises(UnknownStyle) as caught:  # ours is a small service: it does not draw it
+            await generations.generate(GenerationRequest(prompt="x", model="brand-new-style"))
+    assert world.service.seen["submit"] == 1
+    assert "'brand-new-style'" in caught.value.message
+
+
+async def test_without_an_answer_the_shipped_table_serves(world: World) -> None:
+    world.service.faults.add(Fault.parse("500@styles*always"))
+    async with world.generations() as generations:
+        catalogue = await generations.catalogue()
+        await generations.catalogue()
+    assert (catalogue.source, catalogue.as_of) == ("shipped", "2026-05-30")
+    assert world.service.seen["styles"] == 1
+
+
+async def test_a_slow_answer_is_not_waited_for(tmp_path: Path) -> None:
+    released = anyio.Event()
+
+    class Slow(ArtaClient):
+        def __init__(self) -> None: ...
+
+        @property
+        def lists_styles(self) -> bool:
+            return True
+
+        async def styles(self) -> tuple[str, ...]:
+            await released.wait()
+            return ("Flux",)
+
+    known = KnownStyles("test", clock=lambda: 1_800_000_000)
+    async with Errands() as errands:
+        with anyio.fail_after(PATIENCE * 3):
+            await known.refresh(open_state(tmp_path), Slow(), errands)
+        assert source_of(known) == "shipped"
+        released.set()
+        with anyio.fail_after(5):
+            while source_of(known) != "live":
+                await anyio.sleep(0.01)
+
+
+def source_of(known: KnownStyles) -> str:
+    return known.catalogue.source

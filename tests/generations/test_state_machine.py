@@ -1,0 +1,339 @@
+"""Random interleavings of calls, cancellations, restarts, stale tokens and faults.
+
+Whatever the order, the promises hold: one job a call or key, one account, no job that the journal
+does not own up to, and nothing that goes on after everybody left.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import CancelledError, Future
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import httpx
+from anyio.from_thread import start_blocking_portal
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from arta_mcp.arta.client import ArtaClient
+from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
+from arta_mcp.arta.tokens import Identity, TokenSource
+from arta_mcp.arta.transport import Transport
+from arta_mcp.background import Errands
+from arta_mcp.errors import ArtaError, JobTimedOut, Secret
+from arta_mcp.generations.service import Generations, Limits, Remote
+from arta_mcp.generations.submission import SUBMIT_LEASE
+from arta_mcp.generations.values import Generation, GenerationRequest
+from arta_mcp.local.faults.catalogue import FAULTS, Fault
+from arta_mcp.local.service import Service
+from arta_mcp.state.contract import open_state
+from harness.world import ORIGIN, Eager, tiny_picture
+
+T = TypeVar("T")
+
+PATIENCE = 30.0
+"""seconds that anything here may take on a busy machine"""
+
+GONE = ("TOKEN_EXPIRED", "USER_NOT_FOUND", "INVALID_REFRESH_TOKEN", "PROJECT_NUMBER_MISMATCH")
+
+TROUBLE = [
+    Fault(name, endpoint)
+    for name, kind in FAULTS.items()
+    for endpoint in kind.endpoints
+    if endpoint not in ("image", "styles")
+    and kind.takes != "seconds"  # a wait of a second each would leave time for few interleavings
+    and name not in ("endless-body", "foreign-url")
+]
+
+
+ANY = st.integers(0, 99)
+"""which one of several; drawn before it is known how many there are, since that is for the clock"""
+
+
+@dataclass
+class Call:
+    """One call of generate, in flight until `future` is done."""
+
+    text: str
+    has_key: bool
+    future: Future[Generation]
+    is_judged: bool = False
+
+
+class Interleavings(RuleBasedStateMachine):
+    """One installation of ours and one service; every rule is something that really happens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stack = ExitStack()
+        self.folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
+        self.portal = self.stack.enter_context(start_blocking_portal("asyncio"))
+        self.ahead = 0.0
+        self.service = Service(
+            self.folder / "service", engine=tiny_picture, queue=2.0, draw=0, clock=self.clock
+        )
+        self.calls: list[Call] = []
+        self.gone = 0
+        self.is_followed = False
+        self.generations = self._open()
+        self.running = self._running()
+
+    def clock(self) -> float:
+        return time.time() + self.ahead
+
+    # What happens
+
+    @initialize(queue=st.sampled_from([0.0, 2.0]))
+    def begin(self, queue: float) -> None:
+        self.service.queue = queue
+
+    @rule(
+        key=st.sampled_from([None, None, "a", "b"]),
+        prompt=st.sampled_from(["x", "y"]),
+        moment=st.sampled_from([0.0, 0.001, 0.005, 0.02, 0.05]),
+    )
+    def generate(self, key: str | None, prompt: str, moment: float) -> None:
+        text = f"{prompt} with key {key}" if key else f"{prompt} number {len(self.calls)}"
+        request = GenerationRequest(prompt=text, idempotency_key=key, seed=1)
+        self.calls.append(
+            Call(text, bool(key), self.portal.start_task_soon(self.generations.generate, request))
+        )
+        self.portal.call(anyio.sleep, moment)
+
+    @rule(which=ANY)
+    def cancel(self, which: int) -> None:
+        for call in _one_of(self._in_flight(), which):
+            call.future.cancel()
+
+    @rule()
+    def let_it_run(self) -> None:
+        self.portal.call(anyio.sleep, 0.02)
+
+    @rule(seconds=st.sampled_from([2.0, 30.0, 100.0]))
+    def let_time_pass(self, seconds: float) -> None:
+        self.ahead += seconds
+        self.portal.call(anyio.sleep, 0.02)
+
+    @rule()
+    def wait_for_the_oldest(self) -> None:
+        self.ahead += 3600  # so that even the slowest job has an end
+        for call in self._in_flight()[:1]:
+            self._judge(call)
+
+    @rule(which=ANY)
+    def get(self, which: int) -> None:
+        for record_id in _one_of(self.service.jobs, which):
+            found = self._ending(self.portal.start_task_soon(self.generations.get, record_id))
+            assert isinstance(found, Generation | ArtaError)
+            assert found.record_id in (record_id, None)
+            self.is_followed |= isinstance(found, Generation) and found.status == "pending"
+
+    @rule(is_polite=st.booleans())
+    def restart(self, is_polite: bool) -> None:
+        for call in self._in_flight() if is_polite else []:
+            call.future.cancel()
+        self._close()
+        for call in self.calls:
+            self._judge(call, is_cut_off=True)
+        self.generations = self._open()
+        self.is_followed = False
+
+    @rule()
+    def let_the_id_token_run_out(self) -> None:
+        self.ahead += 4000
+
+    @rule(is_deleted=st.booleans())
+    def end_the_account(self, is_deleted: bool) -> None:
+        for user_id in self.service.accounts:
+            (self.service.delete if is_deleted else self.service.expire)(user_id)
+        self.gone += 1
+        self.ahead += 4000
+
+    @rule(fault=st.sampled_from(TROUBLE))
+    def have_trouble(self, fault: Fault) -> None:
+        self.service.faults.add(fault)
+
+    # What holds
+
+    @invariant()
+    def no_call_or_key_has_two_jobs(self) -> None:
+        texts = self._texts_of_jobs()
+        assert len(texts) == len(set(texts))
+        keys = [text.partition(" with key ")[2] for text in texts if " with key " in text]
+        assert len(keys) == len(set(keys))
+
+    @invariant()
+    def accounts_are_made_only_when_one_is_gone(self) -> None:
+        events = list(self.service.log)
+        lost = sum(event.endpoint == "sign_up" and bool(event.fault) for event in events)
+        refused = sum((event.fault or "").startswith(GONE) for event in events)
+        assert self.service.seen["sign_up"] <= 1 + self.gone + lost + refused
+
+    def teardown(self) -> None:
+        try:
+            self.service.faults.clear()
+            self._nothing_goes_on_when_all_have_left()
+            self._close()
+            for call in self.calls:
+                self._judge(call, is_cut_off=True)
+            self.no_call_or_key_has_two_jobs()
+            self._every_job_is_owned_up_to()
+        finally:
+            self.portal.call(self.portal.stop, True)  # what failed may have left calls behind
+            self.stack.close()
+
+    def _nothing_goes_on_when_all_have_left(self) -> None:
+        """Unless a call answered `pending`: such a job is followed on purpose."""
+        self.ahead += 3600
+        for call in self.calls:
+            call.future.cancel()
+        for call in self.calls:
+            self._judge(call)
+        if not self.is_followed:
+            self._until(lambda: self._running() == self.running)
+
+    def _every_job_is_owned_up_to(self) -> None:
+        self.ahead += 2 * SUBMIT_LEASE
+        listed = self.portal.call(self._open().history, 1000)
+        self._close()
+        known = {one.record_id for one in listed}
+        unknown = {one.prompt for one in listed if one.status == "unknown"}
+        for record_id in self.service.jobs:
+            assert record_id in known or self._text_of(record_id) in unknown
+
+    # How
+
+    def _judge(self, call: Call, *, is_cut_off: bool = False) -> None:
+        """How a call ended, and that what it raised names the job that exists."""
+        if call.is_judged:
+            return
+        call.is_judged = True
+        match self._ending(call.future):
+            case None:
+                pass
+            case Generation() as found:
+                assert found.prompt == call.text
+                assert found.record_id in self.service.jobs
+                assert found.status in ("done", "pending")
+                self.is_followed |= found.status == "pending"
+            case ArtaError() as error:
+                assert not isinstance(error, JobTimedOut)  # the time-out here is a year
+                if not is_cut_off and not call.has_key:  # a key's entry may be another call's
+                    listed = self.portal.call(self._history)
+                    entry = next((one for one in listed if one.prompt == call.text), None)
+                    assert error.record_id == (entry.record_id if entry else None), error
+            case RuntimeError() as error:
+                assert is_cut_off, error
+
+    def _ending(self, future: Future[Generation]) -> Generation | ArtaError | RuntimeError | None:
+        """What a call gave or raised; None when it was cancelled."""
+        try:
+            return future.result(PATIENCE)
+        except CancelledError:
+            return None
+        except (ArtaError, RuntimeError) as exc:
+            return exc
+
+    async def _history(self) -> tuple[Generation, ...]:
+        return await self.generations.history(1000)
+
+    def _in_flight(self) -> list[Call]:
+        return [call for call in self.calls if not call.future.done()]
+
+    def _texts_of_jobs(self) -> list[str]:
+        return [self._text_of(record_id) for record_id in self.service.jobs]
+
+    def _text_of(self, record_id: str) -> str:
+        record = self.service.store.record(record_id)
+        assert record is not None
+        return record.order.prompt
+
+    def _running(self) -> list[str]:
+        """What goes on in the event loop besides this question."""
+
+        def names() -> list[str]:
+            mine = anyio.get_current_task()
+            return sorted(str(one.name) for one in anyio.get_running_tasks() if one != mine)
+
+        return self.portal.call(names)
+
+    def _until(self, holds: Callable[[], bool]) -> None:
+        end = time.monotonic() + PATIENCE
+        while not holds():
+            assert time.monotonic() < end, self._running()
+            self.portal.call(anyio.sleep, 0.005)
+
+    def _open(self) -> Generations:
+        limits = Limits(max_wait=PATIENCE, job_timeout=3e7, min_poll_interval=0.01)
+        generations = Generations(
+            self._connect,
+            backend="arta",
+            service="machine",
+            limits=limits,
+            clock=self.clock,
+            pace=Eager,
+        )
+        self.opened = self.portal.wrap_async_context_manager(generations)
+        self.opened.__enter__()
+        return generations
+
+    def _close(self) -> None:
+        self.opened.__exit__(None, None, None)
+
+    @asynccontextmanager
+    async def _connect(self, errands: Errands) -> AsyncGenerator[Remote]:
+        async def soon(seconds: float) -> None:
+            await anyio.sleep(seconds / 100)
+
+        identity = Identity(
+            name="machine",
+            auth_url=ORIGIN + SIGN_UP_PATHS[0],
+            token_refresh_url=ORIGIN + REFRESH_PATH,
+            client_type="CLIENT_TYPE_ANDROID",
+            api_key=Secret("machine-api-key"),
+        )
+        state = open_state(self.folder / "state")
+        app = httpx.ASGITransport(app=self.service)
+        try:
+            async with Transport(user_agent="machine", app=app) as transport:
+                tokens = TokenSource(
+                    identity,
+                    state=state,
+                    transport=transport,
+                    errands=errands,
+                    clock=self.clock,
+                    sleep=soon,
+                )
+                client = ArtaClient(
+                    ORIGIN, tokens=tokens, transport=transport, clock=self.clock, sleep=soon
+                )
+                yield Remote(client, state)
+        finally:
+            await state.close()
+
+
+def _one_of(some: Sequence[T], which: int) -> Sequence[T]:
+    """One of several, or none of none."""
+    return [some[which % len(some)]] if some else []
+
+
+def thorough(examples: int) -> settings:
+    """So many random stories of forty steps."""
+    return settings(
+        max_examples=examples,
+        stateful_step_count=40,
+        deadline=None,
+        phases=[Phase.generate],  # a story with threads in it is not the same twice
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+
+
+TestInterleavings = Interleavings.TestCase
+TestInterleavings.settings = thorough(15)

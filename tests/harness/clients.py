@@ -1,0 +1,109 @@
+"""Programs that are not ours, installed on first use into `.cache/`, which git ignores.
+
+What is installed is keyed by the file that pins it, so a later run starts at once and a changed
+pin installs anew. No lock file is kept: it would name the registry it was made with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+ROOT = Path(__file__).parents[2]
+INTEROP = Path(__file__).parents[1] / "interop"
+
+INSTALL_TIMEOUT = 300
+"""seconds; a first install takes 15 to 40 on two cores"""
+
+OLDEST_NODE = 20
+
+Need = Callable[[bool, str], None]
+"""see the fixture `need`"""
+
+
+def node(need: Need) -> str:
+    """The path of a Node.js that all of `package.json` runs on."""
+    found = shutil.which("node")
+    need(found is not None, "Node.js is not installed")
+    version = subprocess.run(
+        ["node", "--version"], capture_output=True, text=True, timeout=30, check=True
+    ).stdout.strip()
+    is_young = int(version.lstrip("v").partition(".")[0]) >= OLDEST_NODE
+    need(is_young, f"Node.js is {version}, and these need {OLDEST_NODE}")
+    return found or ""
+
+
+def node_folder(need: Need) -> Path:
+    """A folder with everything of `package.json` in its `node_modules`, and with our scripts."""
+    npm = shutil.which("npm")
+    need(npm is not None, "npm is not installed")
+    pins = INTEROP / "package.json"
+    flags = ["--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
+
+    def install(folder: Path) -> list[list[str]]:
+        shutil.copy(pins, folder)
+        return [["npm", "install", "--loglevel=error", *flags]]
+
+    folder = _installed("node", pins, install, need)
+    for script in INTEROP.glob("*.mjs"):  # Node looks for packages beside the script
+        shutil.copy(script, folder)
+    return folder
+
+
+def python_v1(need: Need) -> Path:
+    """The interpreter of an environment with the SDK's last 1.x release."""
+    pins = INTEROP / "requirements.txt"
+
+    def install(folder: Path) -> list[list[str]]:
+        interpreter = str(folder / "bin" / "python")
+        pip = [sys.executable, "-m", "pip", "--python", interpreter, "install", "--quiet"]
+        return [
+            [sys.executable, "-m", "venv", "--without-pip", str(folder)],
+            [*pip, "--requirement", str(pins)],
+        ]
+
+    return _installed("python-v1", pins, install, need) / "bin" / "python"
+
+
+def _installed(
+    name: str, pins: Path, install: Callable[[Path], list[list[str]]], need: Need
+) -> Path:
+    """The folder of an install that was carried through, now or at an earlier run."""
+    digest = hashlib.sha256(pins.read_bytes()).hexdigest()[:12]
+    folder = ROOT / ".cache" / f"{name}-{digest}"
+    folder.parent.mkdir(exist_ok=True)
+    done = folder / ".installed"
+    with FileLock(f"{folder}.lock", timeout=2 * INSTALL_TIMEOUT):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            for command in install(folder):
+                error = _run(command, folder)
+                need(error is None, f"{name} could not be installed: {error}")
+            done.touch()
+    return folder
+
+
+def _run(command: list[str], folder: Path) -> str | None:
+    """None, or why it did not work."""
+    try:
+        subprocess.run(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=INSTALL_TIMEOUT,
+            check=True,
+        )
+    except subprocess.TimeoutExpired:
+        return f"it took over {INSTALL_TIMEOUT} s"
+    except subprocess.CalledProcessError as exc:
+        return (exc.stderr or exc.stdout).strip()[-500:]
+    return None

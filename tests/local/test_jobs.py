@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from arta_mcp.arta.protocol import (
+    SUBMIT_PATH,
+    status_path,
+)
+from arta_mcp.engines.sketch.engine import Order
+from arta_mcp.local.service import Event, Service
+from arta_mcp.local.store import Claims, append
+from harness.service_calls import FORM, Clock, calling, look, paint, refresh, sign_up, submit
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def service(tmp_path: Path, clock: Clock) -> Iterator[Service]:
+    service = Service(tmp_path, engine=paint, queue=2.0, draw=3.0, clock=clock)
+    yield service
+    service.close()
+
+
+# The life of a job
+
+
+async def test_a_job_walks_through_its_statuses_by_the_clock(
+    service: Service, clock: Clock
+) -> None:
+    job = await submit(service)
+    service.finish_drawing()
+    told = [job.status]
+    for _ in range(5):
+        clock.now += 1.0
+        told.append((await look(service, job.record_id)).status)
+    assert told == ["IN_QUEUE"] * 2 + ["IN_PROGRESS"] * 3 + ["DONE"]
+
+
+async def test_the_answer_has_the_captured_shape_before_and_after_done(
+    service: Service, clock: Clock
+) -> None:
+    token = (await sign_up(service)).id_token.reveal()
+    async with calling(service, token) as client:
+        before = (await client.post(SUBMIT_PATH, data={**FORM, "seed": "77"})).json()
+        service.finish_drawing()
+        clock.now += 5
+        after = (await client.get(status_path(before["record_id"]))).json()
+    name = f"{before['record_id']}-0.png"
+    assert {
+        "record_id": before["record_id"],
+        "status": "IN_QUEUE",
+        "response": None,
+        "error_code": None,
+        "error_details": None,
+        "seed": 77,
+    } == before
+    assert {**before, "status": "DONE", "response": after["response"]} == after
+    assert len(after["response"]) == 2
+    assert {
+        "name": name,
+        "url": f"http://127.0.0.1:7/images/{name}",
+        "isBlur": False,
+        "MIME": "image/png",
+    } == after["response"][0]
+
+
+async def test_done_is_not_told_while_a_picture_is_still_being_drawn(
+    tmp_path: Path, clock: Clock
+) -> None:
+    go = threading.Event()
+
+    def slow(order: Order) -> bytes:
+        go.wait(30)
+        return paint(order)
+
+    service = Service(tmp_path, engine=slow, clock=clock)
+    job = await submit(service)
+    clock.now += 1000
+    assert (await look(service, job.record_id)).status == "IN_PROGRESS"
+    go.set()
+    service.finish_drawing()
+    assert (await look(service, job.record_id)).status == "DONE"
+
+
+async def test_a_process_that_died_leaves_its_pictures_to_the_next(
+    tmp_path: Path, clock: Clock
+) -> None:
+    dying = Service(tmp_path, engine=paint, clock=clock)
+    dying.close()
+    job = await submit(dying)
+    clock.now += 86400
+    assert (await look(dying, job.record_id)).status == "IN_PROGRESS"
+    heir = Service(tmp_path, engine=paint, clock=clock)
+    await look(heir, job.record_id)
+    heir.finish_drawing()
+    assert (await look(heir, job.record_id)).status == "DONE"
+
+
+async def test_an_engine_that_fails_ends_the_job_with_its_words(
+    tmp_path: Path, clock: Clock
+) -> None:
+    def broken(order: Order) -> bytes:
+        raise OSError("out of paint")
+
+    service = Service(tmp_path, engine=broken, clock=clock)
+    job = await submit(service)
+    service.finish_drawing()
+    clock.now += 1000
+    failed = await look(service, job.record_id)
+    assert (failed.status, failed.error_code) == ("FAILED", "ENGINE")
+    assert "out of paint" in (failed.error_details or "")
+
+
+async def test_the_engine_is_told_the_whole_order_and_the_pictures_number(
+    tmp_path: Path, clock: Clock
+) -> None:
+    drawn: list[Order] = []
+
+    def noting(order: Order) -> bytes:
+        drawn.append(order)
+        return paint(order)
+
+    service = Service(tmp_path, engine=noting, clock=clock)
+    job = await submit(service, style="3D Logo", seed="5", aspect_ratio="9:21")
+    service.finish_drawing()
+    first = Order("a red fox in snow", "", "3D Logo", "logo", 5, 0, "9:21")
+    assert [first, replace(first, index=1)] == sorted(drawn, key=lambda order: order.index)
+    assert job.seed == 5
+
+
+@pytest.mark.parametrize(
+    "name", ["0" * 32, "0" * 31, "A" * 32, "..", "%2e%2e%2fsecret", "..%5csecret", "secret%00"]
+)
+async def test_an_unknown_record_is_not_found_and_no_name_reaches_the_disk(
+    service: Service, name: str
+) -> None:
+    async with calling(service, (await sign_up(service)).id_token.reveal()) as client:
+        answer = await client.get(f"{SUBMIT_PATH}/{name}/status")
+    assert answer.status_code == 404
+    assert isinstance(answer.json()["detail"], str)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"order":{}}', b'{"order":{"style":1}}'])
+async def test_a_damaged_record_is_the_same_as_none(service: Service, damage: bytes) -> None:
+    job = await submit(service)
+    (service.folder / "records" / f"{job.record_id}.json").write_bytes(damage)
+    assert service.store.record(job.record_id) is None
+
+
+async def test_the_oldest_records_go_when_there_are_too_many(tmp_path: Path) -> None:
+    service = Service(tmp_path, engine=paint, keep=3)
+    jobs: list[str] = []
+    for age in range(9, 4, -1):
+        jobs.append((await submit(service)).record_id)
+        service.finish_drawing()
+        written = time.time() - age
+        path = tmp_path / "records" / f"{jobs[-1]}.json"
+        if path.exists():
+            os.utime(path, (written, written))
+    assert set(jobs[-3:]) == set(service.jobs)
+    pictures = {path.name[:32] for path in (tmp_path / "images").iterdir()}
+    assert set(jobs[-3:]) == pictures
+
+
+# Pictures
+
+
+async def test_pictures_are_served_to_anyone_and_a_token_sent_there_is_a_leak(
+    service: Service, clock: Clock
+) -> None:
+    job = await submit(service)
+    service.finish_drawing()
+    clock.now += 5
+    url = (await look(service, job.record_id)).images[1].url
+    async with calling(service) as client:
+        answer = await client.get(url)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+        assert b"index=1" in answer.content
+        assert service.seen["leaks"] == 0
+        await client.get(url, headers={"Authorization": "t"})
+    assert (service.seen["image"], service.seen["leaks"]) == (2, 1)
+
+
+@pytest.mark.parametrize("name", ["secret", "..%2fsecret", "0-0.png", f"{'0' * 32}-0.png"])
+async def test_what_is_no_picture_is_not_found(service: Service, name: str) -> None:
+    async with calling(service) as client:
+        assert (await client.get(f"/images/{name}")).status_code == 404
+
+
+# What it remembers of what it saw
+
+
+async def test_every_request_is_counted_and_logged_in_the_folder(
+    service: Service, clock: Clock
+) -> None:
+    job = await submit(service)
+    await look(service, job.record_id)
+    expected = [
+        Event(clock.now, "sign_up", 200),
+        Event(clock.now, "submit", 200, job.record_id),
+        Event(clock.now, "sign_up", 200),
+        Event(clock.now, "status", 200, job.record_id),
+    ]
+    lines = (service.folder / "service.log").read_text(encoding="utf-8").splitlines()
+    assert service.seen == {"sign_up": 2, "submit": 1, "status": 1}
+    assert expected == list(service.log)
+    assert expected == [Event(**json.loads(line)) for line in lines]
+
+
+async def test_the_log_holds_neither_tokens_nor_prompts(service: Service) -> None:
+    tokens = await sign_up(service)
+    await refresh(service, tokens.refresh_token.reveal())
+    async with calling(service, tokens.id_token.reveal()) as client:
+        await client.post(SUBMIT_PATH, data=FORM)
+        await client.get(f"{SUBMIT_PATH}/{tokens.id_token.reveal()}/status")
+    log = (service.folder / "service.log").read_text(encoding="utf-8")
+    for secret in (tokens.id_token.reveal(), tokens.refresh_token.reveal(), FORM["prompt"]):
+        assert secret not in log
+    assert len(log.splitlines()) == 4
+
+
+def test_a_log_that_has_grown_too_long_is_put_aside(tmp_path: Path) -> None:
+    log = tmp_path / "service.log"
+    for number in range(5):
+        append(log, f"line {number}", limit=10)
+    assert log.read_text(encoding="utf-8") == "line 4\n"
+    assert (tmp_path / "service.log.1").read_text(encoding="utf-8") == "line 2\nline 3\n"
+
+
+async def test_only_the_owner_can_read_the_folder_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        folder = tmp_path / "service"
+        service = Service(folder, engine=paint)
+        await submit(service)
+        service.finish_drawing()
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()}
+    folders = {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_dir()}
+    assert ({0o600}, {0o700}) == (modes, folders | {folder.stat().st_mode & 0o777})
+
+
+def test_processes_that_start_together_share_one_secret(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from arta_mcp.local.store import Claims, Store; "
+        "print(Store(Path(sys.argv[1]), keep=9).sign(Claims('id', 'u', 0, 1.0)))"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    tokens = [process.communicate()[0].strip() for process in started]
+    store = Service(tmp_path).store
+    assert [Claims("id", "u", 0, 1.0)] * 8 == [store.read(token) for token in tokens]
+
+
+def test_drafts_of_killed_processes_are_swept_once_they_are_old(tmp_path: Path) -> None:
+    Service(tmp_path)
+    old, new = (tmp_path / "records" / name for name in (".a.draft", ".b.draft"))
+    old.touch()
+    new.touch()
+    os.utime(old, (1, 1))
+    Service(tmp_path)
+    assert (old.exists(), new.exists()) == (False, True)

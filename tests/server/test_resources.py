@@ -1,0 +1,162 @@
+"""What can be read, picked and completed, and what subscribers are told, in both eras."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+
+import anyio
+import mcp
+import pytest
+from mcp import Client
+from mcp.shared.subscriptions import ResourceUpdated
+from mcp.types import PromptReference, ResourceTemplateReference
+from PIL import Image as Pillow
+
+from arta_mcp.engines.sketch.engine import draw
+from arta_mcp.server.tools import build_server
+from harness.world import World, new_world
+
+pytestmark = pytest.mark.anyio
+
+BOTH_ERAS = pytest.mark.parametrize("mode", ["auto", "legacy"])
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return new_world(tmp_path)
+
+
+def client(world: World, mode: str = "auto") -> Client:
+    return Client(build_server(world.generations()), mode=mode)  # pyright: ignore[reportArgumentType]  # one of both
+
+
+def content(read: mcp.types.ReadResourceResult) -> str:
+    found = read.contents[0]
+    return found.text if isinstance(found, mcp.types.TextResourceContents) else found.blob
+
+
+async def drawn(asked: Client, **arguments: object) -> str:
+    result = await asked.call_tool("generate_image", {"prompt": "a fox", **arguments})
+    assert result.structured_content is not None
+    return result.structured_content["record_id"]
+
+
+@BOTH_ERAS
+async def test_generations_are_resources(world: World, mode: str) -> None:
+    async with client(world, mode) as asked:
+        record_id = await drawn(asked, n=2)
+        latest = json.loads(content(await asked.read_resource("arta://generations")))
+        one = json.loads(content(await asked.read_resource(f"arta://generations/{record_id}")))
+    assert [entry["record_id"] for entry in latest] == [record_id]
+    assert one["status"] == "done"
+    assert (one["prompt"], len(one["images"])) == ("a fox", 2)
+
+
+@BOTH_ERAS
+async def test_models_are_a_resource(world: World, mode: str) -> None:
+    async with client(world, mode) as asked:
+        listed = json.loads(content(await asked.read_resource("arta://models")))
+    assert len(listed["models"]) == 110
+    assert listed["source"] == "shipped"
+
+
+async def test_a_picture_is_a_resource_small_enough_for_every_host(tmp_path: Path) -> None:
+    world = new_world(tmp_path, engine=draw)
+    async with client(world) as asked:
+        record_id = await drawn(asked, aspect_ratio="16:9")
+        read = await asked.read_resource(f"arta://generations/{record_id}/images/0")
+    blob = base64.b64decode(content(read))
+    with Pillow.open(io.BytesIO(blob)) as picture:
+        assert (picture.format, picture.size) == ("WEBP", (1368, 768))
+    assert len(blob) <= 700_000
+
+
+@pytest.mark.parametrize("path", ["nope", "nope/images/0", "{}/images/7", "{}/images/x"])
+async def test_what_is_not_there_is_told_as_such(world: World, path: str) -> None:
+    async with client(world) as asked:
+        record_id = await drawn(asked)
+        with pytest.raises(mcp.MCPError) as caught:
+            await asked.read_resource(f"arta://generations/{path.format(record_id)}")
+    assert caught.value.code == -32602
+
+
+@BOTH_ERAS
+async def test_the_gallery_is_an_app_that_two_tools_name(world: World, mode: str) -> None:
+    async with client(world, mode) as asked:
+        tools = (await asked.list_tools()).tools
+        read = await asked.read_resource("ui://arta/gallery")
+    named = {tool.name: (tool.meta or {}).get("ui", {}).get("resourceUri") for tool in tools}
+    assert named == {
+        "generate_image": "ui://arta/gallery",
+        "get_generation": "ui://arta/gallery",
+        "list_models": None,
+    }
+    assert read.contents[0].mime_type == "text/html;profile=mcp-app"
+    assert content(read).startswith("<!doctype html>")
+
+
+@BOTH_ERAS
+async def test_prompts_lead_to_the_tools(world: World, mode: str) -> None:
+    async with client(world, mode) as asked:
+        names = [prompt.name for prompt in (await asked.list_prompts()).prompts]
+        idea = await asked.get_prompt("draw", {"idea": "a lighthouse", "model": "flux"})
+        vary = await asked.get_prompt("vary", {"record_id": "abc", "change": "at night"})
+    assert names == ["draw", "vary"]
+    for got, words in ((idea, ("a lighthouse", "flux")), (vary, ("abc", "at night"))):
+        block = got.messages[0].content
+        assert isinstance(block, mcp.types.TextContent)
+        for word in (*words, "generate_image"):
+            assert word in block.text
+
+
+@BOTH_ERAS
+async def test_models_ratios_and_record_ids_are_completed(world: World, mode: str) -> None:
+    draw_prompt = PromptReference(type="ref/prompt", name="draw")
+    async with client(world, mode) as asked:
+        record_id = await drawn(asked)
+        template = ResourceTemplateReference(
+            type="ref/resource", uri="arta://generations/{record_id}"
+        )
+        model = await asked.complete(draw_prompt, {"name": "model", "value": "van"})
+        ratio = await asked.complete(draw_prompt, {"name": "aspect_ratio", "value": "16"})
+        record = await asked.complete(template, {"name": "record_id", "value": record_id[:4]})
+    assert model.completion.values == ["vincent-van-gogh", "revanimated"]
+    assert ratio.completion.values[0] == "16:9"
+    assert record.completion.values == [record_id]
+
+
+async def test_listeners_of_the_new_era_are_told_when_a_generation_ends(world: World) -> None:
+    told: list[str] = []
+    async with (
+        client(world) as asked,
+        asked.listen(resource_subscriptions=["arta://generations"]) as events,
+        anyio.create_task_group() as group,
+    ):
+        group.start_soon(drawn, asked)
+        with anyio.fail_after(10):
+            while len(told) < 2:
+                event = await anext(events)
+                assert isinstance(event, ResourceUpdated)
+                told.append(event.uri)
+    assert set(told) == {"arta://generations"}
+
+
+async def test_subscribers_of_the_old_era_are_told_when_a_generation_ends(world: World) -> None:
+    told: list[str] = []
+
+    async def handler(message: object) -> None:
+        if isinstance(message, mcp.types.ResourceUpdatedNotification):
+            told.append(str(message.params.uri))
+
+    server = build_server(world.generations())
+    async with Client(server, mode="legacy", message_handler=handler) as asked:
+        with pytest.warns(mcp.MCPDeprecationWarning):
+            await asked.subscribe_resource("arta://generations")  # pyright: ignore[reportDeprecated]  # the old era
+        await drawn(asked)
+        with pytest.warns(mcp.MCPDeprecationWarning):
+            await asked.unsubscribe_resource("arta://generations")  # pyright: ignore[reportDeprecated]  # the old era
+        await drawn(asked)
+    assert told == ["arta://generations", "arta://generations"]

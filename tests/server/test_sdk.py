@@ -1,0 +1,80 @@
+"""Half an emoji in a request does not cost the host its answer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from arta_mcp.server.sdk import mended
+
+HALF = '{"jsonrpc":"2.0","id":9,"method":"tools/call","params":{"name":"%s","arguments":%s}}\n'
+
+
+@pytest.mark.parametrize(
+    ("escaped", "text"),
+    [
+        (r"fox \ud83e", "fox \ufffd"),
+        (r"\udd8a fox", "\ufffd fox"),
+        (r"whole \ud83e\udd8a", "whole \U0001f98a"),
+        (r"no escape \\ud83e", r"no escape \ud83e"),
+    ],
+)
+def test_halves_become_the_replacement_character(escaped: str, text: str) -> None:
+    assert json.loads(mended(f'{{"prompt": "{escaped}"}}\n')) == {"prompt": text}
+
+
+@given(st.recursive(st.text() | st.integers() | st.none(), lambda t: st.lists(t, max_size=3)))
+def test_what_is_whole_stays_byte_for_byte(value: object) -> None:
+    for ascii_only in (True, False):
+        line = json.dumps(value, ensure_ascii=ascii_only) + "\n"
+        assert mended(line) == line
+
+
+@pytest.mark.parametrize("line", ["", "\n", "\\ud83e", "{not json \\ud8", "[" * 100_000 + "\\ud8"])
+def test_what_is_no_json_is_left_to_the_sdk(line: str) -> None:
+    assert mended(line) == line
+
+
+@pytest.mark.parametrize("desk", ["on", "off"])
+def test_a_request_with_half_an_emoji_is_answered(tmp_path: Path, desk: str) -> None:
+    opening = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "initialize",
+        "params": {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {},
+            "clientInfo": {"name": "t", "version": "1"},
+        },
+    }
+    said = "\n".join(
+        [
+            json.dumps(opening),
+            '{"jsonrpc":"2.0","method":"notifications/initialized"}',
+            HALF % ("list_models", r'{"search": "flux \ud83e"}'),
+        ]
+    )
+    environ = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "ARTA_FRONT_DESK": desk}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "arta_mcp"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environ,
+    )
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(said)
+        process.stdin.flush()
+        answers = [json.loads(process.stdout.readline()) for _ in range(2)]
+        process.stdin.close()
+        assert process.wait(20) == 0
+    assert [answer["id"] for answer in answers] == [1, 9]
+    assert answers[1]["result"]["structuredContent"]["backend"] == "local"

@@ -1,0 +1,776 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import fields, replace
+from pathlib import Path
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+
+from arta_mcp.arta.protocol import Image, Tokens
+from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Secret, Unavailable
+from arta_mcp.state.contract import Account, Entry, Phase, StyleList, open_state
+from arta_mcp.state.sqlite import LocalState, make_private, write_private
+
+pytestmark = pytest.mark.anyio
+
+NOW = 1_000_000.0
+LEASE = 60.0
+ACCOUNT = Account(Secret("id-token-1"), Secret("refresh-token-1"), NOW, NOW + 3600, "user-1")
+JOURNAL = "generations.sqlite3"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+@pytest.fixture
+async def state(folder: Path) -> AsyncGenerator[LocalState]:
+    async with opened(folder) as state:
+        yield state
+
+
+@asynccontextmanager
+async def opened(
+    folder: Path, warn: Callable[[str], None] | None = None
+) -> AsyncGenerator[LocalState]:
+    state = LocalState(folder, warn=warn)
+    try:
+        yield state
+    finally:
+        await state.close()
+
+
+@pytest.fixture
+def nothing_masked() -> Iterator[None]:
+    """No mode is taken away by the process, so that ours alone count."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+async def begin(
+    state: LocalState,
+    key: str | None = None,
+    *,
+    now: float = NOW,
+    service: str = "a.example",
+    fingerprint: str = "f1",
+) -> tuple[Entry, bool]:
+    return await state.begin(
+        service=service,
+        key=key,
+        fingerprint=fingerprint,
+        request='{"prompt": "a fox"}',
+        style="Flux",
+        now=now,
+        lease=LEASE,
+    )
+
+
+async def submitted(state: LocalState, record_id: str, key: str | None = None) -> Entry:
+    entry, _ = await begin(state, key)
+    entry = replace(entry, phase="submitted", record_id=record_id, submitted_at=NOW + 1)
+    await state.update(entry)
+    return entry
+
+
+def modes(folder: Path) -> dict[str, str]:
+    return {path.name: oct(stat.S_IMODE(path.lstat().st_mode)) for path in folder.iterdir()}
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def make_open(folder: Path) -> None:
+    folder.mkdir(mode=0o755)
+
+
+def named(folder: Path, pattern: str) -> list[Path]:
+    return sorted(folder.glob(pattern))
+
+
+def process(*arguments: str) -> subprocess.Popen[bytes]:
+    """A Python of its own that is spoken to by its stdin and stdout."""
+    command = [sys.executable, "-c", *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+async def at_once(count: int, work: Callable[[int], Coroutine[object, object, None]]) -> None:
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            for number in range(count):
+                tasks.start_soon(work, number)
+
+
+# The folder and its files
+
+
+async def test_nothing_is_touched_before_the_first_call(folder: Path) -> None:
+    async with opened(folder):
+        assert named(folder.parent, "*") == []
+
+
+@pytest.mark.usefixtures("nothing_masked")
+async def test_every_file_is_its_owners_alone_whatever_the_umask(folder: Path) -> None:
+    async with opened(folder) as state:
+        await state.keep_account("test", ACCOUNT)
+        await state.keep_styles("a.example", StyleList(("Flux",), NOW))
+        await begin(state)
+        async with state.lock("account-test"):
+            found = modes(folder)
+    assert mode(folder) == 0o700
+    assert set(found) >= {"account-test.json", "account-test.lock", JOURNAL, f"{JOURNAL}-wal"}
+    assert set(found.values()) == {"0o600"}
+
+
+@pytest.mark.usefixtures("nothing_masked")
+async def test_a_file_is_its_owners_alone_from_its_first_byte(folder: Path) -> None:
+    make_private(folder)
+    seen: set[str] = set()
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            for entry in os.scandir(folder):
+                try:
+                    seen.add(oct(stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode)))
+                except FileNotFoundError:
+                    continue
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        for number in range(150):
+            write_private(folder / f"file-{number % 3}", b"x" * 10_000)
+    finally:
+        over.set()
+        watcher.join()
+    assert seen == {"0o600"}
+
+
+async def test_an_open_folder_of_ours_is_closed_to_others(folder: Path) -> None:
+    make_open(folder)
+    async with opened(folder) as state:
+        await state.keep_account("test", ACCOUNT)
+    assert mode(folder) == 0o700
+
+
+@pytest.mark.parametrize("use", ["account", "journal", "lock"])
+async def test_a_link_in_place_of_the_folder_is_refused(tmp_path: Path, use: str) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "state").symlink_to(tmp_path / "elsewhere")
+    async with opened(tmp_path / "state") as state:
+        calls = {
+            "account": lambda: state.keep_account("test", ACCOUNT),
+            "journal": lambda: begin(state),
+            "lock": lambda: state.lock("test").__aenter__(),
+        }
+        with pytest.raises(ConfigError, match="is a link or no folder") as caught:
+            await calls[use]()
+    assert caught.value.hint == "set ARTA_STATE_DIR elsewhere"
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+async def test_a_dangling_link_or_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    for name in ("link", "file"):
+        with pytest.raises(ConfigError, match="is a link or no folder"):
+            make_private(tmp_path / name)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_the_folder_of_another_user_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    foreign = tmp_path / "foreign"
+    if os.getuid() == 0:
+        foreign.mkdir(mode=0o755)
+        os.chown(foreign, 12345, 12345)
+    else:
+        foreign = Path("/usr")
+    before = foreign.stat()
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        make_private(foreign)
+    assert (before.st_mode, before.st_uid) == (foreign.stat().st_mode, foreign.stat().st_uid)
+
+
+async def test_a_folder_that_cannot_be_made_is_said_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    async with opened(tmp_path / "file" / "state") as state:
+        for call in (state.account("test"), begin(state), state.keep_account("test", ACCOUNT)):
+            with pytest.raises(Unavailable, match="cannot be used: ") as caught:
+                await call
+            assert "ARTA_STATE_DIR" in caught.value.hint
+
+
+# The account
+
+
+async def test_an_account_comes_back_as_it_was_kept(state: LocalState, folder: Path) -> None:
+    assert await state.account("test") is None
+    await state.keep_account("test", ACCOUNT)
+    assert await state.account("test") == ACCOUNT
+    async with opened(folder) as other:
+        assert await other.account("test") == ACCOUNT
+    assert await state.account("another") is None
+    await state.keep_account("test", None)
+    assert await state.account("test") is None
+    await state.keep_account("test", None)
+
+
+async def test_a_reader_sees_the_old_account_or_the_new_and_nothing_between(
+    state: LocalState, folder: Path
+) -> None:
+    accounts = [replace(ACCOUNT, user_id=str(number) * 2000) for number in range(10)]
+    await state.keep_account("test", accounts[0])
+    found: list[Account | None] = []
+    over = anyio.Event()
+
+    async def read() -> None:
+        async with opened(folder) as other:
+            while not over.is_set():
+                found.append(await other.account("test"))
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            for number in range(150):
+                await state.keep_account("test", accounts[number % 10])
+            over.set()
+    assert len(found) > 10
+    assert [account for account in found if account not in accounts] == []
+
+
+async def test_a_write_that_fails_leaves_what_was_there_and_no_draft(
+    state: LocalState, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await state.keep_account("test", ACCOUNT)
+
+    def disk_full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with pytest.raises(Unavailable, match="No space left on device"):
+        await state.keep_account("test", replace(ACCOUNT, user_id="user-2"))
+    assert await state.account("test") == ACCOUNT
+    assert sorted(modes(folder)) == ["account-test.json"]
+
+
+async def test_drafts_of_a_killed_process_are_swept_away(state: LocalState, folder: Path) -> None:
+    await state.keep_account("test", ACCOUNT)
+    (folder / ".account-test.json.99999.123").write_bytes(b"half")
+    await state.keep_account("test", ACCOUNT)
+    assert sorted(modes(folder)) == ["account-test.json"]
+
+
+async def test_a_folder_in_place_of_the_token_file_is_an_error_and_no_crash(
+    state: LocalState, folder: Path
+) -> None:
+    make_private(folder)
+    (folder / "account-test.json").mkdir()
+    with pytest.raises(Unavailable, match="cannot be used"):
+        await state.account("test")
+
+
+def test_a_refresh_keeps_what_it_does_not_bring() -> None:
+    tokens = Tokens(Secret("id-token-2"), Secret(""), 100.0)
+    renewed = Account.from_tokens(tokens, now=NOW + 1, before=ACCOUNT)
+    assert renewed == Account(
+        Secret("id-token-2"), ACCOUNT.refresh_token, NOW + 1, NOW + 101, "user-1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("age", "fresh"), [(-61, False), (-60, True), (0, True), (3299, True), (3300, False)]
+)
+def test_a_token_is_fresh_until_it_is_due_and_stale_when_the_clock_went_back(
+    age: float, fresh: bool
+) -> None:
+    assert ACCOUNT.is_fresh(NOW + age) is fresh
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"names": []}', b'{"names": ["a"], "listed_at": 1%s}' % (b"0" * 400)]
+)
+async def test_a_damaged_style_list_is_the_same_as_none(
+    state: LocalState, folder: Path, content: bytes
+) -> None:
+    await state.keep_styles("A.example:1", StyleList(("Flux", "F Dev"), NOW))
+    assert await state.styles("a.example:1") == StyleList(("Flux", "F Dev"), NOW)
+    (path,) = named(folder, "styles-*")
+    path.write_bytes(content)
+    assert await state.styles("a.example:1") is None
+
+
+# Locks
+
+
+async def test_a_lock_is_held_by_one_task_of_one_process_at_a_time(folder: Path) -> None:
+    async with opened(folder) as one, opened(folder) as two:
+        inside = 0
+        most = 0
+
+        async def work(number: int) -> None:
+            nonlocal inside, most
+            async with (one, two)[number % 2].lock("test"):
+                inside += 1
+                most = max(most, inside)
+                await anyio.lowlevel.checkpoint()
+                inside -= 1
+
+        await at_once(20, work)
+    assert (inside, most) == (0, 1)
+
+
+async def test_a_lock_is_free_again_after_an_error_and_after_a_cancellation(
+    state: LocalState,
+) -> None:
+    async def fail() -> None:
+        async with state.lock("test"):
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await fail()
+    with anyio.CancelScope() as scope:
+        async with state.lock("test"):
+            scope.cancel()
+            await anyio.lowlevel.checkpoint()
+    with anyio.fail_after(2):
+        async with state.lock("test"):
+            pass
+
+
+async def test_locks_of_different_names_do_not_wait_for_each_other(state: LocalState) -> None:
+    with anyio.fail_after(2):
+        async with state.lock("one"), state.lock("two"):
+            pass
+
+
+async def test_whoever_waits_for_a_lock_can_be_cancelled(folder: Path) -> None:
+    async with opened(folder) as one, opened(folder) as two, one.lock("test"):
+        with anyio.fail_after(2):
+            with anyio.move_on_after(0.02) as scope:
+                async with two.lock("test"):
+                    pass
+        assert scope.cancelled_caught
+
+
+async def test_a_lock_that_is_held_for_too_long_is_said_with_what_to_do(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arta_mcp.state.sqlite.LOCK_TIMEOUT", 0.02)
+    async with opened(folder) as one, opened(folder) as two, one.lock("test"):
+        with pytest.raises(Unavailable, match=r"another process has held test\.lock") as caught:
+            await two.lock("test").__aenter__()
+    assert "end the arta-mcp process" in caught.value.hint
+
+
+HOLD = """
+import sys, time
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+async def test_a_lock_whose_holder_is_killed_is_free(state: LocalState, folder: Path) -> None:
+    make_private(folder)
+    with process(HOLD, str(folder / "test.lock")) as holder:
+        assert holder.stdout is not None
+        assert await anyio.to_thread.run_sync(holder.stdout.readline) == b"held\n"
+        with anyio.move_on_after(0.05) as scope:
+            await state.lock("test").__aenter__()
+        assert scope.cancelled_caught
+        holder.send_signal(signal.SIGKILL)
+        with anyio.fail_after(5):
+            async with state.lock("test"):
+                pass
+
+
+# The journal
+
+
+async def test_an_entry_comes_back_as_it_was_written(state: LocalState, folder: Path) -> None:
+    entry, _ = await begin(state, "key-1")
+    whole = replace(
+        entry,
+        phase="done",
+        record_id="r1",
+        seed=2**63 - 1,
+        images=(Image("https://a.example/ä.png", "0.png", True, "image/webp"), Image("http://b/")),
+        paths=("/tmp/ä", None),
+        error="words",
+        **{
+            field.name: NOW + number
+            for number, field in enumerate(fields(Entry))
+            if field.name.endswith("_at") or field.name.startswith("seen_")
+        },
+    )
+    await state.update(whole)
+    async with opened(folder) as other:
+        assert await other.get(whole.id) == whole
+        assert await other.find("a.example", "r1") == whole
+        assert await other.latest(None, 5) == (whole,)
+
+
+async def test_what_is_not_there_is_none(state: LocalState) -> None:
+    await submitted(state, "r1")
+    assert await state.get(99) is None
+    assert await state.find("a.example", "r2") is None
+    assert await state.find("b.example", "r1") is None
+    for record_id in ("", "\ud800", "a\0b", "' OR 1=1 --", "x" * 10_000):
+        assert await state.find("a.example", record_id) is None
+
+
+async def test_the_latest_come_first_and_no_more_than_asked_for(state: LocalState) -> None:
+    made = [(await begin(state, now=NOW + number % 2))[0].id for number in range(4)]
+    assert made == [1, 2, 3, 4]
+    assert [entry.id for entry in await state.latest("a.example", 3)] == [4, 2, 3]
+    assert await state.latest("b.example", 3) == ()
+
+
+async def test_calls_without_a_key_are_generations_of_their_own(state: LocalState) -> None:
+    found = [await begin(state) for _ in range(3)]
+    assert [is_ours for _, is_ours in found] == [True] * 3
+    assert len({entry.id for entry, _ in found}) == 3
+
+
+@pytest.mark.parametrize("phase", ["sending", "submitted", "done", "failed", "unknown"])
+async def test_a_key_gives_its_first_generation_however_late(
+    state: LocalState, phase: Phase
+) -> None:
+    first, is_ours = await begin(state, "key-1")
+    assert is_ours
+    await state.update(replace(first, phase=phase))
+    for late in (0, LEASE, 10**9):
+        again, is_ours = await begin(state, "key-1", now=NOW + late, fingerprint="f2")
+        assert (again.id, again.fingerprint, is_ours) == (first.id, "f1", False)
+
+
+@pytest.mark.parametrize(("phase", "late"), [("refused", 0), ("intended", LEASE)])
+async def test_a_key_of_which_no_job_came_can_be_used_again(
+    state: LocalState, phase: Phase, late: float
+) -> None:
+    first, _ = await begin(state, "key-1")
+    await state.update(replace(first, phase=phase, error="no"))
+    again, is_ours = await begin(state, "key-1", now=NOW + late, fingerprint="f2")
+    assert is_ours
+    assert (again.id, again.phase, again.fingerprint) == (first.id, "intended", "f2")
+    assert (again.error, again.lease_until) == (None, NOW + late + LEASE)
+
+
+async def test_a_key_that_is_about_to_be_sent_by_another_is_not_ours(state: LocalState) -> None:
+    await begin(state, "key-1")
+    assert not (await begin(state, "key-1", now=NOW + LEASE - 1))[1]
+
+
+async def test_a_key_counts_at_its_own_service_only(state: LocalState) -> None:
+    found = [await begin(state, "key-1", service=service) for service in ("a", "b")]
+    assert [is_ours for _, is_ours in found] == [True, True]
+
+
+async def test_an_entry_is_claimed_once_and_not_after_another_took_it_over(
+    state: LocalState,
+) -> None:
+    entry, _ = await begin(state, "key-1")
+    sending = replace(entry, phase="sending")
+    assert await state.claim(sending, lease_before=entry.lease_until)
+    assert not await state.claim(sending, lease_before=entry.lease_until)
+
+    late, _ = await begin(state, "key-2")
+    other, is_ours = await begin(state, "key-2", now=NOW + LEASE)
+    assert is_ours
+    assert not await state.claim(replace(late, phase="sending"), lease_before=late.lease_until)
+    assert await state.get(late.id) == other
+
+
+def test_whoever_died_while_sending_left_an_unknown_outcome() -> None:
+    entry = Entry(
+        id=1,
+        service="a",
+        key=None,
+        fingerprint="f",
+        request="{}",
+        style="Flux",
+        phase="sending",
+        created_at=NOW,
+        lease_until=NOW + LEASE,
+    )
+    assert entry.standing(NOW + LEASE - 1) == "sending"
+    assert entry.standing(NOW + LEASE) == "unknown"
+    assert not entry.is_free(NOW + LEASE)
+    assert replace(entry, phase="submitted").standing(NOW + 10**9) == "submitted"
+
+
+async def test_a_generation_made_elsewhere_is_adopted_once(state: LocalState) -> None:
+    first = await submitted(state, "r1")
+    stranger = replace(first, id=0, record_id="r2", style="F Dev")
+    adopted = await state.adopt(stranger)
+    assert adopted == replace(stranger, id=2)
+    assert await state.adopt(replace(stranger, style="Graffiti")) == adopted
+    assert await state.adopt(replace(first, id=0, style="Graffiti")) == first
+
+
+async def test_the_end_that_was_written_first_stands(state: LocalState) -> None:
+    entry = await submitted(state, "r1")
+    done = replace(entry, phase="done", finished_at=NOW + 9, images=(Image("https://a.example/"),))
+    failed = replace(entry, phase="failed", error="late news")
+    assert await state.finish(done) == done
+    assert await state.finish(failed) == done
+    assert await state.get(entry.id) == done
+
+
+async def test_a_record_id_given_out_twice_is_the_services_fault(state: LocalState) -> None:
+    await submitted(state, "r1")
+    with pytest.raises(ProtocolError, match="record id of another job"):
+        await submitted(state, "r1")
+    assert len(await state.latest(None, 9)) == 2
+
+
+async def test_a_journal_goes_on_after_it_was_closed(state: LocalState) -> None:
+    await begin(state)
+    await state.close()
+    await state.close()
+    assert len(await state.latest(None, 9)) == 1
+
+
+# Many at once
+
+
+async def test_of_many_tasks_with_one_key_one_sends_and_all_have_its_entry(folder: Path) -> None:
+    found: list[tuple[Entry, bool]] = []
+    async with opened(folder) as one, opened(folder) as two, opened(folder) as three:
+
+        async def work(number: int) -> None:
+            found.append(await begin((one, two, three)[number % 3], "key-1"))
+
+        await at_once(30, work)
+        assert len(await one.latest(None, 99)) == 1
+    assert sum(is_ours for _, is_ours in found) == 1
+    assert len({entry.id for entry, _ in found}) == 1
+
+
+async def test_of_many_that_adopt_one_record_all_have_the_same_entry(folder: Path) -> None:
+    async with opened(folder) as one, opened(folder) as two:
+        stranger = replace((await begin(one))[0], id=0, record_id="r1")
+        found: set[int] = set()
+
+        async def work(number: int) -> None:
+            found.add((await (one, two)[number % 2].adopt(stranger)).id)
+
+        await at_once(20, work)
+    assert len(found) == 1
+
+
+async def test_whoever_looks_for_a_key_waits_for_a_write_that_is_under_way(folder: Path) -> None:
+    found: list[tuple[Entry, bool]] = []
+    done = anyio.Event()
+    async with opened(folder) as state:
+        first, _ = await begin(state, "key-1")
+
+        async def look() -> None:
+            found.append(await begin(state, "key-2"))
+            done.set()
+
+        with closing(sqlite3.connect(folder / JOURNAL, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(look)
+                with anyio.move_on_after(0.1):
+                    await done.wait()
+                assert found == []
+                other.execute("UPDATE generations SET key = 'key-2'")
+                other.execute("COMMIT")
+                with anyio.fail_after(5):
+                    await done.wait()
+    assert found == [(replace(first, key="key-2"), False)]
+
+
+MAKE = """
+import sys, anyio
+from pathlib import Path
+from arta_mcp.state.sqlite import LocalState
+
+async def main():
+    state = LocalState(Path(sys.argv[1]))
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for number in range(100):
+        entry, is_ours = await state.begin(service="a", key=f"key-{number}", fingerprint="f",
+            request="{}", style="Flux", now=1.0, lease=60.0)
+        if is_ours:
+            print(number, flush=True)
+    await state.close()
+
+anyio.run(main)
+"""
+
+
+async def test_of_many_processes_with_one_key_one_sends(folder: Path) -> None:
+    makers = [process(MAKE, str(folder)) for _ in range(4)]
+    for maker in makers:
+        assert maker.stdout is not None
+        assert await anyio.to_thread.run_sync(maker.stdout.readline) == b"ready\n"
+    for maker in makers:
+        assert maker.stdin is not None
+        maker.stdin.write(b"\n")
+        maker.stdin.flush()
+    said: list[bytes] = []
+    for maker in makers:
+        output, _ = await anyio.to_thread.run_sync(maker.communicate)
+        said += output.split()
+    assert [maker.returncode for maker in makers] == [0] * 4
+    assert sorted(map(int, said)) == list(range(100))
+
+
+# Damage
+
+
+def text_file(path: Path) -> None:
+    path.write_bytes(b"this is no journal\n" * 1000)
+
+
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def zeroed_pages(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\0" * (len(content) - 4096))
+
+
+def other_bytes(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    for place in range(4096, len(content), 97):
+        content[place] ^= 0xFF
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("damage", [text_file, half, zeroed_pages, other_bytes])
+async def test_a_damaged_journal_is_moved_aside_whole_and_a_new_one_begun(
+    folder: Path, damage: Callable[[Path], None]
+) -> None:
+    async with opened(folder) as state:
+        for number in range(50):
+            await submitted(state, f"r{number}")
+    journal = folder / JOURNAL
+    damage(journal)
+    damaged = journal.read_bytes()
+    warnings: list[str] = []
+    async with opened(folder, warnings.append) as state:
+        assert await state.latest(None, 9) == ()
+        await submitted(state, "r1")
+        assert len(await state.latest(None, 9)) == 1
+    (aside,) = named(folder, f"{JOURNAL}.damaged-*")
+    assert aside.read_bytes() == damaged
+    assert mode(aside) == 0o600
+    assert len(warnings) == 1
+    assert str(aside) in warnings[0]
+
+
+async def test_what_belongs_to_a_damaged_journal_is_moved_with_it(folder: Path) -> None:
+    make_private(folder)
+    for suffix in ("", "-wal", "-shm"):
+        (folder / f"{JOURNAL}{suffix}").write_bytes(b"not a database " * 500)
+    async with opened(folder, lambda line: None) as state:
+        await begin(state)
+    aside, *rest = named(folder, f"{JOURNAL}.damaged-*")
+    assert aside.read_bytes() == b"not a database " * 500
+    assert not (folder / f"{JOURNAL}-wal").exists()
+    assert {path.name.removeprefix(aside.name) for path in rest} <= {"-wal", "-shm"}
+
+
+async def test_two_that_open_a_damaged_journal_move_it_aside_once(folder: Path) -> None:
+    make_private(folder)
+    text_file(folder / JOURNAL)
+    warnings: list[str] = []
+    async with opened(folder, warnings.append) as one, opened(folder, warnings.append) as two:
+
+        async def work(number: int) -> None:
+            await submitted((one, two)[number % 2], f"r{number}")
+
+        await at_once(6, work)
+        assert len(await one.latest(None, 99)) == len(await two.latest(None, 99)) == 6
+    assert len(named(folder, f"{JOURNAL}.damaged-*")) == len(warnings) == 1
+
+
+async def test_journals_damaged_in_the_same_second_are_all_kept(folder: Path) -> None:
+    for count in (1, 2, 3):
+        make_private(folder)
+        text_file(folder / JOURNAL)
+        async with opened(folder, lambda line: None) as state:
+            await begin(state)
+        assert len(named(folder, f"{JOURNAL}.damaged-*")) == count
+
+
+async def test_damage_that_shows_while_the_journal_is_open_costs_one_call(folder: Path) -> None:
+    async with opened(folder) as state:
+        for number in range(200):
+            await submitted(state, f"r{number}")
+    warnings: list[str] = []
+    async with opened(folder, warnings.append) as state:
+        assert await state.get(1)
+        with closing(sqlite3.connect(folder / JOURNAL)) as db:
+            db.execute("PRAGMA user_version = 1")  # makes the other connection read anew
+            zeroed_pages(folder / JOURNAL)
+        with pytest.raises(Unavailable, match="the journal is damaged"):
+            await state.latest(None, 999)
+        assert await state.latest(None, 999) == ()
+        await submitted(state, "r1")
+    assert len(warnings) == 1
+
+
+async def test_a_database_of_another_program_is_left_as_it_is(folder: Path) -> None:
+    make_private(folder)
+    with closing(sqlite3.connect(folder / JOURNAL)) as db:
+        db.execute("CREATE TABLE generations (mine TEXT)")
+        db.commit()
+    async with opened(folder) as state:
+        with pytest.raises(Unavailable, match="the journal cannot be opened") as caught:
+            await begin(state)
+    assert str(folder / JOURNAL) in caught.value.hint
+    assert named(folder, "*.damaged-*") == []
+    with closing(sqlite3.connect(folder / JOURNAL)) as db:
+        assert db.execute("SELECT * FROM generations").fetchall() == []
+
+
+async def test_a_journal_that_is_a_folder_is_an_error_and_no_crash(folder: Path) -> None:
+    make_private(folder)
+    (folder / JOURNAL).mkdir()
+    async with opened(folder) as state:
+        with pytest.raises(ArtaError, match="cannot be used"):
+            await begin(state)
+
+
+def test_state_is_opened_by_its_folder(folder: Path) -> None:
+    assert isinstance(open_state(folder), LocalState)
+    assert not folder.exists()
+
+
+async def test_a_journal_of_an_earlier_version_opens_with_everything_in_it(folder: Path) -> None:
+    async with opened(folder) as state:
+        before = await submitted(state, "record-1", key="k1")
+    with closing(sqlite3.connect(folder / JOURNAL)) as db:
+        for column in ("seen_queued", "seen_drawing"):  # came in after the first journals
+            db.execute(f"ALTER TABLE generations DROP COLUMN {column}")
+        db.commit()
+    async with opened(folder) as state:
+        assert await state.find("a.example", "record-1") == before
+        ended = replace(before, phase="done", seen_queued=NOW + 2, finished_at=NOW + 3)
+        assert await state.finish(ended) == ended
+        (timing,) = await state.timings("a.example", "Flux", 10)
+    assert (timing.seen_queued, timing.seen_drawing) == (NOW + 2, None)
