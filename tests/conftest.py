@@ -1,11 +1,13 @@
-"""What every test stands on: the embedded service, in process or on a port."""
+"""Fixtures of every test; what the tests share beyond them is in `harness`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
+
+from arta_mcp import redaction
 
 
 @pytest.fixture
@@ -25,3 +27,12 @@ def need() -> Callable[[bool, str], None]:
         pytest.skip(reason)
 
     return check
+
+
+@pytest.fixture(autouse=True)
+def forget_secrets() -> Iterator[None]:
+    """What one test makes up as a secret must not be redacted from the texts of others."""
+    known = dict(redaction._forms)  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
+    yield
+    redaction._forms.clear()  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
+    redaction._forms.update(known)  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone

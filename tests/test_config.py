@@ -2,17 +2,18 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from arta_mcp import __version__, config, errors
+from arta_mcp import __version__, config
 from arta_mcp.config import SETTINGS, Setting, Settings
-from arta_mcp.errors import ConfigError, Secret
-from arta_mcp.matching import near
+from arta_mcp.errors import ConfigError
+from arta_mcp.matching import suggest
+from arta_mcp.redaction import Secret
 
 KEY = "sentinel-key-0123456789"
 BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -78,15 +79,6 @@ BAD_ADDRESSES = (
     "https://a.example/#top",
 )
 LITERALS = ("${ARTA_API_KEY}", "${user_config.api_key}", "x${y}")
-
-
-@pytest.fixture(autouse=True)
-def no_secret_stays() -> Iterator[None]:
-    """What is made up as a key in one test must not be redacted from the texts of others."""
-    known = dict(errors._secrets)  # pyright: ignore[reportPrivateUsage]  # for tests alone
-    yield
-    errors._secrets.clear()  # pyright: ignore[reportPrivateUsage]  # for tests alone
-    errors._secrets.update(known)  # pyright: ignore[reportPrivateUsage]  # for tests alone
 
 
 def read(name: str, value: str) -> object:
@@ -263,8 +255,8 @@ def test_names_that_mean_nothing_are_told_and_have_a_near_one() -> None:
     environ = {"ARTA_MAXWAIT": "5", "ARTA_API_KEYS": "x", "PATH": "/bin", "ARTA_": ""}
     unknown = Settings.from_env(environ).unknown
     assert unknown == ("ARTA_", "ARTA_API_KEYS", "ARTA_MAXWAIT")
-    assert near("ARTA_MAXWAIT", BY_NAME, limit=1) == ("ARTA_MAX_WAIT",)
-    assert near("ARTA_API_KEYS", BY_NAME, limit=1) == ("ARTA_API_KEY",)
+    assert suggest("ARTA_MAXWAIT", BY_NAME, limit=1) == ("ARTA_MAX_WAIT",)
+    assert suggest("ARTA_API_KEYS", BY_NAME, limit=1) == ("ARTA_API_KEY",)
 
 
 def test_settings_are_read_from_what_is_given_and_from_nowhere_else() -> None:

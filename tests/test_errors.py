@@ -24,11 +24,9 @@ from arta_mcp.errors import (
     InvalidRequest,
     JobFailed,
     RateLimited,
-    Secret,
     UnknownStyle,
-    quote,
-    redact,
 )
+from arta_mcp.redaction import Secret, redact, sanitize
 
 SENTINEL = "sentinel-3f9a71c2"
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl"
@@ -68,7 +66,7 @@ def test_what_the_tree_says_an_error_carries_it_carries(secret: Secret) -> None:
     assert (request.argument, request.value, request.allowed) == ("n", 9, "a whole number in 1..8")
     assert str(request) == "n is 9; allowed is a whole number in 1..8"
     style = UnknownStyle("fluxx", ("flux", "f-dev"))
-    assert (style.name, style.near) == ("fluxx", ("flux", "f-dev"))
+    assert (style.name, style.suggestions) == ("fluxx", ("flux", "f-dev"))
     assert str(style) == "no model is called 'fluxx'"
     assert style.hint == "did you mean flux or f-dev? list_models shows them all"
     limited = RateLimited("slow down", retry_after=6.6, record_id="r1")
@@ -207,13 +205,13 @@ def test_a_megabyte_of_near_tokens_is_redacted_in_bounded_time(hostile: str) -> 
 
 @given(st.text())
 def test_quoted_words_are_one_printable_line_of_bounded_length(text: str) -> None:
-    quoted = quote(text, 20)
+    quoted = sanitize(text, 20)
     assert len(quoted) <= 20
     assert quoted.isprintable()
     assert quoted == " ".join(quoted.split())
-    assert quote(quoted, 20) == quoted
+    assert sanitize(quoted, 20) == quoted
 
 
 def test_quoting_redacts_before_it_cuts(secret: Secret) -> None:
-    assert SENTINEL[:4] not in quote(f"{'x' * 10}{SENTINEL}", 14)
-    assert quote("word \x1b[31m\u202e\r\n red") == "word [31m red"
+    assert SENTINEL[:4] not in sanitize(f"{'x' * 10}{SENTINEL}", 14)
+    assert sanitize("word \x1b[31m\u202e\r\n red") == "word [31m red"

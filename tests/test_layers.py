@@ -18,20 +18,21 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "arta_mcp"
 
 MAY_IMPORT = {
-    "errors": "",
+    "redaction": "",
     "matching": "",
-    "background": "errors",
-    "untrusted_json": "errors",
-    "styles": "errors matching",
-    "config": "errors",
-    "arta": "background errors state styles untrusted_json",
-    "state": "arta errors untrusted_json",
-    "engines": "",
-    "local": "arta engines errors styles untrusted_json",
-    "generations": "arta background errors matching state styles untrusted_json",
-    "server": "arta errors generations matching styles",
-    "app": "arta background config errors generations local state",
     "quick_replies": "",
+    "errors": "redaction",
+    "background": "errors",
+    "untrusted_json": "errors redaction",
+    "styles": "errors matching redaction",
+    "config": "errors redaction",
+    "arta": "background errors redaction state styles untrusted_json",
+    "state": "arta errors redaction untrusted_json",
+    "engines": "",
+    "local": "arta engines errors redaction styles untrusted_json",
+    "generations": "arta background errors matching redaction state styles untrusted_json",
+    "server": "arta errors generations matching redaction styles",
+    "app": "arta background config errors generations local redaction state",
 }
 """room -> the rooms that it may import at most; `cli` may import all, and nothing imports it"""
 

@@ -16,9 +16,10 @@ from arta_mcp.arta.tokens import Identity, TokenSource
 from arta_mcp.arta.transport import Transport
 from arta_mcp.background import Errands
 from arta_mcp.config import Settings
-from arta_mcp.errors import AuthError, Secret, UnknownStyle
+from arta_mcp.errors import AuthError, UnknownStyle
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.local.service import Service
+from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import open_state
 from arta_mcp.styles import DEFAULT, SHIPPED
 from harness.world import ORIGIN, World, new_world, tiny_picture

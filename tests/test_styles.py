@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from arta_mcp import styles
 from arta_mcp.errors import UnknownStyle
-from arta_mcp.matching import near
+from arta_mcp.matching import suggest
 from arta_mcp.styles import SHIPPED, Catalogue, Style, category_of, names_in_refusal
 
 FACTS = Path(__file__).parents[2] / "shared" / "facts" / "arta-wire.md"
@@ -144,7 +144,7 @@ def test_whatever_is_asked_for_there_is_a_style_or_an_unknown_style(model: str):
     try:
         found = SHIPPED.resolve(model)
     except UnknownStyle as exc:
-        asked, near_ids = exc.name, exc.near
+        asked, near_ids = exc.name, exc.suggestions
     else:
         asked, near_ids = model, (found.id,)
     assert model == asked
@@ -177,19 +177,19 @@ def test_the_default_is_flux():
 )
 def test_a_misspelt_model_names_the_nearest_ids_best_first(model: str, best: str):
     error = unknown(model)
-    assert best == error.near[0]
+    assert best == error.suggestions[0]
     assert repr(model) in str(error)
     assert best in error.hint
 
 
 @pytest.mark.parametrize("model", ["", "-", "x", "zzzz", "qwertyuiop", "red fox in snow"])
 def test_a_model_that_resembles_nothing_gets_no_guesses(model: str):
-    assert unknown(model).near == ()
+    assert unknown(model).suggestions == ()
 
 
 def test_nobody_is_led_to_a_test_name_of_the_service():
-    assert unknown("gpt-image-2-v4").near[0] == "gpt4o"
-    assert unknown("our_hunyuan_t2i_9").near == ("hunyuan-style",)
+    assert unknown("gpt-image-2-v4").suggestions[0] == "gpt4o"
+    assert unknown("our_hunyuan_t2i_9").suggestions == ("hunyuan-style",)
 
 
 def test_a_retired_model_says_since_when_and_names_its_nearest_living_kin():
@@ -197,16 +197,16 @@ def test_a_retired_model_says_since_when_and_names_its_nearest_living_kin():
     assert (
         str(error) == "model 'sdxl_1_0' is gone: last listed on 2026-01-27, missing on 2026-05-30"
     )
-    assert error.near == ("flux",)
+    assert error.suggestions == ("flux",)
     photographic = unknown("Photographic")
-    assert photographic.near[0] == "professional"
-    assert {SHIPPED.resolve(near).category for near in photographic.near} == {"photo"}
+    assert photographic.suggestions[0] == "professional"
+    assert {SHIPPED.resolve(near).category for near in photographic.suggestions} == {"photo"}
 
 
 def test_a_name_that_only_other_programs_list_was_never_valid():
     error = unknown("Flux Black Ink")
     assert "never valid" in str(error)
-    assert error.near[0] == "black-ink"
+    assert error.suggestions[0] == "black-ink"
 
 
 # Searching
@@ -256,7 +256,7 @@ def test_a_name_that_only_the_service_knows_gets_an_id_and_a_category():
 def test_a_style_missing_from_a_live_list_is_gone_since_that_list():
     live = Catalogue.from_names(["Flux", "F Pro"], "2026-12-01")
     assert "last listed on 2026-05-30, missing on 2026-12-01" in str(unknown("flux-dev", live))
-    assert unknown("flux-dev", live).near == ("f-pro", "flux")
+    assert unknown("flux-dev", live).suggestions == ("f-pro", "flux")
     assert "missing on 2026-12-01" in str(unknown("gpt-image", live))
 
 
@@ -267,7 +267,7 @@ def test_a_retired_style_that_the_service_lists_again_is_a_style_again():
 
 def test_a_retired_name_is_not_taken_for_a_longer_new_one():
     live = Catalogue.from_names(["Flux", "Anime Style"], "2026-12-01")
-    assert unknown("anime", live).near[0] == "anime-style"
+    assert unknown("anime", live).suggestions[0] == "anime-style"
 
 
 def test_without_flux_the_default_is_the_first_style():
@@ -339,21 +339,21 @@ def test_every_category_has_styles():
 
 def test_near_names_serve_ratios_commands_and_settings_too():
     ratios = ["1:1", "2:3", "3:2", "3:4", "4:3", "9:16", "16:9"]
-    assert near("16x9", ratios) == ("16:9",)
-    assert near("4:5", ratios) == ("4:3",)
-    assert near("landscape", ratios) == ()
-    assert near("genrate", ["serve", "generate", "get"]) == ("generate",)
-    assert near("ARTA_BASE_ULR", ["ARTA_BASE_URL", "ARTA_API_KEY"]) == ("ARTA_BASE_URL",)
+    assert suggest("16x9", ratios) == ("16:9",)
+    assert suggest("4:5", ratios) == ("4:3",)
+    assert suggest("landscape", ratios) == ()
+    assert suggest("genrate", ["serve", "generate", "get"]) == ("generate",)
+    assert suggest("ARTA_BASE_ULR", ["ARTA_BASE_URL", "ARTA_API_KEY"]) == ("ARTA_BASE_URL",)
 
 
 def test_near_names_are_in_one_order_whatever_the_order_of_the_choices():
-    assert near("tatoo", ["b-tattoo", "a-tattoo"]) == ("a-tattoo", "b-tattoo")
-    assert near("tatoo", ["a-tattoo", "b-tattoo"], limit=1) == ("a-tattoo",)
+    assert suggest("tatoo", ["b-tattoo", "a-tattoo"]) == ("a-tattoo", "b-tattoo")
+    assert suggest("tatoo", ["a-tattoo", "b-tattoo"], limit=1) == ("a-tattoo",)
 
 
 @given(st.text(min_size=1000, max_size=2000))
 def test_a_very_long_word_is_near_nothing_or_something_but_never_slow_or_wrong(word: str):
-    assert len(near(word, [style.id for style in SHIPPED.styles])) <= 3
+    assert len(suggest(word, [style.id for style in SHIPPED.styles])) <= 3
 
 
 def test_importing_the_catalogue_does_not_load_the_near_name_library():

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arta_mcp import errors
-from arta_mcp.errors import ProtocolError, Secret
+from arta_mcp.errors import ProtocolError
+from arta_mcp.redaction import MAX_QUOTED, Secret
 from arta_mcp.untrusted_json import (
     DEEPEST,
     entries,
@@ -27,15 +26,6 @@ any_json = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(any_text, inner, max_size=4),
     max_leaves=12,
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_secret_stays() -> Iterator[None]:
-    """What is planted here must not be redacted from the texts of other modules."""
-    known = dict(errors._secrets)  # pyright: ignore[reportPrivateUsage]  # for tests alone
-    yield
-    errors._secrets.clear()  # pyright: ignore[reportPrivateUsage]  # for tests alone
-    errors._secrets.update(known)  # pyright: ignore[reportPrivateUsage]  # for tests alone
 
 
 def nested(levels: int, opening: str = "[", closing: str = "]", inside: str = "1") -> bytes:
@@ -119,7 +109,7 @@ def test_a_field_of_any_type_becomes_words_that_can_be_shown(value: object) -> N
     else:
         assert words is not None
         assert words.isprintable()
-        assert len(words) <= errors.LONGEST_WORDS
+        assert len(words) <= MAX_QUOTED
 
 
 def test_words_are_those_of_the_service_and_json_for_other_types() -> None:

@@ -15,9 +15,9 @@ from arta_mcp.arta.tokens import Identity, TokenSource
 from arta_mcp.arta.transport import Transport
 from arta_mcp.background import Errands
 from arta_mcp.config import Settings
-from arta_mcp.errors import Secret
 from arta_mcp.generations.schedule import Pace
 from arta_mcp.generations.service import Generations, Limits, Remote
+from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import State, open_state
 
 LOCAL_KEY = "arta-mcp-local"

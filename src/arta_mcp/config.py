@@ -13,7 +13,8 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from arta_mcp import __version__
-from arta_mcp.errors import SHORTEST_SECRET, ConfigError, Secret, quote
+from arta_mcp.errors import ConfigError
+from arta_mcp.redaction import MIN_SECRET, Secret, sanitize
 
 Backend = Literal["arta", "local"]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -42,7 +43,7 @@ def _choice(*choices: str) -> Callable[[str, str], str]:
     def parse(name: str, value: str) -> str:
         if (found := value.strip().lower()) not in choices:
             raise ConfigError(
-                f"{name} is {quote(repr(value), 80)}", hint=f"use one of {', '.join(choices)}"
+                f"{name} is {sanitize(repr(value), 80)}", hint=f"use one of {', '.join(choices)}"
             )
         return found
 
@@ -65,7 +66,8 @@ def _seconds(low: float, high: float) -> Callable[[str, str], float]:
             number = float("nan")
         if not low <= number <= high:
             raise ConfigError(
-                f"{name} is {quote(repr(value), 80)}, not a number of seconds in {low:g}..{high:g}",
+                f"{name} is {sanitize(repr(value), 80)},"
+                f" not a number of seconds in {low:g}..{high:g}",
                 hint=f"set {name} to a number, or leave it out",
             )
         return number
@@ -78,7 +80,7 @@ def _count(low: int, high: int) -> Callable[[str, str], int]:
         digits = value.isascii() and value.isdigit() and len(value) < 10
         if not digits or not low <= int(value) <= high:
             raise ConfigError(
-                f"{name} is {quote(repr(value), 80)}, not a whole number in {low}..{high}",
+                f"{name} is {sanitize(repr(value), 80)}, not a whole number in {low}..{high}",
                 hint=f"set {name} to a number, or leave it out",
             )
         return int(value)
@@ -96,12 +98,14 @@ def _address(name: str, value: str) -> str:
     if "@" in value:  # before any message quotes it
         raise ConfigError(f"{name} holds a user name or password", hint="leave them out")
     if parts.scheme not in ("http", "https") or not host or not _is_plain(value):
-        raise ConfigError(f"{name} is {quote(repr(value), 120)}, not an https address")
+        raise ConfigError(f"{name} is {sanitize(repr(value), 120)}, not an https address")
     if "?" in value or "#" in value:
-        raise ConfigError(f"{name} is {quote(repr(value), 120)}; leave out what follows the path")
+        raise ConfigError(
+            f"{name} is {sanitize(repr(value), 120)}; leave out what follows the path"
+        )
     if parts.scheme == "http" and host not in LOOPBACK:
         raise ConfigError(
-            f"{name} is {quote(repr(value), 120)}; plain http is for this machine only",
+            f"{name} is {sanitize(repr(value), 120)}; plain http is for this machine only",
             hint="use https://",
         )
     return value.rstrip("/")
@@ -122,16 +126,16 @@ def _proxy(name: str, value: str) -> Secret:
 
 def _header(name: str, value: str) -> str:
     if not value.isascii() or not value.isprintable():
-        raise ConfigError(f"{name} is {quote(repr(value), 80)}; use printable ASCII")
+        raise ConfigError(f"{name} is {sanitize(repr(value), 80)}; use printable ASCII")
     return value
 
 
 def _key(name: str, value: str) -> Secret:
     if not value.isascii() or not _is_plain(value):
         raise ConfigError(f"{name} holds blanks or characters that no key has")
-    if len(value) < SHORTEST_SECRET:  # it could not be redacted
+    if len(value) < MIN_SECRET:  # it could not be redacted
         raise ConfigError(
-            f"{name} is shorter than {SHORTEST_SECRET} characters, as no key is",
+            f"{name} is shorter than {MIN_SECRET} characters, as no key is",
             hint="a Firebase Web API key has 39 characters and begins with AIza",
         )
     return Secret(value)
@@ -141,10 +145,12 @@ def _folder(name: str, value: str) -> Path:
     try:
         path = Path(value).expanduser()
     except RuntimeError as exc:
-        raise ConfigError(f"{name} is {quote(repr(value), 120)}, a home that is not there") from exc
+        raise ConfigError(
+            f"{name} is {sanitize(repr(value), 120)}, a home that is not there"
+        ) from exc
     if not path.is_absolute():
         raise ConfigError(
-            f"{name} is {quote(repr(value), 120)}, a relative path",
+            f"{name} is {sanitize(repr(value), 120)}, a relative path",
             hint="hosts start servers in any folder; give an absolute path",
         )
     return path
@@ -317,7 +323,7 @@ def _read(setting: Setting, environ: Mapping[str, str]) -> object:
     value = environ.get(setting.name, "")
     if "${" in value:
         raise ConfigError(
-            f"{setting.name} is the literal {quote(value, 80)}, which the host did not fill in",
+            f"{setting.name} is the literal {sanitize(value, 80)}, which the host did not fill in",
             hint=f"give {setting.name} a value in the host's configuration, or remove it",
         )
     if setting.empty_means_none and setting.name in environ and not value.strip():

@@ -4,7 +4,7 @@
       ConfigError               fix a setting
       InvalidRequest            .argument .value .allowed: change that argument
       AuthError                 the identity host gives no token: check the key
-      UnknownStyle              .name .near: pick another model
+      UnknownStyle              .name .suggestions: pick another model
       PromptRejected            write another prompt
       RateLimited               .retry_after: wait
       Unavailable               no answer, an empty one, 5xx: try later
@@ -22,108 +22,7 @@ No I/O happens here.
 
 from __future__ import annotations
 
-import json
-import re
-import threading
-from urllib.parse import quote as url_quote
-
-LONGEST_WORDS = 500
-"""characters of somebody else's text that an error quotes at most"""
-
-SHORTEST_SECRET = 6
-"""characters; replacing anything shorter would mangle ordinary words"""
-
-_MOST_SECRETS = 500
-"""the newest are kept; a process meets a new token every hour, a test or soak many a second"""
-
-_secrets: dict[str, None] = {}
-_secrets_lock = threading.Lock()
-
-
-class Secret:
-    """A value that does not show itself and that `redact` removes from every text from now on.
-
-    Our own class and not `pydantic.SecretStr`: settings are read before the first answer, and
-    importing pydantic costs more than everything else a host waits for.
-    """
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-        _remember(value)
-
-    def reveal(self) -> str:
-        """The value itself, for the one place that sends it."""
-        _remember(self._value)  # what is in use stays among the newest: the key is as old as we are
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Secret('***')"
-
-    __str__ = __repr__
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-
-def _remember(value: str) -> None:
-    """Keeps the value, in every form it can come back in, among what `redact` removes."""
-    if len(value) < SHORTEST_SECRET:
-        return
-    with _secrets_lock:
-        for form in _forms(value):
-            _secrets.pop(form, None)
-            _secrets[form] = None
-        while len(_secrets) > _MOST_SECRETS:
-            del _secrets[next(iter(_secrets))]
-
-
-def _forms(value: str) -> set[str]:
-    """As it is, in an address, in JSON (also within JSON) and as Python writes it."""
-    in_json = json.dumps(value)[1:-1]
-    return {
-        value,
-        url_quote(value, safe="", errors="replace"),
-        url_quote(value, errors="replace"),
-        in_json,
-        json.dumps(in_json)[1:-1],
-        repr(value)[1:-1],
-    }
-
-
-# No part backtracks and none starts inside a word: a megabyte of `eyJeyJeyJ` takes milliseconds.
-_TOKEN_SHAPES = re.compile(
-    r"(?<![\w-])(?=[\w-]*?eyJ[\w-]{8})[\w-]++\.[\w-]++\.[\w-]*+"  # a JWT, whosever it is
-    r"|AIza[\w-]{30,}"  # a Google API key
-    r"|(?<=[?&]key=)[^&\s\"']+"  # a key in an address
-)
-
-
-def redact(text: str) -> str:
-    """The text with every known secret, or what is shaped like one, as `[redacted]`."""
-    return _TOKEN_SHAPES.sub("[redacted]", without_secrets(text))
-
-
-def without_secrets(text: str) -> str:
-    """The text without the secrets that are ours: for addresses, whose signature may be a JWT."""
-    if _secrets:
-        with _secrets_lock:
-            known = sorted(_secrets, key=len, reverse=True)
-        for value in known:
-            if value in text:
-                text = text.replace(value, "[redacted]")
-    return text
-
-
-def quote(text: str, limit: int = LONGEST_WORDS) -> str:
-    """Somebody else's words made safe to show: redacted, one line, printable, cut to `limit`."""
-    printable = "".join(char if char.isprintable() else " " for char in redact(text))
-    words = " ".join(printable.split())
-    return words if len(words) <= limit else words[: limit - 1] + "…"
+from arta_mcp.redaction import redact, sanitize
 
 
 class ArtaError(Exception):
@@ -153,13 +52,13 @@ class InvalidRequest(ArtaError):
     def __init__(self, argument: str, value: object, allowed: str, *, hint: str = "") -> None:
         self.argument, self.value, self.allowed = argument, value, allowed
         super().__init__(
-            f"{quote(argument, 80)} is {_shown(value)}; allowed is {allowed}", hint=hint
+            f"{sanitize(argument, 80)} is {_shown(value)}; allowed is {allowed}", hint=hint
         )
 
 
 def _shown(value: object) -> str:
     try:
-        return quote(repr(value), 80)
+        return sanitize(repr(value), 80)
     except (ValueError, RecursionError):  # Python writes out no number of over 4,300 digits
         return f"some {type(value).__name__}"
 
@@ -171,16 +70,16 @@ class AuthError(ArtaError):
 
 
 class UnknownStyle(ArtaError):
-    """No such model; `near` holds the closest names, best first."""
+    """No such model; `suggestions` holds the closest names, best first."""
 
     def __init__(
-        self, name: str, near: tuple[str, ...] = (), *, message: str = "", hint: str = ""
+        self, name: str, suggestions: tuple[str, ...] = (), *, message: str = "", hint: str = ""
     ) -> None:
-        self.name, self.near = name, near
-        listed = " or ".join(filter(None, (", ".join(near[:-1]), *near[-1:])))
-        meant = f"did you mean {listed}? " if near else ""
+        self.name, self.suggestions = name, suggestions
+        listed = " or ".join(filter(None, (", ".join(suggestions[:-1]), *suggestions[-1:])))
+        meant = f"did you mean {listed}? " if suggestions else ""
         super().__init__(
-            message or f"no model is called {quote(repr(name), 80)}",
+            message or f"no model is called {sanitize(repr(name), 80)}",
             hint=hint or f"{meant}list_models shows them all",
         )
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from itertools import islice
 
-LONGEST_WORD = 80
+MAX_WORD = 80
 """characters of a misspelt word that are compared; no name is as long"""
 
 _ALIKE = 0.65
@@ -19,24 +19,24 @@ _ALIKE_WORD = 0.6
 """least likeness of two single words within longer names"""
 
 
-def near(word: str, choices: Iterable[str], limit: int = 3) -> tuple[str, ...]:
+def suggest(word: str, choices: Iterable[str], limit: int = 3) -> tuple[str, ...]:
     """The choices that `word` may have meant, best first; nothing when it resembles none.
 
     Whole texts and single words are compared, so that `van goh` finds `vincent-van-gogh`.
     """
-    likely = (choice for likeness, choice in ranked(word, choices) if likeness >= _ALIKE)
+    likely = (choice for likeness, choice in rank(word, choices) if likeness >= _ALIKE)
     return tuple(islice(likely, limit))
 
 
-def key_of(text: str) -> str:
+def normalize(text: str) -> str:
     """The spelling in which case and separators no longer differ."""
     return "-".join(re.findall(r"[^\s_.\-]+", text.casefold()))
 
 
-def ranked(word: str, choices: Iterable[str]) -> list[tuple[float, str]]:
+def rank(word: str, choices: Iterable[str]) -> list[tuple[float, str]]:
     """All choices with their likeness to `word` (0 to 1), the likest first, ties by alphabet."""
-    asked = key_of(word[:LONGEST_WORD]).split("-")
-    scored = ((_likeness(asked, key_of(choice).split("-")), choice) for choice in set(choices))
+    asked = normalize(word[:MAX_WORD]).split("-")
+    scored = ((_likeness(asked, normalize(choice).split("-")), choice) for choice in set(choices))
     return sorted(scored, key=lambda pair: (-pair[0], pair[1]))
 
 

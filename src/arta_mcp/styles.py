@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from arta_mcp.errors import UnknownStyle, quote
-from arta_mcp.matching import LONGEST_WORD, key_of, near, ranked
+from arta_mcp.errors import UnknownStyle
+from arta_mcp.matching import MAX_WORD, normalize, rank, suggest
+from arta_mcp.redaction import sanitize
 
 AS_OF = "2026-05-30"
 """the day on which the service itself listed the shipped styles"""
@@ -151,7 +152,7 @@ class Catalogue:
         alike, and a closing `style` may be left out (`nano-banana`).
         """
         style = (
-            self._by_name.get(model) or self._by_id.get(model) or self._by_key.get(key_of(model))
+            self._by_name.get(model) or self._by_id.get(model) or self._by_key.get(normalize(model))
         )
         if style is None:
             raise self._unknown(model)
@@ -163,7 +164,7 @@ class Catalogue:
         Words are looked for in name, id, aliases and category, as beginnings and as parts too.
         A misspelt word counts as the nearest one that the catalogue knows.
         """
-        key = key_of((text or "")[:LONGEST_WORD])
+        key = normalize((text or "")[:MAX_WORD])
         if not key:
             return self.styles
         words = key.split("-")
@@ -181,29 +182,31 @@ class Catalogue:
 
     def _spelled(self, word: str) -> str:
         known = {*CATEGORIES, *(word for words in self._words.values() for word in words)}
-        return word if word in known else next(iter(near(word, known)), word)
+        return word if word in known else next(iter(suggest(word, known)), word)
 
     def _unknown(self, model: str) -> UnknownStyle:
-        gone = self._retired.get(key_of(model))
+        gone = self._retired.get(normalize(model))
         if gone is None:
-            return UnknownStyle(model, self._near(model))
+            return UnknownStyle(model, self._suggestions(model))
         name, seen = gone
-        shown = quote(repr(model), 80)
+        shown = sanitize(repr(model), 80)
         if seen is None:
             message = f"model {shown} was never valid: other programs list it, the service does not"
         else:
             message = f"model {shown} is gone: last listed on {seen}, missing on {self.as_of}"
         return UnknownStyle(model, self._nearest_living(name), message=message)
 
-    def _near(self, model: str) -> tuple[str, ...]:
+    def _suggestions(self, model: str) -> tuple[str, ...]:
         aliases = {
             key: style.id for key, style in self._by_key.items() if not _is_leaked(style.name)
         }
-        found = near(model, aliases, limit=len(aliases))
+        found = suggest(model, aliases, limit=len(aliases))
         ids = tuple(dict.fromkeys(aliases[key] for key in found))[:3]
         if ids:
             return ids
-        gone = near(model, RETIRED, limit=1)  # `sdxl`, `midjourney`: no name, but like a gone one
+        gone = suggest(
+            model, RETIRED, limit=1
+        )  # `sdxl`, `midjourney`: no name, but like a gone one
         return self._nearest_living(gone[0]) if gone else ()
 
     def _nearest_living(self, name: str) -> tuple[str, ...]:
@@ -212,7 +215,7 @@ class Catalogue:
         if category == "other":
             return (self.default.id,)
         kin = [style.id for style in self.styles if style.category == category]
-        kin = [own for _, own in ranked(name, kin)][:3]
+        kin = [own for _, own in rank(name, kin)][:3]
         return tuple(kin) or (self.default.id,)
 
     @cached_property
@@ -226,8 +229,8 @@ class Catalogue:
     @cached_property
     def _by_key(self) -> dict[str, Style]:
         """Every forgiving spelling; where two styles claim one, the earlier kind of name wins."""
-        spellings = [(key_of(name), style) for name, style in self._by_name.items()]
-        spellings += [(key_of(own), style) for own, style in self._by_id.items()]
+        spellings = [(normalize(name), style) for name, style in self._by_name.items()]
+        spellings += [(normalize(own), style) for own, style in self._by_id.items()]
         spellings += [
             (alias, self._by_name[name])
             for alias, name in _ALIASES.items()
@@ -236,7 +239,7 @@ class Catalogue:
         spellings += [
             (short, style)
             for style in self.styles
-            if (short := key_of(style.name).removesuffix("-style")) not in self._retired
+            if (short := normalize(style.name).removesuffix("-style")) not in self._retired
         ]
         return {key: style for key, style in reversed(spellings) if key}
 
@@ -246,7 +249,7 @@ class Catalogue:
         seen = {**RETIRED, **dict.fromkeys(_CURRENT, AS_OF)}
         spellings = [*_ALIASES.items(), *((name, name) for name in seen)]
         return {
-            key_of(spelling): (name, seen[name])
+            normalize(spelling): (name, seen[name])
             for spelling, name in spellings
             if name not in self._by_name
         }
@@ -258,7 +261,7 @@ class Catalogue:
         for alias, name in _ALIASES.items():
             if style := self._by_name.get(name):
                 spelled[style] += f" {alias}"
-        return {style: frozenset(key_of(text).split("-")) for style, text in spelled.items()}
+        return {style: frozenset(normalize(text).split("-")) for style, text in spelled.items()}
 
 
 def category_of(name: str) -> str:

@@ -9,8 +9,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TypeGuard
 
-from arta_mcp.errors import ProtocolError, redact
-from arta_mcp.errors import quote as show
+from arta_mcp.errors import ProtocolError
+from arta_mcp.redaction import redact, sanitize
 
 DEEPEST = 100
 """levels of lists and objects within each other; more than any answer has, and safe to walk"""
@@ -37,7 +37,7 @@ def json_or_none(body: bytes) -> object:
 
 def peek(body: bytes, limit: int) -> str:
     """The beginning of a body that is no answer, redacted before a cut could halve a secret."""
-    return show(redact(body.decode("utf-8", "replace"))[: 4 * limit], limit)
+    return sanitize(redact(body.decode("utf-8", "replace"))[: 4 * limit], limit)
 
 
 def is_object(value: object) -> TypeGuard[dict[str, object]]:
@@ -77,4 +77,4 @@ def words_or_none(value: object) -> str | None:
     """A field of any type as words that are safe to show; None stays None."""
     if value is None:
         return None
-    return show(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return sanitize(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

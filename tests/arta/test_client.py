@@ -33,7 +33,6 @@ from arta_mcp.errors import (
     PromptRejected,
     ProtocolError,
     RateLimited,
-    Secret,
     SubmitUnknown,
     Unavailable,
     UnknownRecord,
@@ -41,6 +40,7 @@ from arta_mcp.errors import (
 from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.local.loopback import Running
 from arta_mcp.local.service import Service
+from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import open_state
 from arta_mcp.styles import SHIPPED
 from harness.service_calls import Clock, paint

@@ -4,7 +4,7 @@ import copy
 import json
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arta_mcp import errors
 from arta_mcp.arta.protocol import (
     MAX_SEED,
     RATIOS,
@@ -33,15 +32,9 @@ from arta_mcp.arta.protocol import (
     status_path,
 )
 from arta_mcp.arta.refusals import Refusal, parse_retry_after, style_refusal
-from arta_mcp.errors import (
-    ArtaError,
-    AuthError,
-    InvalidRequest,
-    ProtocolError,
-    Secret,
-    UnknownRecord,
-)
+from arta_mcp.errors import ArtaError, AuthError, InvalidRequest, ProtocolError, UnknownRecord
 from arta_mcp.generations.values import GenerationRequest
+from arta_mcp.redaction import Secret
 from arta_mcp.styles import names_in_refusal
 from arta_mcp.untrusted_json import entries, is_object, read_object, text
 
@@ -106,15 +99,6 @@ def answers(*files: str) -> list[Answer]:
 
 def named(answer: Answer) -> str:
     return f"{answer.file}: {answer.name}"
-
-
-@pytest.fixture(autouse=True)
-def no_secret_stays() -> Iterator[None]:
-    """What is made up as a token in one test must not be redacted from the texts of others."""
-    known = dict(errors._secrets)  # pyright: ignore[reportPrivateUsage]  # for tests alone
-    yield
-    errors._secrets.clear()  # pyright: ignore[reportPrivateUsage]  # for tests alone
-    errors._secrets.update(known)  # pyright: ignore[reportPrivateUsage]  # for tests alone
 
 
 # What was captured, documented or inferred

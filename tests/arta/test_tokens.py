@@ -18,10 +18,11 @@ from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
 from arta_mcp.arta.tokens import Identity, TokenSource
 from arta_mcp.arta.transport import Transport
 from arta_mcp.background import Errands
-from arta_mcp.errors import ArtaError, AuthError, ProtocolError, RateLimited, Secret, Unavailable
+from arta_mcp.errors import ArtaError, AuthError, ProtocolError, RateLimited, Unavailable
 from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.local.loopback import Running
 from arta_mcp.local.service import Service
+from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import open_state
 from harness.service_calls import Clock, paint
 

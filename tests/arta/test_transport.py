@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from arta_mcp.arta.protocol import MAX_JSON, STYLES_PATH, is_web_address
 from arta_mcp.arta.transport import MOST_REDIRECTS, Answer, NotSent, Transport
-from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Secret, Unavailable, redact
+from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Unavailable
 from arta_mcp.local.loopback import Running
 from arta_mcp.local.service import Service
+from arta_mcp.redaction import Secret, redact
 from harness.service_calls import paint
 
 pytestmark = pytest.mark.anyio

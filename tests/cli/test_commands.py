@@ -19,11 +19,11 @@ from PIL import Image
 from arta_mcp.cli import entry as cli
 from arta_mcp.cli import generate as commands
 from arta_mcp.cli.thumbnails import render, way_of
-from arta_mcp.errors import Secret
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.local.loopback import Running
 from arta_mcp.local.service import Service
+from arta_mcp.redaction import Secret
 from harness.installed import PATIENCE, Machine, decoded, opened, paint, remote
 from harness.shell import Shell, Terminal
 

@@ -78,7 +78,7 @@ async def test_an_unknown_model_sends_nothing(world: World) -> None:
     async with world.generations() as generations:
         with pytest.raises(UnknownStyle) as caught:
             await generations.generate(GenerationRequest(prompt="x", model="fluxx"))
-    assert caught.value.near[0] == "flux"
+    assert caught.value.suggestions[0] == "flux"
     assert not world.service.seen
 
 
@@ -200,7 +200,7 @@ async def test_a_refused_style_teaches_the_catalogue(world: World) -> None:
         generations.known.catalogue = Catalogue.from_names(stale, "2026-01-01")
         with pytest.raises(UnknownStyle) as caught:
             await generations.generate(GenerationRequest(prompt="x", model="Watercolour Two"))
-        assert caught.value.near[0] == "watercolor"
+        assert caught.value.suggestions[0] == "watercolor"
         taught = {style.name for style in generations.known.catalogue.styles}
         assert taught == {style.name for style in SHIPPED.styles}
 

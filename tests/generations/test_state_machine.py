@@ -27,12 +27,13 @@ from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
 from arta_mcp.arta.tokens import Identity, TokenSource
 from arta_mcp.arta.transport import Transport
 from arta_mcp.background import Errands
-from arta_mcp.errors import ArtaError, JobTimedOut, Secret
+from arta_mcp.errors import ArtaError, JobTimedOut
 from arta_mcp.generations.service import Generations, Limits, Remote
 from arta_mcp.generations.submission import SUBMIT_LEASE
 from arta_mcp.generations.values import Generation, GenerationRequest
 from arta_mcp.local.faults.catalogue import FAULTS, Fault
 from arta_mcp.local.service import Service
+from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import open_state
 from harness.world import ORIGIN, Eager, tiny_picture
 

@@ -24,13 +24,14 @@ from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS, STYLES_PATH
 from arta_mcp.arta.tokens import Identity, TokenSource
 from arta_mcp.arta.transport import Transport
 from arta_mcp.background import Errands
-from arta_mcp.errors import ArtaError, Secret
+from arta_mcp.errors import ArtaError
 from arta_mcp.generations.service import Generations, Limits, Remote
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.local.faults.catalogue import ENDPOINTS, FAULTS, Fault
 from arta_mcp.local.loopback import Running
 from arta_mcp.local.service import Service
 from arta_mcp.local.store import Claims
+from arta_mcp.redaction import Secret
 from arta_mcp.server.content import explain, render
 from arta_mcp.state.contract import Account, State, open_state
 from harness.world import Eager, tiny_picture

@@ -26,12 +26,13 @@ from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
 from arta_mcp.arta.tokens import Identity, TokenSource
 from arta_mcp.arta.transport import Transport
 from arta_mcp.background import Errands
-from arta_mcp.errors import ArtaError, Secret
+from arta_mcp.errors import ArtaError
 from arta_mcp.generations.schedule import Pace
 from arta_mcp.generations.service import Generations, Limits, Remote
 from arta_mcp.generations.submission import SUBMIT_LEASE
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.local.service import Service
+from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import Account, Entry, open_state
 
 LONG = 60.0

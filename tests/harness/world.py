@@ -17,12 +17,12 @@ from arta_mcp.arta.tokens import Identity, TokenSource
 from arta_mcp.arta.transport import Transport
 from arta_mcp.background import Errands
 from arta_mcp.engines.sketch.engine import Order
-from arta_mcp.errors import Secret
 from arta_mcp.generations.schedule import Pace
 from arta_mcp.generations.service import Generations, Limits, Remote
 from arta_mcp.generations.values import Update
 from arta_mcp.local.service import Service
 from arta_mcp.local.workers import Engine
+from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import open_state
 
 ORIGIN = "http://127.0.0.1:9"

@@ -26,9 +26,10 @@ from arta_mcp.arta.protocol import SignUp
 from arta_mcp.arta.tokens import Identity, TokenSource
 from arta_mcp.arta.transport import Transport
 from arta_mcp.background import Errands
-from arta_mcp.errors import AuthError, Secret
+from arta_mcp.errors import AuthError
 from arta_mcp.local.loopback import Running
 from arta_mcp.local.service import Service
+from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import Account, State, open_state
 from arta_mcp.untrusted_json import entries, is_object
 from harness.clients import Need, node, node_folder

@@ -19,7 +19,8 @@ import anyio.to_thread
 import pytest
 
 from arta_mcp.arta.protocol import Image, Tokens
-from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Secret, Unavailable
+from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Unavailable
+from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import Account, Entry, Phase, StyleList, open_state
 from arta_mcp.state.sqlite import LocalState, make_private, write_private
 

@@ -28,13 +28,12 @@ from arta_mcp.errors import (
     PromptRejected,
     ProtocolError,
     RateLimited,
-    Secret,
     SubmitUnknown,
     Unavailable,
     UnknownRecord,
     UnknownStyle,
-    quote,
 )
+from arta_mcp.redaction import Secret, sanitize
 from arta_mcp.styles import names_in_refusal
 
 _PAUSES = (0.5, 1.0, 2.0)
@@ -205,7 +204,7 @@ def _looked(answer: Answer, record_id: str) -> Job:
             raise Transient(exc.message) from exc
         raise
     if job.record_id != record_id:
-        raise Transient(f"the service answered for another job: {quote(job.record_id, 80)}")
+        raise Transient(f"the service answered for another job: {sanitize(job.record_id, 80)}")
     return job
 
 
@@ -234,7 +233,7 @@ class RefusedStyle(UnknownStyle):
 
     def __init__(self, name: str, valid: tuple[str, ...]) -> None:
         self.valid = valid
-        super().__init__(name, message=f"the service has no style {quote(repr(name), 80)} now")
+        super().__init__(name, message=f"the service has no style {sanitize(repr(name), 80)} now")
 
 
 def _explain_look(refusal: Refusal) -> ArtaError:
@@ -256,7 +255,7 @@ def _explain_look(refusal: Refusal) -> ArtaError:
 
 
 def _words(refusal: Refusal) -> str:
-    return quote(f"{refusal.code} {refusal.words}") or "no reason given"
+    return sanitize(f"{refusal.code} {refusal.words}") or "no reason given"
 
 
 def _suffix(content: bytes) -> str | None:

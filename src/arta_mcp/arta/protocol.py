@@ -19,8 +19,8 @@ from arta_mcp.arta.refusals import Refusal as Refusal
 from arta_mcp.arta.refusals import detail_words
 from arta_mcp.arta.refusals import parse_retry_after as parse_retry_after
 from arta_mcp.arta.refusals import style_refusal as style_refusal
-from arta_mcp.errors import AuthError, ProtocolError, Secret, UnknownRecord, without_secrets
-from arta_mcp.errors import quote as show
+from arta_mcp.errors import AuthError, ProtocolError, UnknownRecord
+from arta_mcp.redaction import Secret, redact_known, sanitize
 from arta_mcp.untrusted_json import entries, is_object, read_object, text, words_or_none
 
 MAX_JSON = 1024 * 1024
@@ -81,7 +81,7 @@ def is_record_id(text: str) -> bool:
     """
     if not 0 < len(text) <= _LONGEST_RECORD_ID or not text.isprintable():
         return False
-    return text not in (".", "..") and without_secrets(text) == text
+    return text not in (".", "..") and redact_known(text) == text
 
 
 def status_path(record_id: str) -> str:
@@ -90,7 +90,7 @@ def status_path(record_id: str) -> str:
     Raises UnknownRecord for what cannot be a record id.
     """
     if not is_record_id(record_id):
-        raise UnknownRecord(f"no generation has the record id {show(repr(record_id), 80)}")
+        raise UnknownRecord(f"no generation has the record id {sanitize(repr(record_id), 80)}")
     return f"{SUBMIT_PATH}/{quote(record_id, safe='')}/status"
 
 
@@ -293,13 +293,13 @@ class Job:
     def words(self) -> str:
         """What the service says about a failure, verbatim but safe to show."""
         parts = (f"status {self.status}", self.error_code, self.error_details)
-        return show(", ".join(part for part in parts if part))
+        return sanitize(", ".join(part for part in parts if part))
 
     @classmethod
     def parse(cls, body: bytes) -> Job:
         """Raises ProtocolError, with the record id when the answer holds one."""
         answer = read_object(body)
-        record_id, status = text(answer, "record_id"), show(text(answer, "status"), 80)
+        record_id, status = text(answer, "record_id"), sanitize(text(answer, "status"), 80)
         if not is_record_id(record_id):
             raise ProtocolError("the service answered without a record id")
         if not status:
@@ -397,12 +397,12 @@ def _images(response: object) -> tuple[Image, ...]:
 def _image(entry: object) -> Image:
     url = text(entry, "url") if is_object(entry) else ""
     if not is_object(entry) or not is_web_address(url):
-        raise ProtocolError(f"an image has no web address: {show(repr(url), 120)}")
+        raise ProtocolError(f"an image has no web address: {sanitize(repr(url), 120)}")
     return Image(
-        url=without_secrets(url),
-        name=show(text(entry, "name"), 200),
+        url=redact_known(url),
+        name=sanitize(text(entry, "name"), 200),
         blurred=entry.get("isBlur") is True,
-        mime_type=show(text(entry, "MIME"), 80) or "image/png",
+        mime_type=sanitize(text(entry, "MIME"), 80) or "image/png",
     )
 
 

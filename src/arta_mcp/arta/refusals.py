@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from arta_mcp.errors import LONGEST_WORDS
-from arta_mcp.errors import quote as show
+from arta_mcp.redaction import MAX_QUOTED, sanitize
 from arta_mcp.untrusted_json import entries, is_object, json_or_none, peek, text
 
-_LONGEST_DETAIL = 1024 * 1024
+MAX_DETAIL = 1024 * 1024
 """characters; a refused style lists every valid one"""
 
 _BESIDE = {
@@ -63,11 +62,11 @@ class Refusal:
         error = answer.get("error") if is_object(answer) else None
         if is_object(error):
             code, words = _google_words(error)
-            return cls(status, show(words), show(code, 80), retry_after)
+            return cls(status, sanitize(words), sanitize(code, 80), retry_after)
         detail = answer.get("detail") if is_object(answer) else None
         if detail is not None:
-            return cls(status, show(detail_words(detail), _LONGEST_DETAIL), "", retry_after, detail)
-        return cls(status, peek(body, LONGEST_WORDS), "", retry_after)
+            return cls(status, sanitize(detail_words(detail), MAX_DETAIL), "", retry_after, detail)
+        return cls(status, peek(body, MAX_QUOTED), "", retry_after)
 
     def render(self) -> dict[str, object]:
         """The body in the style of the host that refuses: Google's when there is a code."""

@@ -13,7 +13,8 @@ import anyio
 from arta_mcp.arta.protocol import Refresh, Refusal, SignUp, Tokens
 from arta_mcp.arta.transport import NotSent, Transport
 from arta_mcp.background import Errands, Told
-from arta_mcp.errors import ArtaError, AuthError, ProtocolError, RateLimited, Secret, Unavailable
+from arta_mcp.errors import ArtaError, AuthError, ProtocolError, RateLimited, Unavailable
+from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import Account, State
 
 log = logging.getLogger(__name__)

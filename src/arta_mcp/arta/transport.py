@@ -19,7 +19,8 @@ from urllib.parse import unquote, urljoin
 import anyio
 
 from arta_mcp.arta.protocol import MAX_JSON, is_web_address
-from arta_mcp.errors import ConfigError, ProtocolError, Secret, Unavailable, quote, redact
+from arta_mcp.errors import ConfigError, ProtocolError, Unavailable
+from arta_mcp.redaction import Secret, redact, sanitize
 
 if TYPE_CHECKING:
     import httpx  # at run time on first use: it is for the first call, not for the first answer
@@ -144,19 +145,19 @@ class Transport:
 
     async def _picture_request(self, url: str, *, private: bool) -> httpx.Request:
         if not is_web_address(url):
-            raise ProtocolError(f"a picture's address is no web address: {quote(url, 120)}")
+            raise ProtocolError(f"a picture's address is no web address: {sanitize(url, 120)}")
         import httpx
 
         client = self._open()
         try:
             target = httpx.URL(url)
         except (httpx.InvalidURL, UnicodeError) as exc:
-            raise ProtocolError(f"a picture's address is malformed: {quote(url, 120)}") from exc
+            raise ProtocolError(f"a picture's address is malformed: {sanitize(url, 120)}") from exc
         if private:
             return client.build_request("GET", target)
         if _is_inside(target.host):  # also for a proxy: it may stand on this machine
             raise ProtocolError(
-                f"the picture's host {quote(target.host, 80)} is inside this network"
+                f"the picture's host {sanitize(target.host, 80)} is inside this network"
             )
         if _is_proxied(client, target):  # then only the proxy can check where the name leads
             return client.build_request("GET", target)
@@ -293,7 +294,7 @@ def _proxy_says(exc: Exception) -> str:
 async def _read(response: httpx.Response, limit: int) -> bytes:
     packed = response.headers.get("content-encoding", "").strip().lower()
     if packed not in ("", "identity"):  # httpx unpacks without a bound, layer by layer
-        raise ProtocolError(f"an answer is packed as {quote(repr(packed), 80)}, unasked")
+        raise ProtocolError(f"an answer is packed as {sanitize(repr(packed), 80)}, unasked")
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk
@@ -307,11 +308,11 @@ async def _public_address(host: str, port: int) -> str:
     try:
         found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as exc:
-        raise Unavailable(f"the picture's host {quote(host, 80)} has no address") from exc
+        raise Unavailable(f"the picture's host {sanitize(host, 80)} has no address") from exc
     addresses = [str(entry[4][0]) for entry in found]
     for address in addresses:
         if not _is_public(address):
-            raise ProtocolError(f"the picture's host {quote(host, 80)} is inside this network")
+            raise ProtocolError(f"the picture's host {sanitize(host, 80)} is inside this network")
     return addresses[0]
 
 
@@ -344,12 +345,12 @@ def _joined(url: str, location: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError as exc:
-        raise ProtocolError(f"a picture's address leads to {quote(location, 120)}") from exc
+        raise ProtocolError(f"a picture's address leads to {sanitize(location, 120)}") from exc
 
 
 def _where(request: httpx.Request) -> str:
-    return quote(request.url.host, 80)
+    return sanitize(request.url.host, 80)
 
 
 def _why(exc: Exception) -> str:
-    return quote(str(exc) or type(exc).__name__, 160)
+    return sanitize(str(exc) or type(exc).__name__, 160)

@@ -36,7 +36,7 @@ from arta_mcp.errors import (
     UnknownStyle,
 )
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
-from arta_mcp.matching import key_of
+from arta_mcp.matching import normalize
 
 if TYPE_CHECKING:
     from arta_mcp.generations.service import Generations
@@ -136,7 +136,9 @@ def read_wishes(text: str) -> list[Wish]:
 
 def key_for(request: GenerationRequest, copy: int, name: str, attempt: int) -> str:
     """The same for the same picture of the same batch, whatever its line number is by now."""
-    arguments = request.model_dump(exclude={"idempotency_key"}) | {"model": key_of(request.model)}
+    arguments = request.model_dump(exclude={"idempotency_key"}) | {
+        "model": normalize(request.model)
+    }
     content = json.dumps([arguments, copy, name, attempt], sort_keys=True)
     return f"batch-{hashlib.sha256(content.encode()).hexdigest()[:32]}"
 

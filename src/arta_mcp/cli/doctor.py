@@ -27,8 +27,8 @@ from arta_mcp.cli import entry as cli
 from arta_mcp.cli.progress import counted, folded, mark, moment
 from arta_mcp.config import SETTINGS, Settings
 from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Unavailable
-from arta_mcp.errors import quote as shown
 from arta_mcp.generations.values import GenerationRequest
+from arta_mcp.redaction import sanitize
 
 if TYPE_CHECKING:
     from arta_mcp.arta.transport import Transport
@@ -137,7 +137,7 @@ async def _examine(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[
 
 
 def _settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
-    from arta_mcp.matching import near
+    from arta_mcp.matching import suggest
 
     why = "ARTA_API_KEY is set" if settings.api_key else "no ARTA_API_KEY"
     what = "the remote service" if settings.backend == "arta" else "sketches, no AI pictures"
@@ -148,7 +148,7 @@ def _settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[Findin
         f"backend {settings.backend} ({why}): {what}; set: {', '.join(given) or 'nothing'}",
     )
     for name in settings.unknown:
-        meant = near(name, [setting.name for setting in SETTINGS], limit=1)
+        meant = suggest(name, [setting.name for setting in SETTINGS], limit=1)
         remedy = f"did you mean {meant[0]}?" if meant else "remove it"
         yield Finding("settings", "warn", f"{name} means nothing here", remedy)
 
@@ -209,7 +209,7 @@ def _journal(path: Path) -> Iterator[Finding]:
             found = db.execute("PRAGMA quick_check(1)").fetchone()
             count = db.execute("SELECT count(*) FROM generations").fetchone()[0]
     except sqlite3.Error as exc:
-        found, count = (shown(str(exc)),), 0
+        found, count = (sanitize(str(exc)),), 0
     if found == ("ok",):
         yield Finding("journal", "ok", f"{counted(count, 'generation')} in {path.name}")
     else:

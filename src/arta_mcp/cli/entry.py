@@ -14,8 +14,9 @@ from typing import NoReturn
 
 from arta_mcp import __version__
 from arta_mcp.config import SETTINGS, Settings
-from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest, quote, redact, without_secrets
+from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
 from arta_mcp.quick_replies import open_desk
+from arta_mcp.redaction import redact, redact_known, sanitize
 from arta_mcp.untrusted_json import is_object
 
 log = logging.getLogger(__name__)
@@ -65,9 +66,9 @@ def _ended_by(exc: BaseException) -> int:
             return FAILED
         case OSError():
             where = f" ({exc.filename})" if exc.filename else ""
-            talk(f"error: {quote(exc.strerror or str(exc))}{quote(where)}")
+            talk(f"error: {sanitize(exc.strerror or str(exc))}{sanitize(where)}")
         case _:
-            talk(f"error: {type(exc).__name__}: {quote(str(exc), 200)}")
+            talk(f"error: {type(exc).__name__}: {sanitize(str(exc), 200)}")
             talk("hint: this is a bug in arta-mcp; ARTA_LOG_LEVEL=DEBUG shows where it happened")
     log.debug("a command failed", exc_info=exc)
     return FAILED
@@ -88,7 +89,7 @@ def talk(line: str) -> None:
 def data(line: str) -> None:
     """One line of result, less our secrets; an address keeps its signature, which may be a JWT."""
     with _beside_bar():
-        print(without_secrets(line), flush=True)
+        print(redact_known(line), flush=True)
 
 
 def show(picture: str) -> None:
@@ -139,9 +140,9 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     handler.setFormatter(RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=settings.log_level, handlers=[handler])
     for name in settings.unknown:
-        from arta_mcp.matching import near
+        from arta_mcp.matching import suggest
 
-        meant = near(name, [setting.name for setting in SETTINGS], limit=1)
+        meant = suggest(name, [setting.name for setting in SETTINGS], limit=1)
         talk(f"warning: {name} means nothing here{f'; did you mean {meant[0]}?' if meant else ''}")
     return settings
 
@@ -211,7 +212,7 @@ class Parser(argparse.ArgumentParser):
 
     def fail(self, message: str, hint: str = "") -> NoReturn:
         """Ends with the exit code of a wrong command line."""
-        talk(f"error: {quote(message)}")
+        talk(f"error: {sanitize(message)}")
         talk(f"hint: {hint or f'{self.prog} --help shows what there is'}")
         raise SystemExit(USAGE)
 
@@ -226,25 +227,25 @@ class Parser(argparse.ArgumentParser):
 
     def _nearest_choice(self, message: str) -> str:
         """`argument COMMAND: invalid choice: 'genrate' (...)` names the wrong word."""
-        from arta_mcp.matching import near
+        from arta_mcp.matching import suggest
 
         _, _, rest = message.partition("invalid choice: '")
         word = rest.partition("' (")[0]
         choices = [str(choice) for action in self._actions for choice in action.choices or ()]
-        meant = near(word, choices, limit=1) if word else ()
+        meant = suggest(word, choices, limit=1) if word else ()
         if not meant and " " in word:
-            return f'`{self.prog} generate "{quote(word, 60)}"` draws it'
+            return f'`{self.prog} generate "{sanitize(word, 60)}"` draws it'
         return f"did you mean {meant[0]}?" if meant else ""
 
     def _nearest_option(self, word: str) -> str:
-        from arta_mcp.matching import near
+        from arta_mcp.matching import suggest
 
         if not word.startswith("-"):
             return "put text with blanks in quotes" if self.prog.endswith("generate") else ""
         word = word.partition("=")[0]
         if word in self._option_string_actions:
             return f"put {word} behind the command: {self.prog} ... {word}"
-        meant = near(word, self._option_string_actions, limit=1)
+        meant = suggest(word, self._option_string_actions, limit=1)
         return f"did you mean {meant[0]}?" if meant else ""
 
 

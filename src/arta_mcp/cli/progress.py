@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from arta_mcp.errors import quote
 from arta_mcp.generations.values import Update
+from arta_mcp.redaction import sanitize
 
 WIDEST_BAR = 72
 """columns"""
@@ -193,4 +193,4 @@ def moment(when: float) -> str:
 
 def one_line(text: str) -> str:
     """A prompt that cannot move the cursor or break the line."""
-    return quote(text, 4000)
+    return sanitize(text, 4000)

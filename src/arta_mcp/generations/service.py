@@ -25,7 +25,6 @@ from arta_mcp.errors import (
     Unavailable,
     UnknownRecord,
     UnknownStyle,
-    quote,
 )
 from arta_mcp.generations.downloads import read_saved, save_picture
 from arta_mcp.generations.live_styles import KnownStyles
@@ -40,6 +39,7 @@ from arta_mcp.generations.results import (
 from arta_mcp.generations.schedule import Pace
 from arta_mcp.generations.submission import HEARTBEAT, OnUpdate, Order, Ordering, Place, Teller
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
+from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import Entry, State
 from arta_mcp.styles import Catalogue, Style
 
@@ -425,13 +425,13 @@ class Generations:
     async def _adopted(self, remote: Remote, record_id: str) -> Entry:
         """An entry for a job that this journal never saw, if the service knows it."""
         if not is_record_id(record_id):
-            raise UnknownRecord(f"no generation has the record id {quote(repr(record_id), 80)}")
+            raise UnknownRecord(f"no generation has the record id {sanitize(repr(record_id), 80)}")
         try:
             job = await remote.client.look(record_id)
         except Transient as exc:
             raise Unavailable(exc.message, record_id=record_id) from exc
         except UnknownRecord as exc:
-            message = f"no generation has the record id {quote(repr(record_id), 80)}"
+            message = f"no generation has the record id {sanitize(repr(record_id), 80)}"
             raise UnknownRecord(message) from exc
         now = self._clock()
         return await remote.state.adopt(

@@ -20,10 +20,10 @@ from arta_mcp.errors import (
     RateLimited,
     SubmitUnknown,
     Unavailable,
-    quote,
 )
 from arta_mcp.generations.polling import Watch
 from arta_mcp.generations.values import GenerationRequest, Step, Update
+from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import Entry, State
 from arta_mcp.styles import Style
 
@@ -157,7 +157,7 @@ class Ordering:
                 return await self._place_and_submit(order, entry)
             if entry.fingerprint != fingerprint:
                 raise KeyConflict(
-                    f"idempotency_key {quote(repr(entry.key), 80)} belongs to another request",
+                    f"idempotency_key {sanitize(repr(entry.key), 80)} belongs to another request",
                     record_id=entry.record_id,
                 )
             if (settled := _earlier(entry, now)) is not None:

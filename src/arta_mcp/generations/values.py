@@ -27,7 +27,7 @@ from arta_mcp.arta.protocol import (
     Steps,
 )
 from arta_mcp.errors import InvalidRequest
-from arta_mcp.matching import near
+from arta_mcp.matching import suggest
 from arta_mcp.styles import DEFAULT
 from arta_mcp.untrusted_json import entries, is_object, text
 
@@ -153,7 +153,7 @@ def explain_arguments(exc: ValidationError, schema: Mapping[str, object]) -> Inv
     properties = schema.get("properties")
     known = properties if is_object(properties) else {}
     if error["type"] == "extra_forbidden":
-        meant = near(name, known, limit=1)
+        meant = suggest(name, known, limit=1)
         hint = f"did you mean {meant[0]}?" if meant else ""
         return InvalidRequest(name, error["input"], f"only {', '.join(known)}", hint=hint)
     allowed = _allowed(known.get(name))
@@ -170,7 +170,7 @@ def _meant(value: str, choices: list[str]) -> str | None:
     if shape and choices and choices == list(RATIOS):
         wanted = math.log(max(1, int(shape[1])) / max(1, int(shape[2])))
         return min(choices, key=lambda ratio: abs(_log_ratio(ratio) - wanted))
-    return next(iter(near(value, choices, limit=1)), None)
+    return next(iter(suggest(value, choices, limit=1)), None)
 
 
 def _log_ratio(ratio: str) -> float:

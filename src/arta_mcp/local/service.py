@@ -35,10 +35,11 @@ from arta_mcp.arta.protocol import (
     render_styles,
     style_refusal,
 )
-from arta_mcp.errors import ProtocolError, Secret
+from arta_mcp.errors import ProtocolError
 from arta_mcp.local.faults.catalogue import Fault, Script
 from arta_mcp.local.store import ID, Account, Claims, Record, Store, append, picture_name
 from arta_mcp.local.workers import Engine, Studio
+from arta_mcp.redaction import Secret
 from arta_mcp.styles import SHIPPED
 from arta_mcp.untrusted_json import is_object, json_or_none, text
 

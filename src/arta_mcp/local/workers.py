@@ -7,8 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING
 
-from arta_mcp.errors import quote
 from arta_mcp.local.store import Record, Store
+from arta_mcp.redaction import sanitize
 from arta_mcp.styles import category_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Studio:
         """Why the engine gave a job up, as far as this process knows."""
         for drawing in self._begun.get(record_id, ()):
             if drawing.done() and not drawing.cancelled() and (exc := drawing.exception()):
-                return f"the engine could not draw: {quote(repr(exc), 200)}"
+                return f"the engine could not draw: {sanitize(repr(exc), 200)}"
         return None
 
     def finish(self, timeout: float) -> None:

@@ -17,8 +17,9 @@ from mcp.types import (
 )
 from pydantic import BaseModel, ConfigDict, Field
 
-from arta_mcp.errors import ArtaError, redact
+from arta_mcp.errors import ArtaError
 from arta_mcp.generations.values import Generation, Update
+from arta_mcp.redaction import redact
 from arta_mcp.styles import Catalogue, Style
 
 

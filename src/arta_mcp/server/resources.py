@@ -29,7 +29,7 @@ from pydantic import Field
 
 from arta_mcp.arta.protocol import RATIOS
 from arta_mcp.errors import ArtaError, UnknownRecord
-from arta_mcp.matching import key_of
+from arta_mcp.matching import normalize
 from arta_mcp.server.content import explain
 from arta_mcp.server.previews import READABLE, shrunk
 
@@ -216,8 +216,8 @@ def add_completions(server: MCPServer[Any], generations: Generations) -> None:
 
 def _completion(values: list[str], begun: str) -> Completion:
     """What begins like the text so far first, then what has such a word, then what holds it."""
-    key = key_of(begun)
-    keys = {value: key_of(value) for value in values}
+    key = normalize(begun)
+    keys = {value: normalize(value) for value in values}
     begin = [value for value in values if keys[value].startswith(key)]
     word = [value for value in values if f"-{key}" in keys[value]]
     hold = [value for value in values if key in keys[value]]

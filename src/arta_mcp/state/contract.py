@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from arta_mcp.arta.protocol import Image, Tokens
-from arta_mcp.errors import Secret
+from arta_mcp.redaction import Secret
 
 Phase = Literal["intended", "sending", "submitted", "done", "failed", "refused", "unknown"]
 """intended: nothing was sent; sending: the POST is under way; submitted: a record id is known;

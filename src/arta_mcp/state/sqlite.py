@@ -21,7 +21,8 @@ import anyio.to_thread
 from filelock import FileLock, Timeout
 
 from arta_mcp.arta.protocol import Image, is_record_id, is_token
-from arta_mcp.errors import ConfigError, ProtocolError, Secret, Unavailable, quote
+from arta_mcp.errors import ConfigError, ProtocolError, Unavailable
+from arta_mcp.redaction import Secret, sanitize
 from arta_mcp.state.contract import Account, Entry, StyleList, Timing
 from arta_mcp.untrusted_json import entries, is_object, json_or_none, text
 
@@ -203,7 +204,7 @@ class LocalState:
     def _unusable(self, exc: OSError) -> Unavailable:
         why = exc.strerror or type(exc).__name__
         return Unavailable(
-            f"the state folder {self._directory} cannot be used: {quote(why)}",
+            f"the state folder {self._directory} cannot be used: {sanitize(why)}",
             hint="make room or set the permissions, or set ARTA_STATE_DIR elsewhere",
         )
 
@@ -228,7 +229,7 @@ class LocalState:
         except sqlite3.OperationalError as exc:
             if exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise _Busy("the journal is busy") from exc
-            raise Unavailable(f"the journal cannot be used: {quote(str(exc))}") from exc
+            raise Unavailable(f"the journal cannot be used: {sanitize(str(exc))}") from exc
         except sqlite3.ProgrammingError as exc:  # somebody left the server in the middle of a call
             raise Unavailable("the journal was closed meanwhile") from exc
         except sqlite3.IntegrityError as exc:
@@ -237,7 +238,7 @@ class LocalState:
             if exc.sqlite_errorcode not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 raise
             self._shut()  # the next call moves the damaged file aside
-            raise Unavailable(f"the journal is damaged: {quote(str(exc))}") from exc
+            raise Unavailable(f"the journal is damaged: {sanitize(str(exc))}") from exc
 
     def _prepare(self) -> None:
         make_private(self._directory)
@@ -283,7 +284,7 @@ class LocalState:
             return _connect(path)
         except sqlite3.OperationalError as exc:
             raise Unavailable(
-                f"the journal cannot be opened: {quote(str(exc))}",
+                f"the journal cannot be opened: {sanitize(str(exc))}",
                 hint=f"look at {path}; nothing was changed",
             ) from exc
         except sqlite3.DatabaseError as exc:

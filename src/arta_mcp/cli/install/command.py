@@ -21,7 +21,7 @@ from arta_mcp.cli.install.diff import difference
 from arta_mcp.cli.install.hosts import NAMES, Host, Machine, find_files, find_host, not_here
 from arta_mcp.config import PREFIX, SETTINGS
 from arta_mcp.errors import ConfigError, InvalidRequest
-from arta_mcp.matching import near
+from arta_mcp.matching import suggest
 from arta_mcp.untrusted_json import entries, is_object
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def _check_variable(option: str, name: str) -> None:
         raise InvalidRequest(option, name, "the name of an environment variable")
     names = [setting.name for setting in SETTINGS]
     if name.startswith(PREFIX) and name not in names:
-        meant = near(name, names, limit=1)
+        meant = suggest(name, names, limit=1)
         hint = f"did you mean {meant[0]}?" if meant else "the README lists the settings"
         raise InvalidRequest(option, name, "a setting of arta-mcp", hint=hint)
 

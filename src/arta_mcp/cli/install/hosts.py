@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from arta_mcp.errors import ConfigError, InvalidRequest
-from arta_mcp.matching import key_of, near
+from arta_mcp.matching import normalize, suggest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,13 +228,13 @@ def find_host(word: str) -> Host:
         if asked in (_letters(host.name), *map(_letters, host.aliases)):
             return host
     spellings = {alias: host.name for host in HOSTS for alias in (host.name, *host.aliases)}
-    meant = dict.fromkeys(spellings[found] for found in near(word, spellings))
+    meant = dict.fromkeys(spellings[found] for found in suggest(word, spellings))
     hint = f"did you mean {' or '.join(meant)}?" if meant else "any other: --file PATH"
     raise InvalidRequest("HOST", word, f"one of {', '.join(NAMES)}", hint=hint)
 
 
 def _letters(word: str) -> str:
-    return key_of(word).replace("-", "")
+    return normalize(word).replace("-", "")
 
 
 def find_files(host: Host, machine: Machine, *, file: str | None, project: bool) -> list[Path]:

@@ -209,7 +209,15 @@ def _polar(x: float, y: float, radius: float, turn: float) -> Point:
 def abstract(scene: Scene, size: tuple[int, int]) -> Image.Image:
     """Tiles of discs, quarters, rings and bars in the colours of the scene."""
     mood, dice, (width, height) = scene.mood, scene.dice("forms"), size
-    colours = [mood.top, mood.far, mood.near, mood.ground, mood.low, _accent(scene), rgb("e9a63a")]
+    colours = [
+        mood.top,
+        mood.far,
+        mood.near,
+        mood.ground,
+        mood.low,
+        _accent(scene),
+        rgb("e9a63a"),
+    ]
     image = Image.new("RGB", size)
     cell = round(min(size) / dice.choice((3, 4, 5)))
     for x in range(0, width, cell):

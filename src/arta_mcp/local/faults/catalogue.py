@@ -14,9 +14,10 @@ from http import HTTPStatus
 from starlette.requests import Request
 from starlette.responses import Response
 
-from arta_mcp.errors import ConfigError, quote
+from arta_mcp.errors import ConfigError
 from arta_mcp.local.faults import effects as trouble
 from arta_mcp.local.faults.effects import IDENTITY, MAX_SECONDS, Effect, Strike
+from arta_mcp.redaction import sanitize
 
 ENDPOINTS = (*IDENTITY, "submit", "status", "styles", "image")
 
@@ -40,18 +41,18 @@ class Fault:
         kind = FAULTS.get(self.name)
         if kind is None:
             raise ConfigError(
-                f"no fault is called {quote(repr(self.name), 80)}",
+                f"no fault is called {sanitize(repr(self.name), 80)}",
                 hint=f"there are: {', '.join(FAULTS)}",
             )
         if self.endpoint not in kind.endpoints:
             raise ConfigError(
-                f"fault {self.name} cannot strike at {quote(repr(self.endpoint), 80)}",
+                f"fault {self.name} cannot strike at {sanitize(repr(self.endpoint), 80)}",
                 hint=f"it strikes at: {', '.join(kind.endpoints)}",
             )
         if kind.takes == "seconds" and not _is_wait(self.value or kind.value):
             raise ConfigError(
                 f"fault {self.name} takes 0 to {MAX_SECONDS:.0f} seconds, "
-                f"not {quote(repr(self.value), 80)}"
+                f"not {sanitize(repr(self.value), 80)}"
             )
 
     @classmethod
@@ -60,7 +61,8 @@ class Fault:
         found = _FORM.fullmatch(text.strip())
         if found is None:
             raise ConfigError(
-                f"fault {quote(repr(text), 80)} is not NAME@ENDPOINT[*TIMES|*always][+SKIP][=VALUE]"
+                f"fault {sanitize(repr(text), 80)} is not"
+                " NAME@ENDPOINT[*TIMES|*always][+SKIP][=VALUE]"
             )
         name, endpoint, times, after, value = found.groups()
         return cls(
