@@ -19,6 +19,7 @@ SOURCE = ROOT / "src" / "arta_mcp"
 
 MAY_IMPORT = {
     "redaction": "",
+    "files": "",
     "matching": "",
     "quick_replies": "",
     "errors": "redaction",
@@ -26,8 +27,8 @@ MAY_IMPORT = {
     "untrusted_json": "errors redaction",
     "styles": "errors matching redaction",
     "config": "errors redaction",
-    "arta": "background errors redaction state styles untrusted_json",
-    "state": "arta errors redaction untrusted_json",
+    "arta": "background errors redaction styles untrusted_json",
+    "state": "arta errors files redaction untrusted_json",
     "engines": "",
     "local": "arta engines errors redaction styles untrusted_json",
     "generations": "arta background errors matching redaction state styles untrusted_json",
@@ -48,7 +49,7 @@ HOMES = {
     "rapidfuzz": "matching",
     "shtab": "cli",
     "socket": "arta local",
-    "sqlite3": "cli state",
+    "sqlite3": "state",
     "starlette": "local",
     "tqdm": "cli",
     "uvicorn": "local",

@@ -20,7 +20,8 @@ from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.local.loopback import Running
 from arta_mcp.local.service import Service
-from arta_mcp.state.contract import Entry, open_state
+from arta_mcp.state.records import JournalEntry
+from arta_mcp.state.sqlite import SqliteState
 from harness import processes
 from harness.installed import PATIENCE, Machine, connected, remote, told
 from harness.processes import ACCOUNT, CONTEXT, Site
@@ -265,8 +266,8 @@ async def _until(happened: Callable[[], bool]) -> None:
             await anyio.sleep(0.002)
 
 
-async def _latest(site: Site) -> tuple[Entry, ...]:
-    state = open_state(site.folder)
+async def _latest(site: Site) -> tuple[JournalEntry, ...]:
+    state = SqliteState(site.folder)
     try:
         return await state.latest("shared", 10)
     finally:

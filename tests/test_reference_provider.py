@@ -20,7 +20,7 @@ from arta_mcp.errors import AuthError, UnknownStyle
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.local.service import Service
 from arta_mcp.redaction import Secret
-from arta_mcp.state.contract import open_state
+from arta_mcp.state.sqlite import SqliteState
 from arta_mcp.styles import DEFAULT, SHIPPED
 from harness.world import ORIGIN, World, new_world, tiny_picture
 
@@ -89,7 +89,7 @@ def test_a_sign_up_without_an_id_token_is_an_error() -> None:
 @pytest.mark.anyio
 async def test_a_refresh_keeps_the_token_that_came_back(tmp_path: Path) -> None:
     service = Service(tmp_path / "service", engine=tiny_picture, rotate=True)
-    state = open_state(tmp_path / "state")
+    state = SqliteState(tmp_path / "state")
     await current(service, tmp_path / "state")
     first = await state.account("reference")
     await current(service, tmp_path / "state", later=4000)
@@ -118,9 +118,9 @@ async def current(service: Service, folder: Path, *, later: float = 0) -> Secret
     transport = Transport(user_agent="test", app=httpx.ASGITransport(app=service))
     service.clock = clock
     async with Errands() as errands, transport:
-        state = open_state(folder)
+        state = SqliteState(folder)
         source = TokenSource(
-            identity(), state=state, transport=transport, errands=errands, clock=clock
+            identity(), store=state, transport=transport, errands=errands, clock=clock
         )
         return await source.current()
 
@@ -139,7 +139,7 @@ async def test_the_stream_is_the_whole_flow(world: World) -> None:
         items = [item async for item in generations.stream(request)]
     assert isinstance(items[0], Update)
     assert isinstance(items[-1], Generation)
-    assert (items[-1].prompt, len(items[-1].images)) == ("a red fox", 2)
+    assert (items[-1].request.prompt, len(items[-1].images)) == ("a red fox", 2)
     for endpoint in ("sign_up", "submit"):
         assert world.service.seen[endpoint] == 1
 

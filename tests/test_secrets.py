@@ -14,7 +14,6 @@ import threading
 import traceback
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -168,7 +167,7 @@ async def everything_said(generations: Generations) -> list[str]:
                 shown += [repr(exc), str(vars(exc)), explain(exc)]
                 shown.append("".join(traceback.format_exception(exc)))
             else:
-                shown += [repr(found), str(asdict(found)), repr(render(found))]
+                shown += [repr(found), str(found.to_dict()), repr(render(found))]
         shown += [repr(one) for one in await generations.history()]
         shown.append(repr(vars(generations)))
     return shown
@@ -308,7 +307,7 @@ async def test_a_prompt_travels_unchanged(tmp_path: Path, name: str) -> None:
     assert record is not None
     assert record.order.prompt == PROMPTS[name]
     assert record.order.negative_prompt == PROMPTS[name]
-    assert done.prompt == listed.prompt == PROMPTS[name]
+    assert done.request.prompt == listed.request.prompt == PROMPTS[name]
 
 
 @pytest.mark.parametrize("prompt", ["\ud800", "a\udcffb", "", " \n", "x" * 4001], ids=ascii)

@@ -23,8 +23,9 @@ PACKAGES = {"mcp": "mcp", "mcp_types": "mcp-types", "pydantic": "pydantic"}
 """the packages that decide the answers, by import name; the last makes the tools' schemas"""
 
 ASIDE = {
-    *("background", "errors", "matching", "redaction", "untrusted_json"),
-    *("arta/client", "arta/refusals", "arta/tokens", "arta/transport", "generations/service"),
+    *("background", "errors", "files", "matching", "redaction", "untrusted_json"),
+    *("arta/account", "arta/client", "arta/refusals", "arta/tokens", "arta/transport"),
+    *("generations/service", "generations/downloads"),
 }
 """modules under the server that run in calls and put nothing into any of these answers"""
 

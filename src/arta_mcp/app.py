@@ -18,7 +18,7 @@ from arta_mcp.config import Settings
 from arta_mcp.generations.schedule import Pace
 from arta_mcp.generations.service import Generations, Limits, Remote
 from arta_mcp.redaction import Secret
-from arta_mcp.state.contract import State, open_state
+from arta_mcp.state.contract import State
 
 LOCAL_KEY = "arta-mcp-local"
 """what the embedded service is told as a key; it takes any"""
@@ -50,7 +50,7 @@ def open_generations(
 
     @asynccontextmanager
     async def connect(errands: Errands) -> AsyncGenerator[Remote]:
-        state = open_state(state_dir(settings), warn=warn)
+        state = open_state(settings, warn=warn)
         try:
             async with _addresses(settings) as addresses, open_transport(settings) as transport:
                 tokens = token_source(settings, addresses, state, transport, errands)
@@ -94,7 +94,25 @@ def token_source(
         client_type=settings.client_type,
         api_key=settings.api_key or Secret(LOCAL_KEY),
     )
-    return TokenSource(identity, state=state, transport=transport, errands=errands)
+    return TokenSource(identity, store=state, transport=transport, errands=errands)
+
+
+def open_state(settings: Settings, *, warn: Callable[[str], None] | None = None) -> State:
+    """The state that the settings name; nothing is touched before the first call."""
+    from arta_mcp.state.sqlite import SqliteState  # sqlite3 and filelock are for the first call
+
+    return SqliteState(state_dir(settings), warn=warn)
+
+
+async def forget_account(settings: Settings, *, warn: Callable[[str], None] | None = None) -> None:
+    """Drops the stored account under its lock; the next picture signs up anew."""
+    state = open_state(settings, warn=warn)
+    where = Addresses(settings.base_url, settings.auth_url, settings.token_refresh_url)
+    try:
+        async with Errands() as errands, open_transport(settings) as transport:
+            await token_source(settings, where, state, transport, errands).forget()
+    finally:
+        await state.close()
 
 
 def state_dir(settings: Settings) -> Path:

@@ -41,7 +41,7 @@ from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.local.loopback import Running
 from arta_mcp.local.service import Service
 from arta_mcp.redaction import Secret
-from arta_mcp.state.contract import open_state
+from arta_mcp.state.sqlite import SqliteState
 from arta_mcp.styles import SHIPPED
 from harness.service_calls import Clock, paint
 
@@ -100,12 +100,12 @@ class World:
             api_key=Secret(KEY),
         )
         async with Errands() as errands, transport:
-            state = open_state(self.folder / "state")
+            state = SqliteState(self.folder / "state")
             yield ArtaClient(
                 here,
                 tokens=TokenSource(
                     identity,
-                    state=state,
+                    store=state,
                     transport=transport,
                     errands=errands,
                     clock=self.clock,

@@ -23,7 +23,7 @@ from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.local.loopback import Running
 from arta_mcp.local.service import Service
 from arta_mcp.redaction import Secret
-from arta_mcp.state.contract import open_state
+from arta_mcp.state.sqlite import SqliteState
 from harness.service_calls import Clock, paint
 
 pytestmark = pytest.mark.anyio
@@ -79,10 +79,10 @@ class World:
     @asynccontextmanager
     async def source(self, name: str = "test", key: str = KEY) -> AsyncGenerator[TokenSource]:
         async with Errands() as errands, self.transport() as transport:
-            state = open_state(self.folder)
+            state = SqliteState(self.folder)
             yield TokenSource(
                 self.identity(name, key),
-                state=state,
+                store=state,
                 transport=transport,
                 errands=errands,
                 clock=self.clock,

@@ -39,7 +39,7 @@ async def test_a_generation_gives_what_was_asked_for_and_the_addresses(world: Wo
     async with world.generations() as generations:
         done = await generations.generate(FOX, world.on_update)
     assert done.status == "done"
-    assert (done.model, done.style, done.seed, done.n) == ("flux", "Flux", 7, 2)
+    assert (done.model, done.style, done.seed, done.request.n) == ("flux", "Flux", 7, 2)
     assert len(done.images) == 2
     assert all(image.url.startswith("http") and not image.blurred for image in done.images)
     assert world.service.jobs == (done.record_id,)
@@ -103,7 +103,7 @@ async def test_another_process_takes_a_generation_up(tmp_path: Path) -> None:
     async with world.generations() as after:
         done = await after.get(pending.record_id or "", max_wait=10)
     assert done.status == "done"
-    assert (done.prompt, done.seed) == (FOX.prompt, 7)
+    assert (done.request.prompt, done.seed) == (FOX.prompt, 7)
     assert world.service.seen["submit"] == 1
     assert world.service.seen["sign_up"] == 1
 

@@ -15,7 +15,7 @@ from arta_mcp.errors import UnknownStyle
 from arta_mcp.generations.live_styles import PATIENCE, KnownStyles
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.local.faults.catalogue import Fault
-from arta_mcp.state.contract import open_state
+from arta_mcp.state.sqlite import SqliteState
 from harness.world import ORIGIN, World, new_world
 
 pytestmark = pytest.mark.anyio
@@ -93,7 +93,7 @@ async def test_a_slow_answer_is_not_waited_for(tmp_path: Path) -> None:
     known = KnownStyles("test", clock=lambda: 1_800_000_000)
     async with Errands() as errands:
         with anyio.fail_after(PATIENCE * 3):
-            await known.refresh(open_state(tmp_path), Slow(), errands)
+            await known.refresh(SqliteState(tmp_path), Slow(), errands)
         assert source_of(known) == "shipped"
         released.set()
         with anyio.fail_after(5):

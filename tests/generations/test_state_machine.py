@@ -34,7 +34,7 @@ from arta_mcp.generations.values import Generation, GenerationRequest
 from arta_mcp.local.faults.catalogue import FAULTS, Fault
 from arta_mcp.local.service import Service
 from arta_mcp.redaction import Secret
-from arta_mcp.state.contract import open_state
+from arta_mcp.state.sqlite import SqliteState
 from harness.world import ORIGIN, Eager, tiny_picture
 
 T = TypeVar("T")
@@ -205,7 +205,7 @@ class Interleavings(RuleBasedStateMachine):
         listed = self.portal.call(self._open().history, 1000)
         self._close()
         known = {one.record_id for one in listed}
-        unknown = {one.prompt for one in listed if one.status == "unknown"}
+        unknown = {one.request.prompt for one in listed if one.status == "unknown"}
         for record_id in self.service.jobs:
             assert record_id in known or self._text_of(record_id) in unknown
 
@@ -220,7 +220,7 @@ class Interleavings(RuleBasedStateMachine):
             case None:
                 pass
             case Generation() as found:
-                assert found.prompt == call.text
+                assert found.request.prompt == call.text
                 assert found.record_id in self.service.jobs
                 assert found.status in ("done", "pending")
                 self.is_followed |= found.status == "pending"
@@ -228,7 +228,7 @@ class Interleavings(RuleBasedStateMachine):
                 assert not isinstance(error, JobTimedOut)  # the time-out here is a year
                 if not is_cut_off and not call.has_key:  # a key's entry may be another call's
                     listed = self.portal.call(self._history)
-                    entry = next((one for one in listed if one.prompt == call.text), None)
+                    entry = next((one for one in listed if one.request.prompt == call.text), None)
                     assert error.record_id == (entry.record_id if entry else None), error
             case RuntimeError() as error:
                 assert is_cut_off, error
@@ -300,13 +300,13 @@ class Interleavings(RuleBasedStateMachine):
             client_type="CLIENT_TYPE_ANDROID",
             api_key=Secret("machine-api-key"),
         )
-        state = open_state(self.folder / "state")
+        state = SqliteState(self.folder / "state")
         app = httpx.ASGITransport(app=self.service)
         try:
             async with Transport(user_agent="machine", app=app) as transport:
                 tokens = TokenSource(
                     identity,
-                    state=state,
+                    store=state,
                     transport=transport,
                     errands=errands,
                     clock=self.clock,

@@ -11,7 +11,7 @@ import ssl
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter, time
 
@@ -19,6 +19,7 @@ import anyio
 import anyio.to_thread
 import httpx
 
+from arta_mcp.arta.account import Account
 from arta_mcp.arta.client import ArtaClient
 from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS, STYLES_PATH
 from arta_mcp.arta.tokens import Identity, TokenSource
@@ -33,7 +34,8 @@ from arta_mcp.local.service import Service
 from arta_mcp.local.store import Claims
 from arta_mcp.redaction import Secret
 from arta_mcp.server.content import explain, render
-from arta_mcp.state.contract import Account, State, open_state
+from arta_mcp.state.contract import State
+from arta_mcp.state.sqlite import SqliteState
 from harness.world import Eager, tiny_picture
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -262,7 +264,7 @@ class _World:
         done = await generations.generate(self.outcome.case.request, on_update)
         self.outcome.record_id = done.record_id
         self.outcome.unsaved = _unsaved(done)
-        self.outcome.shown += [repr(done), repr(updates), str(asdict(done)), repr(render(done))]
+        self.outcome.shown += [repr(done), repr(updates), str(done.to_dict()), repr(render(done))]
         return done.status
 
     async def _styles(self) -> None:
@@ -298,7 +300,7 @@ class _World:
             expires_at=issued + 3600,
             user_id=account.user_id,
         )
-        state = open_state(self.folder / "state")
+        state = SqliteState(self.folder / "state")
         await state.keep_account("matrix", kept)
         await state.close()
 
@@ -328,7 +330,7 @@ class _World:
 
     @asynccontextmanager
     async def _connect(self, errands: Errands) -> AsyncGenerator[Remote]:
-        state: State = open_state(self.folder / "state")
+        state: State = SqliteState(self.folder / "state")
         app = httpx.AsyncHTTPTransport(verify=SSL, http2=True)
         case = self.outcome.case
         timeout = SHORT if case.at_length and not self.outcome.ended else LONG
@@ -347,7 +349,7 @@ class _World:
                 exchange_timeout=timeout,
                 download_timeout=timeout,
             ) as transport:
-                tokens = TokenSource(identity, state=state, transport=transport, errands=errands)
+                tokens = TokenSource(identity, store=state, transport=transport, errands=errands)
                 client = ArtaClient(
                     self.url, tokens=tokens, transport=transport, styles_url=self.url + STYLES_PATH
                 )

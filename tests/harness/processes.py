@@ -21,6 +21,7 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 
+from arta_mcp.arta.account import Account
 from arta_mcp.arta.client import ArtaClient
 from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
 from arta_mcp.arta.tokens import Identity, TokenSource
@@ -33,7 +34,8 @@ from arta_mcp.generations.submission import SUBMIT_LEASE
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.local.service import Service
 from arta_mcp.redaction import Secret
-from arta_mcp.state.contract import Account, Entry, open_state
+from arta_mcp.state.records import JournalEntry
+from arta_mcp.state.sqlite import SqliteState
 
 LONG = 60.0
 """seconds that anything here may take on a busy machine"""
@@ -62,7 +64,7 @@ class Site:
 
     @asynccontextmanager
     async def connect(self, errands: Errands) -> AsyncGenerator[Remote]:
-        state = open_state(self.folder)
+        state = SqliteState(self.folder)
         identity = Identity(
             name=ACCOUNT,
             auth_url=self.url + SIGN_UP_PATHS[0],
@@ -72,7 +74,7 @@ class Site:
         )
         try:
             async with Transport(user_agent="processes", direct=True) as transport:
-                tokens = TokenSource(identity, state=state, transport=transport, errands=errands)
+                tokens = TokenSource(identity, store=state, transport=transport, errands=errands)
                 yield Remote(ArtaClient(self.url, tokens=tokens, transport=transport), state)
         finally:
             await state.close()
@@ -95,7 +97,7 @@ class Site:
 
     def account(self) -> Account | None:
         async def read() -> Account | None:
-            state = open_state(self.folder)
+            state = SqliteState(self.folder)
             try:
                 return await state.account(ACCOUNT)
             finally:
@@ -105,7 +107,7 @@ class Site:
 
     def keep(self, account: Account) -> None:
         async def write() -> None:
-            state = open_state(self.folder)
+            state = SqliteState(self.folder)
             await state.keep_account(ACCOUNT, account)
             await state.close()
 
@@ -118,9 +120,9 @@ class Site:
         now = time.time()
         self.keep(replace(account, issued_at=now - 7200, expires_at=now - 3600))
 
-    def entries(self) -> tuple[Entry, ...]:
-        async def read() -> tuple[Entry, ...]:
-            state = open_state(self.folder)
+    def entries(self) -> tuple[JournalEntry, ...]:
+        async def read() -> tuple[JournalEntry, ...]:
+            state = SqliteState(self.folder)
             try:
                 return await state.latest("shared", 100_000)
             finally:
@@ -186,7 +188,7 @@ def hold_lock(site: Site, is_held: multiprocessing.synchronize.Event) -> None:
     """Takes the account's lock and never gives it back."""
 
     async def hold() -> None:
-        state = open_state(site.folder)
+        state = SqliteState(site.folder)
         async with state.lock(f"account-{ACCOUNT}"):
             is_held.set()
             await anyio.sleep_forever()
@@ -263,7 +265,7 @@ def _wait_for_a_moment(service: Service, process: ForkServerProcess, dice: rando
 def _judge(found: Killed, site: Site, service: Service, name: str) -> None:
     jobs = _jobs_named(service, name)
     entry = next((one for one in site.entries() if one.key == name), None)
-    standing = entry.standing(time.time() + 2 * SUBMIT_LEASE) if entry else "not begun"
+    standing = entry.effective_phase(time.time() + 2 * SUBMIT_LEASE) if entry else "not begun"
     found.by_phase[standing] = found.by_phase.get(standing, 0) + 1
     found.jobs += len(jobs)
     looked_at = {event.record_id for event in service.log if event.endpoint == "status"}

@@ -23,7 +23,7 @@ from arta_mcp.generations.values import Update
 from arta_mcp.local.service import Service
 from arta_mcp.local.workers import Engine
 from arta_mcp.redaction import Secret
-from arta_mcp.state.contract import open_state
+from arta_mcp.state.sqlite import SqliteState
 
 ORIGIN = "http://127.0.0.1:9"
 LIMITS = Limits(max_wait=20, min_poll_interval=0.01)
@@ -65,7 +65,7 @@ class World:
     ) -> Generations:
         @asynccontextmanager
         async def connect(errands: Errands) -> AsyncGenerator[Remote]:
-            state = open_state(self.folder / "state")
+            state = SqliteState(self.folder / "state")
             app = self.app or httpx.ASGITransport(app=self.service)
             async with Transport(user_agent="test", app=app) as transport:
                 identity = Identity(
@@ -75,7 +75,7 @@ class World:
                     client_type="CLIENT_TYPE_ANDROID",
                     api_key=Secret("test-api-key"),
                 )
-                tokens = TokenSource(identity, state=state, transport=transport, errands=errands)
+                tokens = TokenSource(identity, store=state, transport=transport, errands=errands)
                 client = ArtaClient(
                     ORIGIN, tokens=tokens, transport=transport, styles_url=self.styles_url
                 )

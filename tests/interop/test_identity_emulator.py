@@ -22,6 +22,7 @@ import anyio.to_thread
 import httpx
 import pytest
 
+from arta_mcp.arta.account import Account
 from arta_mcp.arta.protocol import SignUp
 from arta_mcp.arta.tokens import Identity, TokenSource
 from arta_mcp.arta.transport import Transport
@@ -30,7 +31,8 @@ from arta_mcp.errors import AuthError
 from arta_mcp.local.loopback import Running
 from arta_mcp.local.service import Service
 from arta_mcp.redaction import Secret
-from arta_mcp.state.contract import Account, State, open_state
+from arta_mcp.state.contract import State
+from arta_mcp.state.sqlite import SqliteState
 from arta_mcp.untrusted_json import entries, is_object
 from harness.clients import Need, node, node_folder
 
@@ -189,14 +191,14 @@ async def opened(
         client_type="CLIENT_TYPE_ANDROID",
         api_key=Secret(key),
     )
-    state, witness = open_state(folder), Witness()
+    state, witness = SqliteState(folder), Witness()
     transport = Transport(user_agent="arta-mcp tests", direct=True, app=witness)
     try:
         with anyio.fail_after(60):
             async with Errands() as errands, transport:
                 tokens = TokenSource(
                     identity,
-                    state=state,
+                    store=state,
                     transport=transport,
                     errands=errands,
                     clock=lambda: time.time() + later,

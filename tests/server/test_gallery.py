@@ -18,7 +18,7 @@ from PIL import Image
 
 from arta_mcp.engines.sketch.engine import Order, draw
 from arta_mcp.errors import ArtaError, JobFailed, Unavailable, UnknownStyle
-from arta_mcp.generations.values import GeneratedImage, Generation
+from arta_mcp.generations.values import GeneratedImage, Generation, GenerationRequest
 from arta_mcp.server.content import explain, render
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def generation(
         for index in range(n)
         if status == "done"
     )
+    asked = GenerationRequest.of(prompt=prompt, negative_prompt="", n=n, aspect_ratio=ratio)
     said = render(
         Generation(
             record_id=RECORD,
@@ -75,12 +76,7 @@ def generation(
             backend="local",
             model="flux",
             style="Flux",
-            prompt=prompt,
-            negative_prompt="",
-            n=n,
-            aspect_ratio=ratio,
-            guidance_scale=7,
-            num_inference_steps=30,
+            request=asked,
             seed=48213377,
             images=images,
             elapsed=elapsed,

@@ -18,11 +18,13 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
+from arta_mcp.arta.account import Account
 from arta_mcp.arta.protocol import Image, Tokens
 from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Unavailable
+from arta_mcp.files import make_private_folder, write_atomically
 from arta_mcp.redaction import Secret
-from arta_mcp.state.contract import Account, Entry, Phase, StyleList, open_state
-from arta_mcp.state.sqlite import LocalState, make_private, write_private
+from arta_mcp.state.records import JournalEntry, Phase, StyleList
+from arta_mcp.state.sqlite import SqliteState
 
 pytestmark = pytest.mark.anyio
 
@@ -38,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def state(folder: Path) -> AsyncGenerator[LocalState]:
+async def state(folder: Path) -> AsyncGenerator[SqliteState]:
     async with opened(folder) as state:
         yield state
 
@@ -46,8 +48,8 @@ async def state(folder: Path) -> AsyncGenerator[LocalState]:
 @asynccontextmanager
 async def opened(
     folder: Path, warn: Callable[[str], None] | None = None
-) -> AsyncGenerator[LocalState]:
-    state = LocalState(folder, warn=warn)
+) -> AsyncGenerator[SqliteState]:
+    state = SqliteState(folder, warn=warn)
     try:
         yield state
     finally:
@@ -63,25 +65,32 @@ def nothing_masked() -> Iterator[None]:
 
 
 async def begin(
-    state: LocalState,
+    state: SqliteState,
     key: str | None = None,
     *,
     now: float = NOW,
     service: str = "a.example",
     fingerprint: str = "f1",
-) -> tuple[Entry, bool]:
-    return await state.begin(
+) -> tuple[JournalEntry, bool]:
+    entry = JournalEntry(
         service=service,
         key=key,
         fingerprint=fingerprint,
         request='{"prompt": "a fox"}',
         style="Flux",
-        now=now,
-        lease=LEASE,
+        phase="intended",
+        created_at=now,
+        lease_until=now + LEASE,
     )
+    return await state.begin(entry)
 
 
-async def submitted(state: LocalState, record_id: str, key: str | None = None) -> Entry:
+async def entry_with(state: SqliteState, entry_id: int) -> JournalEntry | None:
+    found = [entry for entry in await state.latest(None, 999) if entry.id == entry_id]
+    return found[0] if found else None
+
+
+async def submitted(state: SqliteState, record_id: str, key: str | None = None) -> JournalEntry:
     entry, _ = await begin(state, key)
     entry = replace(entry, phase="submitted", record_id=record_id, submitted_at=NOW + 1)
     await state.update(entry)
@@ -140,7 +149,7 @@ async def test_every_file_is_its_owners_alone_whatever_the_umask(folder: Path) -
 
 @pytest.mark.usefixtures("nothing_masked")
 async def test_a_file_is_its_owners_alone_from_its_first_byte(folder: Path) -> None:
-    make_private(folder)
+    make_private_folder(folder)
     seen: set[str] = set()
     over = threading.Event()
 
@@ -156,11 +165,31 @@ async def test_a_file_is_its_owners_alone_from_its_first_byte(folder: Path) -> N
     watcher.start()
     try:
         for number in range(150):
-            write_private(folder / f"file-{number % 3}", b"x" * 10_000)
+            write_atomically(folder / f"file-{number % 3}", b"x" * 10_000)
     finally:
         over.set()
         watcher.join()
     assert seen == {"0o600"}
+
+
+async def test_a_token_is_read_while_the_journal_is_busy_in_its_thread(
+    state: SqliteState,
+) -> None:
+    await state.keep_account("test", ACCOUNT)
+    is_busy, may_end = threading.Event(), threading.Event()
+
+    def work(_: sqlite3.Connection) -> None:
+        is_busy.set()
+        may_end.wait(30)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(state._journal, work)  # pyright: ignore[reportPrivateUsage]  # no public call is slow at will
+        await anyio.to_thread.run_sync(is_busy.wait)
+        try:
+            with anyio.fail_after(10):
+                assert await state.account("test") == ACCOUNT
+        finally:
+            may_end.set()
 
 
 async def test_an_open_folder_of_ours_is_closed_to_others(folder: Path) -> None:
@@ -190,12 +219,13 @@ async def test_a_dangling_link_or_a_file_in_place_of_the_folder_is_refused(tmp_p
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     (tmp_path / "file").write_text("mine", encoding="utf-8")
     for name in ("link", "file"):
-        with pytest.raises(ConfigError, match="is a link or no folder"):
-            make_private(tmp_path / name)
+        async with opened(tmp_path / name) as state:
+            with pytest.raises(ConfigError, match="is a link or no folder"):
+                await state.account("test")
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_the_folder_of_another_user_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+async def test_the_folder_of_another_user_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     foreign = tmp_path / "foreign"
     if os.getuid() == 0:
         foreign.mkdir(mode=0o755)
@@ -203,8 +233,9 @@ def test_the_folder_of_another_user_is_refused_and_left_as_it_is(tmp_path: Path)
     else:
         foreign = Path("/usr")
     before = foreign.stat()
-    with pytest.raises(ConfigError, match="belongs to another user"):
-        make_private(foreign)
+    async with opened(foreign) as state:
+        with pytest.raises(ConfigError, match="belongs to another user"):
+            await state.account("test")
     assert (before.st_mode, before.st_uid) == (foreign.stat().st_mode, foreign.stat().st_uid)
 
 
@@ -220,7 +251,7 @@ async def test_a_folder_that_cannot_be_made_is_said_with_its_reason(tmp_path: Pa
 # The account
 
 
-async def test_an_account_comes_back_as_it_was_kept(state: LocalState, folder: Path) -> None:
+async def test_an_account_comes_back_as_it_was_kept(state: SqliteState, folder: Path) -> None:
     assert await state.account("test") is None
     await state.keep_account("test", ACCOUNT)
     assert await state.account("test") == ACCOUNT
@@ -233,7 +264,7 @@ async def test_an_account_comes_back_as_it_was_kept(state: LocalState, folder: P
 
 
 async def test_a_reader_sees_the_old_account_or_the_new_and_nothing_between(
-    state: LocalState, folder: Path
+    state: SqliteState, folder: Path
 ) -> None:
     accounts = [replace(ACCOUNT, user_id=str(number) * 2000) for number in range(10)]
     await state.keep_account("test", accounts[0])
@@ -256,7 +287,7 @@ async def test_a_reader_sees_the_old_account_or_the_new_and_nothing_between(
 
 
 async def test_a_write_that_fails_leaves_what_was_there_and_no_draft(
-    state: LocalState, folder: Path, monkeypatch: pytest.MonkeyPatch
+    state: SqliteState, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await state.keep_account("test", ACCOUNT)
 
@@ -270,7 +301,7 @@ async def test_a_write_that_fails_leaves_what_was_there_and_no_draft(
     assert sorted(modes(folder)) == ["account-test.json"]
 
 
-async def test_drafts_of_a_killed_process_are_swept_away(state: LocalState, folder: Path) -> None:
+async def test_drafts_of_a_killed_process_are_swept_away(state: SqliteState, folder: Path) -> None:
     await state.keep_account("test", ACCOUNT)
     (folder / ".account-test.json.99999.123").write_bytes(b"half")
     await state.keep_account("test", ACCOUNT)
@@ -278,9 +309,9 @@ async def test_drafts_of_a_killed_process_are_swept_away(state: LocalState, fold
 
 
 async def test_a_folder_in_place_of_the_token_file_is_an_error_and_no_crash(
-    state: LocalState, folder: Path
+    state: SqliteState, folder: Path
 ) -> None:
-    make_private(folder)
+    make_private_folder(folder)
     (folder / "account-test.json").mkdir()
     with pytest.raises(Unavailable, match="cannot be used"):
         await state.account("test")
@@ -307,7 +338,7 @@ def test_a_token_is_fresh_until_it_is_due_and_stale_when_the_clock_went_back(
     "content", [b"", b"[]", b'{"names": []}', b'{"names": ["a"], "listed_at": 1%s}' % (b"0" * 400)]
 )
 async def test_a_damaged_style_list_is_the_same_as_none(
-    state: LocalState, folder: Path, content: bytes
+    state: SqliteState, folder: Path, content: bytes
 ) -> None:
     await state.keep_styles("A.example:1", StyleList(("Flux", "F Dev"), NOW))
     assert await state.styles("a.example:1") == StyleList(("Flux", "F Dev"), NOW)
@@ -337,7 +368,7 @@ async def test_a_lock_is_held_by_one_task_of_one_process_at_a_time(folder: Path)
 
 
 async def test_a_lock_is_free_again_after_an_error_and_after_a_cancellation(
-    state: LocalState,
+    state: SqliteState,
 ) -> None:
     async def fail() -> None:
         async with state.lock("test"):
@@ -354,7 +385,7 @@ async def test_a_lock_is_free_again_after_an_error_and_after_a_cancellation(
             pass
 
 
-async def test_locks_of_different_names_do_not_wait_for_each_other(state: LocalState) -> None:
+async def test_locks_of_different_names_do_not_wait_for_each_other(state: SqliteState) -> None:
     with anyio.fail_after(2):
         async with state.lock("one"), state.lock("two"):
             pass
@@ -388,8 +419,8 @@ with FileLock(sys.argv[1]):
 """
 
 
-async def test_a_lock_whose_holder_is_killed_is_free(state: LocalState, folder: Path) -> None:
-    make_private(folder)
+async def test_a_lock_whose_holder_is_killed_is_free(state: SqliteState, folder: Path) -> None:
+    make_private_folder(folder)
     with process(HOLD, str(folder / "test.lock")) as holder:
         assert holder.stdout is not None
         assert await anyio.to_thread.run_sync(holder.stdout.readline) == b"held\n"
@@ -405,7 +436,7 @@ async def test_a_lock_whose_holder_is_killed_is_free(state: LocalState, folder: 
 # The journal
 
 
-async def test_an_entry_comes_back_as_it_was_written(state: LocalState, folder: Path) -> None:
+async def test_an_entry_comes_back_as_it_was_written(state: SqliteState, folder: Path) -> None:
     entry, _ = await begin(state, "key-1")
     whole = replace(
         entry,
@@ -417,34 +448,34 @@ async def test_an_entry_comes_back_as_it_was_written(state: LocalState, folder: 
         error="words",
         **{
             field.name: NOW + number
-            for number, field in enumerate(fields(Entry))
+            for number, field in enumerate(fields(JournalEntry))
             if field.name.endswith("_at") or field.name.startswith("seen_")
         },
     )
     await state.update(whole)
     async with opened(folder) as other:
-        assert await other.get(whole.id) == whole
+        assert await entry_with(other, whole.id) == whole
         assert await other.find("a.example", "r1") == whole
         assert await other.latest(None, 5) == (whole,)
 
 
-async def test_what_is_not_there_is_none(state: LocalState) -> None:
+async def test_what_is_not_there_is_none(state: SqliteState) -> None:
     await submitted(state, "r1")
-    assert await state.get(99) is None
+    assert await entry_with(state, 99) is None
     assert await state.find("a.example", "r2") is None
     assert await state.find("b.example", "r1") is None
     for record_id in ("", "\ud800", "a\0b", "' OR 1=1 --", "x" * 10_000):
         assert await state.find("a.example", record_id) is None
 
 
-async def test_the_latest_come_first_and_no_more_than_asked_for(state: LocalState) -> None:
+async def test_the_latest_come_first_and_no_more_than_asked_for(state: SqliteState) -> None:
     made = [(await begin(state, now=NOW + number % 2))[0].id for number in range(4)]
     assert made == [1, 2, 3, 4]
     assert [entry.id for entry in await state.latest("a.example", 3)] == [4, 2, 3]
     assert await state.latest("b.example", 3) == ()
 
 
-async def test_calls_without_a_key_are_generations_of_their_own(state: LocalState) -> None:
+async def test_calls_without_a_key_are_generations_of_their_own(state: SqliteState) -> None:
     found = [await begin(state) for _ in range(3)]
     assert [is_ours for _, is_ours in found] == [True] * 3
     assert len({entry.id for entry, _ in found}) == 3
@@ -452,7 +483,7 @@ async def test_calls_without_a_key_are_generations_of_their_own(state: LocalStat
 
 @pytest.mark.parametrize("phase", ["sending", "submitted", "done", "failed", "unknown"])
 async def test_a_key_gives_its_first_generation_however_late(
-    state: LocalState, phase: Phase
+    state: SqliteState, phase: Phase
 ) -> None:
     first, is_ours = await begin(state, "key-1")
     assert is_ours
@@ -464,7 +495,7 @@ async def test_a_key_gives_its_first_generation_however_late(
 
 @pytest.mark.parametrize(("phase", "late"), [("refused", 0), ("intended", LEASE)])
 async def test_a_key_of_which_no_job_came_can_be_used_again(
-    state: LocalState, phase: Phase, late: float
+    state: SqliteState, phase: Phase, late: float
 ) -> None:
     first, _ = await begin(state, "key-1")
     await state.update(replace(first, phase=phase, error="no"))
@@ -474,18 +505,18 @@ async def test_a_key_of_which_no_job_came_can_be_used_again(
     assert (again.error, again.lease_until) == (None, NOW + late + LEASE)
 
 
-async def test_a_key_that_is_about_to_be_sent_by_another_is_not_ours(state: LocalState) -> None:
+async def test_a_key_that_is_about_to_be_sent_by_another_is_not_ours(state: SqliteState) -> None:
     await begin(state, "key-1")
     assert not (await begin(state, "key-1", now=NOW + LEASE - 1))[1]
 
 
-async def test_a_key_counts_at_its_own_service_only(state: LocalState) -> None:
+async def test_a_key_counts_at_its_own_service_only(state: SqliteState) -> None:
     found = [await begin(state, "key-1", service=service) for service in ("a", "b")]
     assert [is_ours for _, is_ours in found] == [True, True]
 
 
 async def test_an_entry_is_claimed_once_and_not_after_another_took_it_over(
-    state: LocalState,
+    state: SqliteState,
 ) -> None:
     entry, _ = await begin(state, "key-1")
     sending = replace(entry, phase="sending")
@@ -496,11 +527,11 @@ async def test_an_entry_is_claimed_once_and_not_after_another_took_it_over(
     other, is_ours = await begin(state, "key-2", now=NOW + LEASE)
     assert is_ours
     assert not await state.claim(replace(late, phase="sending"), lease_before=late.lease_until)
-    assert await state.get(late.id) == other
+    assert await entry_with(state, late.id) == other
 
 
 def test_whoever_died_while_sending_left_an_unknown_outcome() -> None:
-    entry = Entry(
+    entry = JournalEntry(
         id=1,
         service="a",
         key=None,
@@ -511,13 +542,13 @@ def test_whoever_died_while_sending_left_an_unknown_outcome() -> None:
         created_at=NOW,
         lease_until=NOW + LEASE,
     )
-    assert entry.standing(NOW + LEASE - 1) == "sending"
-    assert entry.standing(NOW + LEASE) == "unknown"
+    assert entry.effective_phase(NOW + LEASE - 1) == "sending"
+    assert entry.effective_phase(NOW + LEASE) == "unknown"
     assert not entry.is_free(NOW + LEASE)
-    assert replace(entry, phase="submitted").standing(NOW + 10**9) == "submitted"
+    assert replace(entry, phase="submitted").effective_phase(NOW + 10**9) == "submitted"
 
 
-async def test_a_generation_made_elsewhere_is_adopted_once(state: LocalState) -> None:
+async def test_a_generation_made_elsewhere_is_adopted_once(state: SqliteState) -> None:
     first = await submitted(state, "r1")
     stranger = replace(first, id=0, record_id="r2", style="F Dev")
     adopted = await state.adopt(stranger)
@@ -526,23 +557,23 @@ async def test_a_generation_made_elsewhere_is_adopted_once(state: LocalState) ->
     assert await state.adopt(replace(first, id=0, style="Graffiti")) == first
 
 
-async def test_the_end_that_was_written_first_stands(state: LocalState) -> None:
+async def test_the_end_that_was_written_first_stands(state: SqliteState) -> None:
     entry = await submitted(state, "r1")
     done = replace(entry, phase="done", finished_at=NOW + 9, images=(Image("https://a.example/"),))
     failed = replace(entry, phase="failed", error="late news")
     assert await state.finish(done) == done
     assert await state.finish(failed) == done
-    assert await state.get(entry.id) == done
+    assert await entry_with(state, entry.id) == done
 
 
-async def test_a_record_id_given_out_twice_is_the_services_fault(state: LocalState) -> None:
+async def test_a_record_id_given_out_twice_is_the_services_fault(state: SqliteState) -> None:
     await submitted(state, "r1")
     with pytest.raises(ProtocolError, match="record id of another job"):
         await submitted(state, "r1")
     assert len(await state.latest(None, 9)) == 2
 
 
-async def test_a_journal_goes_on_after_it_was_closed(state: LocalState) -> None:
+async def test_a_journal_goes_on_after_it_was_closed(state: SqliteState) -> None:
     await begin(state)
     await state.close()
     await state.close()
@@ -553,7 +584,7 @@ async def test_a_journal_goes_on_after_it_was_closed(state: LocalState) -> None:
 
 
 async def test_of_many_tasks_with_one_key_one_sends_and_all_have_its_entry(folder: Path) -> None:
-    found: list[tuple[Entry, bool]] = []
+    found: list[tuple[JournalEntry, bool]] = []
     async with opened(folder) as one, opened(folder) as two, opened(folder) as three:
 
         async def work(number: int) -> None:
@@ -578,7 +609,7 @@ async def test_of_many_that_adopt_one_record_all_have_the_same_entry(folder: Pat
 
 
 async def test_whoever_looks_for_a_key_waits_for_a_write_that_is_under_way(folder: Path) -> None:
-    found: list[tuple[Entry, bool]] = []
+    found: list[tuple[JournalEntry, bool]] = []
     done = anyio.Event()
     async with opened(folder) as state:
         first, _ = await begin(state, "key-1")
@@ -604,15 +635,17 @@ async def test_whoever_looks_for_a_key_waits_for_a_write_that_is_under_way(folde
 MAKE = """
 import sys, anyio
 from pathlib import Path
-from arta_mcp.state.sqlite import LocalState
+from arta_mcp.state.records import JournalEntry
+from arta_mcp.state.sqlite import SqliteState
 
 async def main():
-    state = LocalState(Path(sys.argv[1]))
+    state = SqliteState(Path(sys.argv[1]))
     print("ready", flush=True)
     sys.stdin.readline()
     for number in range(100):
-        entry, is_ours = await state.begin(service="a", key=f"key-{number}", fingerprint="f",
-            request="{}", style="Flux", now=1.0, lease=60.0)
+        entry, is_ours = await state.begin(JournalEntry(service="a", key=f"key-{number}",
+            fingerprint="f", request="{}", style="Flux", phase="intended", created_at=1.0,
+            lease_until=61.0))
         if is_ours:
             print(number, flush=True)
     await state.close()
@@ -684,7 +717,7 @@ async def test_a_damaged_journal_is_moved_aside_whole_and_a_new_one_begun(
 
 
 async def test_what_belongs_to_a_damaged_journal_is_moved_with_it(folder: Path) -> None:
-    make_private(folder)
+    make_private_folder(folder)
     for suffix in ("", "-wal", "-shm"):
         (folder / f"{JOURNAL}{suffix}").write_bytes(b"not a database " * 500)
     async with opened(folder, lambda line: None) as state:
@@ -696,7 +729,7 @@ async def test_what_belongs_to_a_damaged_journal_is_moved_with_it(folder: Path) 
 
 
 async def test_two_that_open_a_damaged_journal_move_it_aside_once(folder: Path) -> None:
-    make_private(folder)
+    make_private_folder(folder)
     text_file(folder / JOURNAL)
     warnings: list[str] = []
     async with opened(folder, warnings.append) as one, opened(folder, warnings.append) as two:
@@ -711,7 +744,7 @@ async def test_two_that_open_a_damaged_journal_move_it_aside_once(folder: Path) 
 
 async def test_journals_damaged_in_the_same_second_are_all_kept(folder: Path) -> None:
     for count in (1, 2, 3):
-        make_private(folder)
+        make_private_folder(folder)
         text_file(folder / JOURNAL)
         async with opened(folder, lambda line: None) as state:
             await begin(state)
@@ -724,7 +757,7 @@ async def test_damage_that_shows_while_the_journal_is_open_costs_one_call(folder
             await submitted(state, f"r{number}")
     warnings: list[str] = []
     async with opened(folder, warnings.append) as state:
-        assert await state.get(1)
+        assert await entry_with(state, 1)
         with closing(sqlite3.connect(folder / JOURNAL)) as db:
             db.execute("PRAGMA user_version = 1")  # makes the other connection read anew
             zeroed_pages(folder / JOURNAL)
@@ -736,7 +769,7 @@ async def test_damage_that_shows_while_the_journal_is_open_costs_one_call(folder
 
 
 async def test_a_database_of_another_program_is_left_as_it_is(folder: Path) -> None:
-    make_private(folder)
+    make_private_folder(folder)
     with closing(sqlite3.connect(folder / JOURNAL)) as db:
         db.execute("CREATE TABLE generations (mine TEXT)")
         db.commit()
@@ -750,7 +783,7 @@ async def test_a_database_of_another_program_is_left_as_it_is(folder: Path) -> N
 
 
 async def test_a_journal_that_is_a_folder_is_an_error_and_no_crash(folder: Path) -> None:
-    make_private(folder)
+    make_private_folder(folder)
     (folder / JOURNAL).mkdir()
     async with opened(folder) as state:
         with pytest.raises(ArtaError, match="cannot be used"):
@@ -758,7 +791,7 @@ async def test_a_journal_that_is_a_folder_is_an_error_and_no_crash(folder: Path)
 
 
 def test_state_is_opened_by_its_folder(folder: Path) -> None:
-    assert isinstance(open_state(folder), LocalState)
+    assert isinstance(SqliteState(folder), SqliteState)
     assert not folder.exists()
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import quote
 
 import anyio
 
+from arta_mcp.arta.account import Account
 from arta_mcp.arta.protocol import Refresh, Refusal, SignUp, Tokens
 from arta_mcp.arta.transport import NotSent, Transport
 from arta_mcp.background import Errands, Told
 from arta_mcp.errors import ArtaError, AuthError, ProtocolError, RateLimited, Unavailable
 from arta_mcp.redaction import Secret
-from arta_mcp.state.contract import Account, State
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,22 @@ class Identity:
     api_key: Secret
 
 
+class AccountStore(Protocol):
+    """What is needed of a store to keep one account for every process of this installation."""
+
+    def lock(self, name: str) -> AbstractAsyncContextManager[None]:
+        """Held by one task of one process at a time."""
+        ...
+
+    async def account(self, name: str) -> Account | None:
+        """The stored account, if there is a whole one."""
+        ...
+
+    async def keep_account(self, name: str, account: Account | None) -> None:
+        """Replaces the stored account; None removes it."""
+        ...
+
+
 class TokenSource:
     """The current id token of one identity."""
 
@@ -52,14 +70,14 @@ class TokenSource:
         self,
         identity: Identity,
         *,
-        state: State,
+        store: AccountStore,
         transport: Transport,
         errands: Errands,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         """`clock` gives seconds since the epoch."""
-        self._identity, self._state, self._transport = identity, state, transport
+        self._identity, self._store, self._transport = identity, store, transport
         self._errands, self._clock, self._sleep = errands, clock, sleep
         self._account: Account | None = None
         self._turn = anyio.Lock()
@@ -79,9 +97,9 @@ class TokenSource:
 
     async def forget(self) -> None:
         """Removes the stored account; the next call signs up anew."""
-        async with self._turn, self._state.lock(self._lock_name):
+        async with self._turn, self._store.lock(self._lock_name):
             self._account = None
-            await self._state.keep_account(self._identity.name, None)
+            await self._store.keep_account(self._identity.name, None)
 
     @property
     def _lock_name(self) -> str:
@@ -95,12 +113,12 @@ class TokenSource:
 
     async def _agree(self, refused: Secret | None) -> Account:
         """Lock, look again, then ask: another process may have been first."""
-        async with self._state.lock(self._lock_name):
-            stored = await self._state.account(self._identity.name)
+        async with self._store.lock(self._lock_name):
+            stored = await self._store.account(self._identity.name)
             if stored is not None and self._serves(stored, refused):
                 return stored
             account = await self._ask(stored)
-            await self._state.keep_account(self._identity.name, account)
+            await self._store.keep_account(self._identity.name, account)
             return account
 
     def _serves(self, account: Account, refused: Secret | None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -15,8 +15,8 @@ from arta_mcp.cli.progress import moment, one_line
 from arta_mcp.config import Settings
 
 if TYPE_CHECKING:
+    from arta_mcp.arta.account import Account
     from arta_mcp.cli.generate import Words
-    from arta_mcp.state.contract import Account
 
 
 def add_account(words: Words) -> None:
@@ -35,15 +35,12 @@ def add_account(words: Words) -> None:
 
 
 def account(settings: Settings, options: argparse.Namespace) -> int:
-    from arta_mcp.app import state_dir
-
-    stored_in = state_dir(settings) / f"account-{settings.account_name}.json"
+    stored, stored_in = anyio.run(stored_account, settings)
     if options.action == "reset":
-        return _reset_account(settings, options, stored_in)
-    stored = anyio.run(stored_account, settings) if stored_in.exists() else None
+        return _reset_account(settings, options, is_stored=stored_in is not None)
     about = {
         "service": settings.service,
-        "stored_in": str(stored_in) if stored else None,
+        "stored_in": stored_in if stored else None,
         "user_id": stored.user_id if stored else None,
         "issued_at": stored.issued_at if stored else None,
         "expires_at": stored.expires_at if stored else None,
@@ -64,8 +61,8 @@ def account(settings: Settings, options: argparse.Namespace) -> int:
     return cli.OK
 
 
-def _reset_account(settings: Settings, options: argparse.Namespace, stored_in: Path) -> int:
-    if not stored_in.exists():
+def _reset_account(settings: Settings, options: argparse.Namespace, *, is_stored: bool) -> int:
+    if not is_stored:
         cli.talk("no account is stored; nothing to drop")
         return cli.OK
     if not options.yes:
@@ -77,32 +74,23 @@ def _reset_account(settings: Settings, options: argparse.Namespace, stored_in: P
         if not cli.ask("Drop it?"):
             cli.talk("nothing was changed")
             return cli.FAILED
-    anyio.run(_forget_account, settings)
+    from arta_mcp.app import forget_account
+
+    anyio.run(partial(forget_account, settings, warn=cli.talk))
     cli.talk("the account was dropped; the next picture signs up anew")
     return cli.OK
 
 
-async def stored_account(settings: Settings) -> Account | None:
-    """The account that the settings name, as stored."""
-    from arta_mcp.app import state_dir
-    from arta_mcp.state.contract import open_state
+async def stored_account(settings: Settings) -> tuple[Account | None, str | None]:
+    """The account that the settings name, as stored, and where; None and None when there is none.
 
-    state = open_state(state_dir(settings), warn=cli.talk)
+    A damaged one has a place and no account.
+    """
+    from arta_mcp.app import open_state
+
+    state = open_state(settings, warn=cli.talk)
     try:
-        return await state.account(settings.account_name)
-    finally:
-        await state.close()
-
-
-async def _forget_account(settings: Settings) -> None:
-    from arta_mcp.app import Addresses, open_transport, state_dir, token_source
-    from arta_mcp.background import Errands
-    from arta_mcp.state.contract import open_state
-
-    state = open_state(state_dir(settings), warn=cli.talk)
-    where = Addresses(settings.base_url, settings.auth_url, settings.token_refresh_url)
-    try:
-        async with Errands() as errands, open_transport(settings) as transport:
-            await token_source(settings, where, state, transport, errands).forget()
+        location = (await state.describe(settings.account_name)).account_location
+        return (await state.account(settings.account_name) if location else None), location
     finally:
         await state.close()

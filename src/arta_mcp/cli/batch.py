@@ -9,7 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -167,9 +167,9 @@ class Batch:
 
     async def draw(self, generations: Generations) -> None:
         earlier = {
-            found.idempotency_key: found
+            key: found
             for found in await generations.history(MOST_HISTORY)
-            if found.idempotency_key
+            if (key := found.request.idempotency_key)
         }
         waiting = iter(self._wishes)
         async with anyio.create_task_group() as group:
@@ -253,7 +253,7 @@ class Batch:
         fate: Fate = "drawn before" if was_done else "drawn" if is_done else "pending"
         self._standing.fates[fate] += 1
         if self._options.json:
-            _print_json(wish, asdict(generation))
+            _print_json(wish, generation.to_dict())
         else:
             print_pictures(generation)
             took = f" in {generation.elapsed:.1f} s" if fate == "drawn" else ""

@@ -5,20 +5,15 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import os
 import platform
-import sqlite3
-import stat
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import date
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import anyio
 
@@ -28,7 +23,6 @@ from arta_mcp.cli.progress import counted, folded, mark, moment
 from arta_mcp.config import SETTINGS, Settings
 from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Unavailable
 from arta_mcp.generations.values import GenerationRequest
-from arta_mcp.redaction import sanitize
 
 if TYPE_CHECKING:
     from arta_mcp.arta.transport import Transport
@@ -118,7 +112,7 @@ async def _examine(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[
     for finding in _settings(settings, environ):
         yield finding
     can_store = True
-    for finding in _folders(settings):
+    async for finding in _state(settings):
         if finding.name == "state folder":
             can_store = finding.status != "fail"
         yield finding
@@ -153,80 +147,31 @@ def _settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[Findin
         yield Finding("settings", "warn", f"{name} means nothing here", remedy)
 
 
-def _folders(settings: Settings) -> Iterator[Finding]:
+async def _state(settings: Settings) -> AsyncGenerator[Finding]:
     """Looks and changes nothing."""
-    from arta_mcp.app import state_dir
+    from arta_mcp.app import open_state
+    from arta_mcp.state.checks import check_folder
 
-    folder = state_dir(settings)
-    yield _folder("state folder", "ARTA_STATE_DIR", folder, private=True)
-    if folder.is_dir():
-        yield from _loose_files(folder)
-        yield from _journal(folder / "generations.sqlite3")
+    state = open_state(settings)
+    checks = (await state.describe(settings.account_name)).checks
     if settings.output_dir is not None:
-        yield _folder("output folder", "ARTA_OUTPUT_DIR", settings.output_dir, private=False)
-
-
-def _folder(name: str, setting: str, folder: Path, *, private: bool) -> Finding:
-    elsewhere = f"set {setting} elsewhere"
-    there = next(place for place in (folder, *folder.parents) if os.path.lexists(place))
-    if not there.is_dir():
-        return Finding(name, "fail", f"{there} is no folder", elsewhere)
-    if private and folder.is_symlink():
-        return Finding(name, "fail", f"{folder} is a link", elsewhere)
-    if not os.access(there, os.W_OK | os.X_OK):
-        return Finding(name, "fail", f"{there} cannot be written to", f"chmod it, or {elsewhere}")
-    if there != folder:
-        return Finding(name, "ok", f"{folder}, made when it is needed")
-    if private and os.name == "posix":
-        found = folder.stat()
-        if found.st_uid != os.getuid():
-            return Finding(name, "fail", f"{folder} belongs to another user", elsewhere)
-        if found.st_mode & 0o077:
-            mode = f"{stat.S_IMODE(found.st_mode):o}"
-            return Finding(
-                name,
-                "warn",
-                f"{folder} has mode {mode}: others can look inside",
-                f"chmod 700 {folder}; the next call does it too",
-            )
-    return Finding(name, "ok", f"{folder}, {'yours alone' if private else 'writable'}")
-
-
-def _loose_files(folder: Path) -> Iterator[Finding]:
-    if os.name != "posix":
-        return
-    for path in sorted(folder.glob("account-*.json")):
-        if path.stat().st_mode & 0o077:
-            yield Finding("account file", "fail", f"others can read {path}", f"chmod 600 {path}")
-
-
-def _journal(path: Path) -> Iterator[Finding]:
-    """Reads only: the server itself moves a damaged journal aside."""
-    if not path.exists():
-        return
-    try:
-        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
-            found = db.execute("PRAGMA quick_check(1)").fetchone()
-            count = db.execute("SELECT count(*) FROM generations").fetchone()[0]
-    except sqlite3.Error as exc:
-        found, count = (sanitize(str(exc)),), 0
-    if found == ("ok",):
-        yield Finding("journal", "ok", f"{counted(count, 'generation')} in {path.name}")
-    else:
-        remedy = "the next call moves it aside and begins anew; to keep it, copy it now"
-        yield Finding("journal", "warn", f"{path} is damaged: {found[0]}", remedy)
+        output = check_folder(
+            "output folder", "ARTA_OUTPUT_DIR", settings.output_dir, private=False
+        )
+        checks = (*checks, output)
+    for check in checks:
+        yield Finding(check.name, check.status, check.detail, check.remedy)
 
 
 async def _account(settings: Settings) -> Finding:
-    from arta_mcp.app import state_dir
     from arta_mcp.cli.account import stored_account
 
-    path = state_dir(settings) / f"account-{settings.account_name}.json"
-    if not path.exists():
+    stored, location = await stored_account(settings)
+    if location is None:
         return Finding("account", "ok", "none yet; the first picture signs up")
-    stored = await stored_account(settings)
     if stored is None:
-        return Finding("account", "warn", f"{path} is damaged", "the next picture signs up anew")
+        detail = f"{location} is damaged"
+        return Finding("account", "warn", detail, "the next picture signs up anew")
     until = moment(stored.expires_at)
     fresh = stored.is_fresh(time.time())
     state = f"good until {until}" if fresh else "due for renewal, which the next call does"

@@ -6,12 +6,11 @@ import argparse
 import json
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
-import anyio.to_thread
 
 from arta_mcp.arta.protocol import RATIOS
 from arta_mcp.cli import entry as cli
@@ -165,7 +164,7 @@ def history(settings: Settings, options: argparse.Namespace) -> int:
     found = with_generations(settings, None, lambda g: g.history(limit))
     if options.json:
         for generation in found:
-            cli.data(json.dumps(asdict(generation), ensure_ascii=False))
+            cli.data(json.dumps(generation.to_dict(), ensure_ascii=False))
     elif found:
         rows = [_history_row(generation) for generation in found]
         _print_table(("WHEN", "STATUS", "RECORD ID", "MODEL", "PROMPT"), rows)
@@ -250,25 +249,13 @@ async def with_files(
     generations: Generations, generation: Generation, folder: Path | None
 ) -> Generation:
     """The generation with every picture in `folder`, whatever was saved before, and where."""
-    from arta_mcp.generations.downloads import save_picture
-
     if folder is None or generation.status != "done":
         return generation
-    images = list(generation.images)
-    for index, image in enumerate(images):
-        if image.path and Path(image.path).parent == folder and is_there(image):
-            continue
-        try:
-            picture = await generations.picture(generation.record_id or "", index)
-            name = f"{generation.record_id}-{index}"
-            path = await anyio.to_thread.run_sync(save_picture, folder, name, picture)
-        except (ArtaError, OSError) as exc:
-            why = exc.message if isinstance(exc, ArtaError) else exc.strerror
-            cli.talk(f"warning: picture {index + 1} was not saved: {why}")
-            images[index] = replace(image, path=None)
-        else:
-            images[index] = replace(image, path=str(path))
-    return replace(generation, images=tuple(images))
+
+    def warn(index: int, why: str) -> None:
+        cli.talk(f"warning: picture {index + 1} was not saved: {why}")
+
+    return await generations.save_pictures(generation, folder, on_failure=warn)
 
 
 def is_there(image: GeneratedImage) -> bool:
@@ -298,7 +285,7 @@ async def _to_show(
 
 def _tell(generation: Generation, options: argparse.Namespace) -> int:
     if options.json:
-        cli.data(json.dumps(asdict(generation), ensure_ascii=False))
+        cli.data(json.dumps(generation.to_dict(), ensure_ascii=False))
     else:
         print_pictures(generation)
         seed = f", seed {generation.seed}" if generation.seed is not None else ""
@@ -378,7 +365,7 @@ def _history_row(generation: Generation) -> tuple[str, ...]:
         generation.status,
         generation.record_id or "-",
         generation.model,
-        one_line(generation.prompt),
+        one_line(generation.request.prompt),
     )
 
 

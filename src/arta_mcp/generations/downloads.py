@@ -4,13 +4,52 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Awaitable, Callable, Collection
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
 
 import anyio
+import anyio.to_thread
 
 from arta_mcp.arta.client import Picture
+from arta_mcp.errors import ArtaError
+
+MAX_DOWNLOADS = 4
+"""pictures of one generation that are in memory at once, each of up to 32 MiB"""
+
+
+async def save_pictures(
+    fetch: Callable[[int], Awaitable[Picture]],
+    indexes: Collection[int],
+    *,
+    folder: Path,
+    record_id: str,
+    on_failure: Callable[[int, str], None],
+) -> dict[int, str]:
+    """Fetches and saves the pictures of these indexes; gives the path of each that was saved.
+
+    What cannot be fetched or written is told to `on_failure` with the reason, and stops no other.
+    """
+    paths: dict[int, str] = {}
+    turns = anyio.CapacityLimiter(MAX_DOWNLOADS)
+
+    async def save(index: int) -> None:
+        async with turns:
+            try:
+                picture = await fetch(index)
+                name = f"{record_id}-{index}"
+                path = await anyio.to_thread.run_sync(save_picture, folder, name, picture)
+            except (ArtaError, OSError) as exc:
+                why = exc.message if isinstance(exc, ArtaError) else exc.strerror or str(exc)
+                on_failure(index, why)
+            else:
+                paths[index] = str(path)
+
+    async with anyio.create_task_group() as group:
+        for index in indexes:
+            group.start_soon(save, index)
+    return paths
 
 
 def save_picture(folder: Path, name: str, picture: Picture) -> Path:
@@ -20,15 +59,15 @@ def save_picture(folder: Path, name: str, picture: Picture) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:120]
-    beside = folder / f".{plain}.{token_hex(8)}.part"
+    draft = folder / f".{plain}.{token_hex(8)}.part"
     try:
-        beside.write_bytes(picture.content)
+        draft.write_bytes(picture.content)
         for number in count(1):
             path = folder / f"{plain}{'' if number == 1 else f'-{number}'}.{picture.suffix}"
-            if _put(beside, path, picture.content) or _holds(path, picture.content):
+            if _publish(draft, path, picture.content) or _holds(path, picture.content):
                 return path
     finally:
-        beside.unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
     raise AssertionError("there is always another number")
 
 
@@ -40,10 +79,10 @@ async def read_saved(path: Path) -> Picture | None:
         return None
 
 
-def _put(beside: Path, path: Path, content: bytes) -> bool:
-    """Gives a written file its name unless that is taken; a rename would overwrite."""
+def _publish(draft: Path, path: Path, content: bytes) -> bool:
+    """Gives a draft its name, False when that is taken."""
     try:
-        os.link(beside, path)
+        os.link(draft, path)  # unlike a rename, a link never replaces what is there
     except FileExistsError:
         return False
     except OSError:  # exFAT, SMB and others have no hard links

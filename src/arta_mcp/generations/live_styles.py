@@ -11,7 +11,8 @@ import anyio
 from arta_mcp.arta.client import ArtaClient
 from arta_mcp.background import Errands
 from arta_mcp.errors import ArtaError
-from arta_mcp.state.contract import State, StyleList
+from arta_mcp.state.contract import State
+from arta_mcp.state.records import StyleList
 from arta_mcp.styles import SHIPPED, Catalogue
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from arta_mcp.arta.client import ArtaClient, Transient
 from arta_mcp.arta.protocol import Job
 from arta_mcp.errors import ArtaError
 from arta_mcp.generations.schedule import Pace
-from arta_mcp.state.contract import Entry
+from arta_mcp.state.records import JournalEntry
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Watch:
         age: Callable[[], float],
         timeout: float,
         floor: float,
-        settle: Callable[[Job, Seen], Awaitable[Entry]],
+        settle: Callable[[Job, Seen], Awaitable[JournalEntry]],
     ) -> None:
         """`age` gives seconds since the submit was accepted; `timeout` is in such seconds."""
         self.record_id = record_id
@@ -50,7 +50,7 @@ class Watch:
         self.looks = 0
         self.trouble: str | None = None
         self.error: Exception | None = None
-        self.outcome: Entry | None = None
+        self.outcome: JournalEntry | None = None
         self.is_over = False
         self.is_given_up = False
         self.is_kept = False

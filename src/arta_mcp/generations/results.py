@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from arta_mcp.arta.protocol import Job
 from arta_mcp.errors import ArtaError, JobFailed, PromptRejected
 from arta_mcp.generations.schedule import Sample
 from arta_mcp.generations.values import GeneratedImage, Generation, GenerationRequest
-from arta_mcp.state.contract import Entry, Timing
+from arta_mcp.state.records import JournalEntry, Timing
 from arta_mcp.styles import SHIPPED
 
 LOCAL_NOTICE = (
@@ -16,18 +14,9 @@ LOCAL_NOTICE = (
 )
 
 
-_STATUS: dict[str, Literal["done", "failed", "refused", "unknown"]] = {
-    "done": "done",
-    "failed": "failed",
-    "refused": "refused",
-    "unknown": "unknown",
-}
-
-
-def as_generation(entry: Entry, *, backend: str, now: float) -> Generation:
+def as_generation(entry: JournalEntry, *, backend: str, now: float) -> Generation:
     """A journal entry as a caller sees it; `now` is in seconds since the epoch."""
-    request = _stored_request(entry)
-    standing = entry.standing(now)
+    phase = entry.effective_phase(now)
     images = tuple(
         GeneratedImage(
             url=image.url,
@@ -40,27 +29,21 @@ def as_generation(entry: Entry, *, backend: str, now: float) -> Generation:
     end = entry.finished_at or now
     return Generation(
         record_id=entry.record_id,
-        status=_STATUS.get(standing, "pending"),
+        status=phase if phase in ("done", "failed", "refused", "unknown") else "pending",
         backend=backend,
         model=_model_of(entry.style),
         style=entry.style,
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        n=request.n,
-        aspect_ratio=request.aspect_ratio,
-        guidance_scale=request.guidance_scale,
-        num_inference_steps=request.num_inference_steps,
+        request=_stored_request(entry),
         seed=entry.seed,
         images=images,
         elapsed=round(max(0.0, end - (entry.submitted_at or entry.created_at)), 3),
         created_at=entry.created_at,
-        idempotency_key=entry.key,
         notice=_notice(entry, backend),
         error=entry.error,
     )
 
 
-def _notice(entry: Entry, backend: str) -> str | None:
+def _notice(entry: JournalEntry, backend: str) -> str | None:
     parts = [LOCAL_NOTICE if backend == "local" else None]
     if blurred := sum(image.blurred for image in entry.images):
         parts.append(f"{blurred} of {len(entry.images)} pictures were blurred by the service")
@@ -80,7 +63,7 @@ def failure_of(job: Job) -> ArtaError | None:
     return None
 
 
-def most_images(entry: Entry) -> int | None:
+def most_images(entry: JournalEntry) -> int | None:
     """How many pictures were ordered; None for a job of another journal."""
     return _stored_request(entry).n if entry.style else None
 
@@ -97,11 +80,11 @@ def sample_of(timing: Timing) -> Sample | None:
     return Sample(max(0.0, earliest), latest, max(0.0, queued), drawing)
 
 
-def _stored_request(entry: Entry) -> GenerationRequest:
+def _stored_request(entry: JournalEntry) -> GenerationRequest:
     try:
         return GenerationRequest.model_validate_json(entry.request)
     except ValueError:
-        return GenerationRequest.model_construct(prompt="")
+        return GenerationRequest.model_construct(prompt="", idempotency_key=entry.key)
 
 
 def _model_of(style: str) -> str:

@@ -13,7 +13,6 @@ from types import TracebackType
 from typing import Literal, Self
 
 import anyio
-import anyio.to_thread
 
 from arta_mcp.arta.client import ArtaClient, Picture, RefusedStyle, Transient
 from arta_mcp.arta.protocol import Image, Job, is_record_id
@@ -26,7 +25,7 @@ from arta_mcp.errors import (
     UnknownRecord,
     UnknownStyle,
 )
-from arta_mcp.generations.downloads import read_saved, save_picture
+from arta_mcp.generations.downloads import read_saved, save_pictures
 from arta_mcp.generations.live_styles import KnownStyles
 from arta_mcp.generations.polling import Seen, Watch
 from arta_mcp.generations.results import (
@@ -40,7 +39,8 @@ from arta_mcp.generations.schedule import Pace
 from arta_mcp.generations.submission import HEARTBEAT, OnUpdate, Order, Ordering, Place, Teller
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.redaction import sanitize
-from arta_mcp.state.contract import Entry, State
+from arta_mcp.state.contract import State
+from arta_mcp.state.records import JournalEntry
 from arta_mcp.styles import Catalogue, Style
 
 log = logging.getLogger(__name__)
@@ -50,9 +50,6 @@ LOOK_PATIENCE = 10.0
 
 FRESH_PATIENCE = 2.0
 """seconds over its time that a call waits for fresh addresses of a finished generation"""
-
-MOST_DOWNLOADS = 4
-"""pictures of one generation that are in memory at once"""
 
 MOST_SAMPLES = 50
 
@@ -228,6 +225,39 @@ class Generations:
         remote = await self._open()
         return await remote.client.download(Image(image.url))
 
+    async def save_pictures(
+        self, generation: Generation, folder: Path, *, on_failure: Callable[[int, str], None]
+    ) -> Generation:
+        """A finished generation with every picture in `folder`, whatever was saved before.
+
+        `on_failure` is told the index of a picture that was not saved, and why.
+        """
+        remote = await self._open()
+        images = list(generation.images)
+
+        async def fetch(index: int) -> Picture:
+            path = images[index].path
+            saved = await read_saved(Path(path)) if path else None
+            return saved or await remote.client.download(Image(images[index].url))
+
+        missing = [
+            index
+            for index, image in enumerate(images)
+            if not image.path
+            or Path(image.path).parent != folder
+            or not await anyio.Path(image.path).exists()
+        ]
+        paths = await save_pictures(
+            fetch,
+            missing,
+            folder=folder,
+            record_id=generation.record_id or "",
+            on_failure=on_failure,
+        )
+        for index in missing:
+            images[index] = replace(images[index], path=paths.get(index))
+        return replace(generation, images=tuple(images))
+
     async def _style(self, model: str) -> Style:
         """A name that is not known here may be known to the service by now."""
         try:
@@ -235,7 +265,7 @@ class Generations:
         except UnknownStyle:
             return (await self.catalogue()).resolve(model)
 
-    async def _changed(self, entry: Entry) -> None:
+    async def _changed(self, entry: JournalEntry) -> None:
         if self.on_change is not None and entry.record_id is not None:
             await self.on_change(entry.record_id)
 
@@ -250,7 +280,7 @@ class Generations:
     async def _wait(
         self,
         remote: Remote,
-        entry: Entry,
+        entry: JournalEntry,
         watch: Watch | None,
         tell: Teller,
         until: float,
@@ -286,7 +316,7 @@ class Generations:
         return replace(generation, notice=join_notes(generation.notice, trouble))
 
     async def _watch(
-        self, remote: Remote, entry: Entry, place: Place | None = None
+        self, remote: Remote, entry: JournalEntry, place: Place | None = None
     ) -> Watch | None:
         """The watch of a job, joined; None for a finished one. One watch a job, which holds the
         job's place and gives it back at its end."""
@@ -337,7 +367,9 @@ class Generations:
         samples = [sample for timing in found if (sample := sample_of(timing)) is not None]
         return self._pace(samples, floor=self.limits.min_poll_interval)
 
-    async def _settle(self, remote: Remote, entry: Entry, job: Job, seen: Seen) -> Entry:
+    async def _settle(
+        self, remote: Remote, entry: JournalEntry, job: Job, seen: Seen
+    ) -> JournalEntry:
         """Writes the job's end down, saves its pictures, and raises what a failure means."""
         submitted_at = entry.submitted_at or entry.created_at
         waiting, queued, drawing = (None if at is None else submitted_at + at for at in seen)
@@ -358,33 +390,27 @@ class Generations:
         done = await remote.state.finish(replace(entry, phase="done", seed=seed))
         return await self._store(remote, done)
 
-    async def _save(self, remote: Remote, entry: Entry, folder: Path) -> tuple[str | None, ...]:
-        paths: list[str | None] = [None] * len(entry.images)
-        if len(entry.paths) == len(paths):
-            paths[:] = entry.paths
+    async def _save(self, remote: Remote, entry: JournalEntry, folder: Path) -> JournalEntry:
+        """The entry with the paths of its pictures; those saved before are not fetched again."""
+        paths = dict(enumerate(entry.paths if len(entry.paths) == len(entry.images) else ()))
+        missing = [index for index in range(len(entry.images)) if paths.get(index) is None]
 
-        turns = anyio.CapacityLimiter(MOST_DOWNLOADS)
+        def log_failure(index: int, why: str) -> None:
+            log.warning("picture %s of %s was not saved: %s", index, entry.record_id, why)
 
-        async def save(index: int, image: Image) -> None:
-            async with turns:
-                await download(index, image)
+        saved = await save_pictures(
+            lambda index: remote.client.download(entry.images[index]),
+            missing,
+            folder=folder,
+            record_id=entry.record_id or "",
+            on_failure=log_failure,
+        )
+        known = paths | saved
+        return replace(entry, paths=tuple(known.get(index) for index in range(len(entry.images))))
 
-        async def download(index: int, image: Image) -> None:
-            try:
-                picture = await remote.client.download(image)
-                name = f"{entry.record_id}-{index}"
-                path = await anyio.to_thread.run_sync(save_picture, folder, name, picture)
-                paths[index] = str(path)
-            except (ArtaError, OSError) as exc:
-                log.warning("picture %s of %s was not saved: %s", index, entry.record_id, exc)
-
-        async with anyio.create_task_group() as group:
-            for index, image in enumerate(entry.images):
-                if paths[index] is None:
-                    group.start_soon(save, index, image)
-        return tuple(paths)
-
-    async def _fresh(self, remote: Remote, entry: Entry, tell: Teller, until: float) -> Generation:
+    async def _fresh(
+        self, remote: Remote, entry: JournalEntry, tell: Teller, until: float
+    ) -> Generation:
         """A finished generation with addresses that still serve: they expire, and a local service
         may have moved to another port. What takes too long is told as it was stored, and goes on
         as an errand."""
@@ -398,7 +424,7 @@ class Generations:
                 )
         return self._as_generation(entry)
 
-    async def _renewed(self, remote: Remote, entry: Entry) -> Entry:
+    async def _renewed(self, remote: Remote, entry: JournalEntry) -> JournalEntry:
         try:
             job = await remote.client.look(entry.record_id or "")
         except ArtaError as exc:
@@ -410,19 +436,19 @@ class Generations:
         await remote.state.update(entry)
         return await self._store(remote, entry)
 
-    async def _store(self, remote: Remote, entry: Entry) -> Entry:
+    async def _store(self, remote: Remote, entry: JournalEntry) -> JournalEntry:
         """Saves the pictures of a finished generation, each once.
 
         Its addresses are on disk before the downloads, which may be slow or fail.
         """
         if self._output_dir is not None and (not entry.paths or None in entry.paths):
-            entry = replace(entry, paths=await self._save(remote, entry, self._output_dir))
+            entry = await self._save(remote, entry, self._output_dir)
             await remote.state.update(entry)
         self._settled.add(entry.id)
         await self._changed(entry)
         return entry
 
-    async def _adopted(self, remote: Remote, record_id: str) -> Entry:
+    async def _adopted(self, remote: Remote, record_id: str) -> JournalEntry:
         """An entry for a job that this journal never saw, if the service knows it."""
         if not is_record_id(record_id):
             raise UnknownRecord(f"no generation has the record id {sanitize(repr(record_id), 80)}")
@@ -435,7 +461,7 @@ class Generations:
             raise UnknownRecord(message) from exc
         now = self._clock()
         return await remote.state.adopt(
-            Entry(
+            JournalEntry(
                 id=0,
                 service=self._service,
                 key=None,
@@ -451,5 +477,5 @@ class Generations:
             )
         )
 
-    def _as_generation(self, entry: Entry) -> Generation:
+    def _as_generation(self, entry: JournalEntry) -> Generation:
         return as_generation(entry, backend=self.backend, now=self._clock())

@@ -24,7 +24,8 @@ from arta_mcp.errors import (
 from arta_mcp.generations.polling import Watch
 from arta_mcp.generations.values import GenerationRequest, Step, Update
 from arta_mcp.redaction import sanitize
-from arta_mcp.state.contract import Entry, State
+from arta_mcp.state.contract import State
+from arta_mcp.state.records import JournalEntry
 from arta_mcp.styles import Style
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ class Ordering:
         self._client, self._state = client, state
         self._errands, self._service, self._clock = errands, service, clock
 
-    async def order(self, order: Order) -> Entry:
+    async def order(self, order: Order) -> JournalEntry:
         """The entry whose job was ordered by this call, or by an earlier one with its key.
 
         Raises KeyConflict, SubmitUnknown and JobFailed for what became of the earlier one.
@@ -144,15 +145,18 @@ class Ordering:
         fingerprint = order.request.fingerprint(order.style.name)
         while True:
             now = self._clock()
-            entry, is_ours = await self._state.begin(
+            lease = max(60.0, order.until - anyio.current_time() + 10)
+            intent = JournalEntry(
                 service=self._service,
                 key=order.request.idempotency_key,
                 fingerprint=fingerprint,
                 request=order.request.model_dump_json(),
                 style=order.style.name,
-                now=now,
-                lease=max(60.0, order.until - anyio.current_time() + 10),
+                phase="intended",
+                created_at=now,
+                lease_until=now + lease,
             )
+            entry, is_ours = await self._state.begin(intent)
             if is_ours:
                 return await self._place_and_submit(order, entry)
             if entry.fingerprint != fingerprint:
@@ -167,7 +171,7 @@ class Ordering:
             await order.tell("waiting")
             await anyio.sleep(0.1)
 
-    async def _place_and_submit(self, order: Order, entry: Entry) -> Entry:
+    async def _place_and_submit(self, order: Order, entry: JournalEntry) -> JournalEntry:
         """Takes a place and a token, then submits as an errand that no cancellation stops."""
         try:
             await order.place.take(order.tell, until=order.until)
@@ -190,14 +194,14 @@ class Ordering:
             await self._abandon(entry, exc)
             raise
 
-    async def _abandon(self, entry: Entry, exc: BaseException) -> None:
+    async def _abandon(self, entry: JournalEntry, exc: BaseException) -> None:
         """While nothing was sent, the entry and its key become free again."""
         error = exc.message if isinstance(exc, ArtaError) else "cancelled before it was sent"
         refused = replace(entry, phase="refused", error=error)
         with anyio.CancelScope(shield=True):
             await self._state.claim(refused, lease_before=entry.lease_until)
 
-    async def _submit(self, order: Order, entry: Entry) -> Entry:
+    async def _submit(self, order: Order, entry: JournalEntry) -> JournalEntry:
         seed = random.randint(*SEEDS) if order.request.seed is None else order.request.seed
         lease = self._clock() + SUBMIT_LEASE
         sending = replace(entry, phase="sending", seed=seed, lease_until=lease)
@@ -226,7 +230,7 @@ class Ordering:
             raise
         return submitted
 
-    async def _refused(self, sending: Entry, exc: ArtaError | TimeoutError) -> ArtaError:
+    async def _refused(self, sending: JournalEntry, exc: ArtaError | TimeoutError) -> ArtaError:
         """Writes down that no job came of it, or that nobody knows."""
         if isinstance(exc, TimeoutError):
             exc = SubmitUnknown(f"the submit did not end in {SUBMIT_LEASE - 10:.0f} s")
@@ -235,9 +239,9 @@ class Ordering:
         return exc
 
 
-def _earlier(entry: Entry, now: float) -> Entry | None:
+def _earlier(entry: JournalEntry, now: float) -> JournalEntry | None:
     """What an earlier call with the same key came to; None while it is being sent."""
-    match entry.standing(now):
+    match entry.effective_phase(now):
         case "submitted" | "done":
             return entry
         case "failed":

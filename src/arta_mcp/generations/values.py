@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -120,10 +120,11 @@ class GeneratedImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """A generation as far as it got; `elapsed` is in seconds.
+    """A generation as far as it got; `elapsed` is in seconds, `created_at` since the epoch.
 
     `status` is `done` or `pending` from `generate` and `get`; `history` also tells `failed`,
-    `refused` (no job was made) and `unknown` (the answer was lost).
+    `refused` (no job was made) and `unknown` (the answer was lost). `model` is the id of the
+    `style` that was ordered, however `request` spelled it; `seed` is the one that was sent.
     """
 
     record_id: str | None
@@ -131,19 +132,32 @@ class Generation:
     backend: str
     model: str
     style: str
-    prompt: str
-    negative_prompt: str
-    n: int
-    aspect_ratio: str
-    guidance_scale: float
-    num_inference_steps: int
+    request: GenerationRequest
     seed: int | None
     images: tuple[GeneratedImage, ...]
     elapsed: float
     created_at: float
-    idempotency_key: str | None = None
     notice: str | None = None
     error: str | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """One flat JSON object: what was asked for stands beside what came of it."""
+        asked = self.request.model_dump(exclude={"model", "seed", "idempotency_key"})
+        return {
+            "record_id": self.record_id,
+            "status": self.status,
+            "backend": self.backend,
+            "model": self.model,
+            "style": self.style,
+            **asked,
+            "seed": self.seed,
+            "images": [asdict(image) for image in self.images],
+            "elapsed": self.elapsed,
+            "created_at": self.created_at,
+            "idempotency_key": self.request.idempotency_key,
+            "notice": self.notice,
+            "error": self.error,
+        }
 
 
 def explain_arguments(exc: ValidationError, schema: Mapping[str, object]) -> InvalidRequest:

@@ -77,7 +77,7 @@ class ModelsOutput(BaseModel):
 
 def render(generation: Generation, extras: Sequence[ContentBlock] = ()) -> CallToolResult:
     """One text block that stands alone, structured content that stands alone, and `extras`."""
-    output = GenerationOutput.model_validate(generation)
+    output = GenerationOutput.model_validate(generation.to_dict())
     return CallToolResult(
         content=[TextContent(type="text", text=describe(generation)), *extras],
         structured_content=output.model_dump(),
@@ -90,7 +90,7 @@ def link(generation: Generation, index: int, uri: str) -> ResourceLink:
         type="resource_link",
         uri=uri,
         name=f"{generation.record_id}-{index}",
-        title=f"{generation.prompt[:80]} ({index + 1} of {len(generation.images)})",
+        title=f"{generation.request.prompt[:80]} ({index + 1} of {len(generation.images)})",
         mime_type="image/webp",
         annotations=Annotations(audience=["user"]),
     )
@@ -115,7 +115,7 @@ def describe(generation: Generation) -> str:
             f' record_id "{generation.record_id}" for the result, again after some seconds if need'
             " be; do not order it again."
         )
-    facts = [f"model {generation.model}", generation.aspect_ratio]
+    facts = [f"model {generation.model}", generation.request.aspect_ratio]
     facts += [f"seed {generation.seed}"] if generation.seed is not None else []
     facts += [f"{generation.elapsed:.1f} s"] if generation.status == "done" else []
     lines.append(f"{', '.join(facts)}; record id {generation.record_id}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from importlib.resources import files
 from typing import TYPE_CHECKING, Annotated, Any
 from weakref import WeakSet
@@ -119,7 +118,7 @@ def add_resources(server: MCPServer[Any], generations: Generations) -> None:
     )
     async def latest() -> str:
         found = await generations.history(LATEST)
-        return json.dumps([asdict(generation) for generation in found], ensure_ascii=False)
+        return json.dumps([generation.to_dict() for generation in found], ensure_ascii=False)
 
     @server.resource(
         GENERATION,
@@ -130,7 +129,7 @@ def add_resources(server: MCPServer[Any], generations: Generations) -> None:
     async def generation(record_id: str) -> str:
         with translated():
             found = await generations.get(record_id)
-            return json.dumps(asdict(found), ensure_ascii=False)
+            return json.dumps(found.to_dict(), ensure_ascii=False)
 
     @server.resource(
         IMAGE,
