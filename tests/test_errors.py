@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arta_mcp import errors
+from arta_mcp import errors, redaction
 from arta_mcp.cli.entry import RedactingFormatter
 from arta_mcp.errors import (
     ArtaError,
@@ -220,3 +220,16 @@ def test_quoted_words_are_one_printable_line_of_bounded_length(text: str) -> Non
 def test_quoting_redacts_before_it_cuts(secret: Secret) -> None:
     assert SENTINEL[:4] not in sanitize(f"{'x' * 10}{SENTINEL}", 14)
     assert sanitize("word \x1b[31m\u202e\r\n red") == "word [31m red"
+
+
+def test_the_secrets_in_use_stay_known_however_many_come_after_them() -> None:
+    key, old = Secret("the-key-in-use-1"), Secret("an-old-token-of-yesterday")
+    for number in range(500):
+        Secret(f"token-number-{number:05}")
+        if number % 50 == 0:
+            key.reveal()
+    assert redact("the-key-in-use-1") == "[redacted]"
+    assert redact("token-number-00499") == "[redacted]"
+    assert len(redaction._forms) <= 500  # pyright: ignore[reportPrivateUsage]  # the bound itself
+    assert redact("an-old-token-of-yesterday") == "an-old-token-of-yesterday"
+    assert old.reveal()

@@ -41,13 +41,16 @@ class EventPublisher:
         send, receive = anyio.create_memory_object_stream[str](MAX_QUEUED)
 
         async def tell_listener() -> None:
-            with receive:
-                async for record_id in receive:
-                    try:
-                        with anyio.move_on_after(LISTENER_TIMEOUT):
-                            await listener(record_id)
-                    except Exception:  # a listener's bug must not end the calls it listens to
-                        log.exception("a listener failed")
+            try:
+                with receive:
+                    async for record_id in receive:
+                        try:
+                            with anyio.move_on_after(LISTENER_TIMEOUT):
+                                await listener(record_id)
+                        except Exception:  # a listener's bug must not end the calls it hears of
+                            log.exception("a listener failed")
+            finally:
+                unsubscribe()
 
         def unsubscribe() -> None:
             if send in self._queues:
