@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import subprocess
 import sys
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
+import PIL
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +19,72 @@ from PIL.PngImagePlugin import PngImageFile
 from arta_mcp.engines.sketch.engine import CAPTION, SIZES, Order, draw
 
 FOX = Order("a red fox in snow", "", "Flux", "flux", 42, 0, "16:9")
+CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 CATEGORIES = ("flux", "gpt", "logo", "tattoo", "art", "photo", "nano", "other")
+GOLDEN = (
+    ("Flux", "flux", "a red fox in snow", "16:9", "32d7ca2cfd7d9877717cd6d647dcf6a3"),
+    ("GPT4o", "gpt", "a black cat in a city at night", "1:1", "2d901720a7d340db3a8a931750531a39"),
+    (
+        "Emblem Logo",
+        "logo",
+        "Northern Bear coffee, forest",
+        "2:3",
+        "57b9e071b48922a1f6479d6cc8653c29",
+    ),
+    (
+        "Neo Traditional",
+        "tattoo",
+        "a wolf in the mountains",
+        "3:4",
+        "d2f3f185dc39c7eb4165dd533451b351",
+    ),
+    (
+        "Film Grain Style",
+        "photo",
+        "a sailboat on a lake at sunset",
+        "21:9",
+        "42b013afd2b26f88ca3b17efd51b56e1",
+    ),
+    (
+        "Nano Banana Style",
+        "nano",
+        "greetings from the desert",
+        "4:3",
+        "a6e2e1c22a64f8f1a5bb70a090544df1",
+    ),
+    ("Aurora", "other", "", "9:16", "93244fd778e67811518dd84131642dbf"),
+    (
+        "Vincent Van Gogh",
+        "art",
+        "a cottage under a starry night sky",
+        "3:2",
+        "a8a893caab9346c2813125c08a313800",
+    ),
+    (
+        "Watercolor",
+        "art",
+        "a rabbit in a flower meadow",
+        "9:21",
+        "a9fe35e8e3f0911a2225470f1e5fd5e7",
+    ),
+    (
+        "Low Poly",
+        "art",
+        "portrait of a lady in the rain",
+        "1:1",
+        "2cb3226bb81c6c313a8cae6dbce803bd",
+    ),
+    (
+        "Japanese_2",
+        "art",
+        "a blue bird before the mountains",
+        "16:9",
+        "3ddae6aca18d3d54b992dce43e24cde0",
+    ),
+    ("Oil Painting", "art", "fog over the sea", "3:2", "9e06a10d698392e29b3478e57dcbd94d"),
+)
+"""what was drawn before the engine had its own room: style, category, prompt, ratio, checksum"""
+
 HOSTILE = {
     "empty": "",
     "blank": " \t\r\n",
@@ -56,6 +124,25 @@ def share_of_red(png: bytes) -> float:
     table = [255 * (v > 90) for v in range(256)]
     fiery = ImageChops.subtract(red, ImageChops.lighter(green, blue)).point(table)  # pyright: ignore[reportUnknownMemberType]  # names numpy
     return ImageStat.Stat(fiery).mean[0] / 255
+
+
+@pytest.mark.parametrize(
+    ("style", "category", "prompt", "ratio", "checksum"), GOLDEN, ids=[row[0] for row in GOLDEN]
+)
+def test_pictures_are_the_same_as_in_the_first_version(
+    need: Callable[[bool, str], None],
+    style: str,
+    category: str,
+    prompt: str,
+    ratio: str,
+    checksum: str,
+) -> None:
+    pinned = f"\npillow=={PIL.__version__}\n" in CONSTRAINTS.read_text(encoding="utf-8").lower()
+    need(pinned, "another Pillow is installed than the one in constraints.txt")
+    image = opened(draw(Order(prompt, "blurry", style, category, 42, 1, ratio)))
+    # Pixels and texts, not the file: how well zlib packs them depends on the processor.
+    found = hashlib.sha256(image.tobytes() + repr(sorted(image.text.items())).encode())
+    assert found.hexdigest()[:32] == checksum
 
 
 def test_there_is_a_size_for_each_of_the_nine_ratios() -> None:
