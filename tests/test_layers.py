@@ -42,6 +42,7 @@ HOMES = {
     "asyncio": "local",
     "filelock": "state",
     "httpx": "arta",
+    "jwt": "local",
     "mcp": "server",
     "platformdirs": "app",
     "pydantic": "arta generations server",

@@ -122,15 +122,14 @@ async def _addresses(settings: Settings) -> AsyncGenerator[Addresses]:
             settings.base_url, settings.auth_url, settings.token_refresh_url, settings.styles_url
         )
         return
-    from arta_mcp.local.loopback import Running
+    from arta_mcp.local.loopback import LoopbackServer
     from arta_mcp.local.service import Service
 
-    service = Service(state_dir(settings) / "local")
-    running = Running(service)
-    await anyio.to_thread.run_sync(running.__enter__)
+    server = LoopbackServer(Service(state_dir(settings) / "local"))
+    await anyio.to_thread.run_sync(server.__enter__)
     try:
-        url = running.base_url
+        url = server.base_url
         yield Addresses(url, url + SIGN_UP_PATHS[0], url + REFRESH_PATH)
     finally:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(running.close)
+            await anyio.to_thread.run_sync(server.close)

@@ -17,7 +17,7 @@ from arta_mcp.arta.protocol import (
     Tokens,
     status_path,
 )
-from arta_mcp.engines.sketch.engine import Order
+from arta_mcp.engines.base import ImageRequest
 from arta_mcp.local.service import Service
 
 FORM = {"prompt": "a red fox in snow", "style": "Flux", "images_num": "2"}
@@ -31,9 +31,9 @@ class Clock:
         return self.now
 
 
-def paint(order: Order) -> bytes:
+def paint(request: ImageRequest) -> bytes:
     """An engine that is quick and says what it was asked for."""
-    return b"\x89PNG\r\n\x1a\n" + repr(order).encode()
+    return b"\x89PNG\r\n\x1a\n" + repr(request).encode()
 
 
 @asynccontextmanager
@@ -65,7 +65,7 @@ async def submit(service: Service, **more: str) -> Job:
     return Job.parse(answer.content)
 
 
-async def look(service: Service, record_id: str) -> Job:
+async def poll_job(service: Service, record_id: str) -> Job:
     async with calling(service, (await sign_up(service)).id_token.reveal()) as client:
         return Job.parse((await client.get(status_path(record_id))).content)
 

@@ -16,14 +16,14 @@ from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
 from arta_mcp.arta.tokens import Identity, TokenSource
 from arta_mcp.arta.transport import Transport
 from arta_mcp.background import Errands
-from arta_mcp.engines.sketch.engine import Order
+from arta_mcp.engines.base import ImageRequest
 from arta_mcp.generations.schedule import Pace
 from arta_mcp.generations.service import Generations, Limits, Remote
 from arta_mcp.generations.values import Update
-from arta_mcp.local.service import Service
 from arta_mcp.local.workers import Engine
 from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import open_state
+from harness.service import ScriptedService
 
 ORIGIN = "http://127.0.0.1:9"
 LIMITS = Limits(max_wait=20, min_poll_interval=0.01)
@@ -36,10 +36,10 @@ class Eager(Pace):
         return self._floor
 
 
-def tiny_picture(order: Order) -> bytes:
+def tiny_picture(request: ImageRequest) -> bytes:
     """A real PNG, quick to draw."""
     buffer = io.BytesIO()
-    Pillow.new("RGB", (8, 8), (order.seed % 256, order.index, 0)).save(buffer, "PNG")
+    Pillow.new("RGB", (8, 8), (request.seed % 256, request.index, 0)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -48,7 +48,7 @@ class World:
     """One service and one state folder; `generations()` is one process of ours."""
 
     folder: Path
-    service: Service
+    service: ScriptedService
     updates: list[Update] = field(default_factory=list[Update])
     app: httpx.AsyncBaseTransport | None = None
     styles_url: str | None = None
@@ -96,4 +96,4 @@ def new_world(
     folder: Path, *, queue: float = 0.0, draw: float = 0.0, engine: Engine = tiny_picture
 ) -> World:
     """Jobs take no time unless told so; pictures are tiny but real."""
-    return World(folder, Service(folder / "service", engine=engine, queue=queue, draw=draw))
+    return World(folder, ScriptedService(folder / "service", engine=engine, queue=queue, draw=draw))
