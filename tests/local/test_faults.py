@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -444,3 +447,15 @@ def test_a_picture_can_be_cut_too_large_or_none(caller: Caller) -> None:
     page = caller.ask_with("image-not-one@image")
     assert (page.headers["content-type"], page.content[:9]) == ("image/png", b"<!doctype")
     assert caller.ask_with("image-empty@image").content == b""
+
+
+def test_the_command_serves_with_the_faults_that_it_is_given(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "arta_mcp", "local", "--fault", "reset-before@styles"]
+    environ = {**os.environ, "ARTA_STATE_DIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        with pytest.raises(httpx.ReadError):
+            httpx.get(url + STYLES_PATH)
+        assert parse_styles(httpx.get(url + STYLES_PATH).content)
+        process.terminate()

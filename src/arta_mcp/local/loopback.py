@@ -203,6 +203,7 @@ def _bind(host: str, port: int | None, folder: Path) -> socket.socket:
     """A listening socket, so that the address works before the thread does."""
     if port is not None:
         return _listen(host, port)
+    # Addresses of pictures stay good from one start to the next as long as the port is free.
     remembered = folder / "port"
     listening = None
     with suppress(OSError, ValueError, OverflowError):

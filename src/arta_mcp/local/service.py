@@ -245,6 +245,7 @@ class Service:
         return account if claims.serial == account.serial else Refusal(400, code="TOKEN_EXPIRED")
 
     def _issue_tokens(self, account: ServiceAccount) -> Tokens:
+        # The id token ends by the clock, the refresh token by its account's serial.
         until = self.clock() + self.token_lifetime
         id_claims = Claims("id", account.user_id, account.serial, until)
         refresh_claims = Claims("refresh", account.user_id, account.serial, 0.0)
@@ -315,6 +316,7 @@ class Service:
         self._workers.start_job(record)
         if failure := self._workers.failure(record.record_id):
             return Job(record.record_id, "FAILED", (), "ENGINE", failure, record.seed)
+        # The clock alone would promise pictures that a slow machine has not drawn.
         if age < record.queue + record.draw or not self._workers.has_all(record):
             return Job(record.record_id, "IN_PROGRESS", seed=record.seed)
         names = [picture_name(record.record_id, index) for index in range(record.submission.n)]
@@ -350,6 +352,7 @@ async def _parse_submission(request: Request) -> Submit | Refusal:
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
     await form.close()
     submission = Submit.parse(fields)
+    # After the bounds, and in other words than theirs, as the captured refusal has it.
     valid = [style.name for style in SHIPPED.styles]
     if isinstance(submission, Submit) and submission.style not in valid:
         return style_refusal(submission.style, valid)
@@ -371,7 +374,7 @@ def _render(refusal: Refusal) -> Response:
 
 async def _render_http_exception(request: Request, exc: Exception) -> Response:
     """What Starlette refuses by itself, 404 and 405, in the words of the other refusals."""
-    assert isinstance(exc, HTTPException)
+    assert isinstance(exc, HTTPException)  # Starlette's handlers take any, and get this one
     body = Refusal(exc.status_code, exc.detail).render()
     return JSONResponse(body, status_code=exc.status_code, headers=dict(exc.headers or {}))
 

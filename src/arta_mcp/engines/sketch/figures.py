@@ -143,6 +143,7 @@ def _head(kind: Beast, fur: Rgb, light: Rgb, dark: Rgb, belly: Rgb, soft: Rgb) -
             (0.032, -0.02),
             (-0.01, -0.028),
         ]
+        # Lid, iris, pupil, and the light in it, which is on the same side in both eyes.
         parts += [
             (smooth([(x + side * px, y + py) for px, py in eye], 6), INK),
             (oval(x, y + 0.003, 0.026), (mix(rgb(kind.eyes), INK, 0.3), rgb(kind.eyes))),
@@ -193,6 +194,7 @@ def bird(coat: Rgb) -> list[Part]:
         (0.3, 0.06),
         (-0.3, 0.06),
     ]
+    # Tail, branch, legs, beak, body, breast, wing, eye.
     return [
         (smooth([(0.18, 0.42), (0.66, 0.08), (0.72, -0.02), (0.6, -0.02), (0.12, 0.24)], 4), dark),
         (smooth(branch), (mix(INK, (120, 80, 60), 0.5), INK)),
@@ -223,6 +225,7 @@ def person(hair: Rgb, coat: Rgb, skin: Rgb) -> list[Part]:
     face = [(0, 0.94), (0.15, 0.88), (0.185, 0.68), (0.15, 0.5), (0.07, 0.41), (0, 0.395)]
     fringe = [(-0.2, 0.58), (-0.225, 0.82), (-0.1, 0.995), (0.1, 0.995), (0.225, 0.82), (0.2, 0.58)]
     fringe += [(0.15, 0.78), (0.02, 0.86), (-0.12, 0.82)]
+    # Hair behind, shoulders, neck, face, fringe; then what lies on the face.
     parts: list[Part] = [
         (smooth(symmetric(back)), (mix(hair, WHITE, 0.12), mix(hair, INK, 0.4))),
         (
@@ -255,6 +258,7 @@ def house(wall: Rgb, lit: Rgb) -> list[Part]:
     """A cottage with warm windows."""
     shade = mix(wall, INK, 0.45)
     pane: Paint = (lit, mix(lit, rgb("e07a20"), 0.5))
+    # Chimney, wall, roof, door, windows.
     return [
         ([(0.2, 0.6), (0.2, 0.92), (0.3, 0.92), (0.3, 0.6)], shade),
         ([(-0.42, 0), (-0.42, 0.5), (0.42, 0.5), (0.42, 0)], (wall, shade)),
@@ -266,6 +270,7 @@ def house(wall: Rgb, lit: Rgb) -> list[Part]:
 
 def boat(hull: Rgb, sail: Rgb) -> list[Part]:
     """A small sailing boat, seen from the side."""
+    # Mast, mainsail, jib, hull.
     return [
         ([(-0.01, 0.1), (-0.01, 1.0), (0.012, 1.0), (0.012, 0.1)], mix(hull, INK, 0.6)),
         (
@@ -293,6 +298,7 @@ def flower(petal: Rgb, stem: Rgb, rng: random.Random) -> list[Part]:
         turn = 2 * math.pi * i / count + lean * 5
         across, along = (math.cos(turn), math.sin(turn)), (0.0, 0.1, 0.19, 0.19, 0.1)
         widths = (0.0, 0.055, 0.04, -0.04, -0.055)
+        # A petal: out along its direction, as wide to each side as `widths` says, and back.
         blade = [
             (top[0] + across[0] * a - across[1] * b, top[1] + across[1] * a + across[0] * b)
             for a, b in zip(along, widths, strict=True)

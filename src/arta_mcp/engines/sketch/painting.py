@@ -163,6 +163,7 @@ def _low_poly(scene: Scene, size: tuple[int, int]) -> Image.Image:
             _nudged(corner, side, scene.key)
             for corner in ((x, y), (x + side, y), (x, y + side), (x + side, y + side))
         )
+        # Cut along the diagonal whose ends are more alike, so that edges stay edges.
         falling = _difference(colours, a, d) < _difference(colours, b, c)
         for facet in ((a, b, d), (a, d, c)) if falling else ((a, b, c), (b, d, c)):
             middle = sum(p[0] for p in facet) / 3, sum(p[1] for p in facet) / 3
@@ -204,6 +205,7 @@ def _watercolor(scene: Scene, size: tuple[int, int]) -> Image.Image:
     image = _wobbled(image, scene.rng("wobble"), min(size) / 190)
     half = image.reduce(2).filter(ImageFilter.MedianFilter(3))
     rims = half.convert("L").filter(ImageFilter.GaussianBlur(1)).filter(ImageFilter.FIND_EDGES)
+    # Pigment gathers where a wash ends.
     washes = ImageChops.multiply(half, grey(toned(rims, lambda v: max(196, 255 - 2.5 * v))))
     washes = scaled(washes, size)
     pools = toned(fractal(size, scene.rng("pools"), (4, 4)), lambda v: min(150, (v - 90) * 2))
@@ -242,6 +244,7 @@ def _woodblock(scene: Scene, size: tuple[int, int]) -> Image.Image:
     """A print in few colours with a dark key block, on cream paper."""
     image = render(scene, size, flat=True)
     lines = image.convert("L").filter(ImageFilter.GaussianBlur(1.2)).filter(ImageFilter.FIND_EDGES)
+    # Few tones on paper that shows through them, and the dark key block over all.
     few = ImageOps.posterize(ImageEnhance.Color(image).enhance(0.9), 4)
     few = ImageChops.multiply(Image.blend(few, image, 0.35), Image.new("RGB", size, rgb("fff3da")))
     few.paste(rgb("1d2436"), (0, 0), toned(lines, lambda v: min(235, (v - 7) * 16)))

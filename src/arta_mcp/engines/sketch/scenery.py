@@ -201,6 +201,7 @@ def _snowcaps(
 def _skyline(canvas: Canvas, scene: Scene, horizon: float) -> None:
     mood, unit, (width, _) = scene.mood, canvas.unit, canvas.size
     foot = horizon + unit * 0.07
+    # From the farthest row to the nearest: each lower and darker than the one behind.
     for row, (tall, share) in enumerate(((0.5, 0.2), (0.36, 0.55), (0.22, 0.9))):
         rng, x = scene.rng(f"towers {row}"), -0.05 * unit
         towers, panes = list[list[Point]](), list[list[Point]]()
@@ -216,6 +217,7 @@ def _skyline(canvas: Canvas, scene: Scene, horizon: float) -> None:
                         (mast + unit * 0.003, foot - high),
                     ]
                 )
+            # Four windows a floor, all asked for and some lit; the farthest row is too far for any.
             side = unit * 0.0085
             for k in range(int(high / side / 2.4) * 4):
                 if row and rng.random() < 0.4:
@@ -242,6 +244,7 @@ def _skyline(canvas: Canvas, scene: Scene, horizon: float) -> None:
 def _trees(canvas: Canvas, scene: Scene, horizon: float) -> None:
     mood, unit, width = scene.mood, canvas.unit, canvas.size[0]
     dense = 1.0 if scene.has("forest") else 0.6
+    # From the farthest row to the nearest: each taller and darker than the one behind.
     for row, (tall, share) in enumerate(((0.13, 0.35), (0.2, 0.62), (0.3, 0.88))):
         rng, foot, x = (
             scene.rng(f"trees {row}"),

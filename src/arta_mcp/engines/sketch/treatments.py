@@ -115,6 +115,7 @@ def emblem(scene: Scene, size: tuple[int, int], prompt: str) -> Image.Image:
         turns = (start + 2 * math.pi * i / sides for i in range(sides))
         return [_polar(x, y, side / 2 * scale, turn) for turn in turns]
 
+    # Two rings: each is a badge that a smaller one covers but for its rim.
     for scale, colour in ((1.16, line), (1.12, ground), (1.07, line), (1.035, ground)):
         sheet.fill([badge(scale)], colour)
     scenery = ImageEnhance.Color(render(scene, (side, side), flat=True, subject=1.3)).enhance(1.3)
@@ -168,6 +169,7 @@ def _linework(scene: Scene, tones: Image.Image, paper: Rgb, points: int) -> Imag
     samples, rng = Samples(ImageOps.autocontrast(tones.convert("L")), 1), scene.rng("points")
     mask = Image.new("L", (side * 2, side * 2))
     pen = ImageDraw.Draw(mask)
+    # Every point is thrown; it stays where the drawing is dark enough.
     for _ in range(points):
         x, y = rng.random() * side, rng.random() * side
         if rng.random() < max(0.0, 0.92 - samples.tone(x, y) / 255) ** 1.25:
