@@ -18,8 +18,7 @@ import pytest
 from mcp.types import CallToolResult
 
 from arta_mcp import __version__
-from arta_mcp.local.loopback import Running
-from arta_mcp.local.service import Event, Service
+from arta_mcp.local.service import Event
 from arta_mcp.styles import SHIPPED
 from harness.installed import (
     PATIENCE,
@@ -34,6 +33,7 @@ from harness.installed import (
     told,
     words,
 )
+from harness.service import ScriptedServer, ScriptedService
 
 pytestmark = pytest.mark.anyio
 
@@ -47,21 +47,21 @@ def machine(tmp_path: Path) -> Machine:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedServer]:
     """One quick service that stands for the remote one."""
     folder = tmp_path_factory.mktemp("remote")
-    with Running(Service(folder, engine=paint, queue=0, draw=0)) as running:
+    with ScriptedServer(ScriptedService(folder, engine=paint, queue=0, draw=0)) as running:
         yield running
 
 
 @pytest.fixture
-def quick(machine: Machine, service: Running) -> Machine:
+def quick(machine: Machine, service: ScriptedServer) -> Machine:
     """A machine that is set to the quick service."""
     return machine.set(**remote(service))
 
 
 @pytest.fixture(scope="module")
-def after_a_lake(service: Running, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def after_a_lake(service: ScriptedServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The state folder of a machine on which one picture was drawn."""
     machine = Machine.new(tmp_path_factory.mktemp("used") / "machine").set(**remote(service))
     ended = machine.run("generate", "a lake", "--no-save")
@@ -152,7 +152,7 @@ async def test_a_second_process_uses_the_same_account(machine: Machine) -> None:
 
 
 async def test_two_processes_that_start_at_once_share_one_account(
-    quick: Machine, service: Running
+    quick: Machine, service: ScriptedServer
 ) -> None:
     before = len(service.service.accounts)
 
@@ -239,7 +239,7 @@ async def test_an_idempotency_key_gives_the_first_job_in_every_process(quick: Ma
 
 
 async def test_one_key_in_two_processes_at_once_orders_one_job(
-    quick: Machine, service: Running
+    quick: Machine, service: ScriptedServer
 ) -> None:
     order = {"prompt": "a lake", "idempotency_key": "order 18"}
     found: list[object] = []
@@ -337,7 +337,7 @@ WRONG: dict[str, tuple[dict[str, object], str, str]] = {
 
 @pytest.fixture(scope="module")
 def refused(
-    service: Running, tmp_path_factory: pytest.TempPathFactory
+    service: ScriptedServer, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, CallToolResult]:
     """What one server says to everything in `WRONG`; none of it reaches the service."""
     machine = Machine.new(tmp_path_factory.mktemp("wrong") / "machine").set(**remote(service))
@@ -355,7 +355,7 @@ def refused(
     return answers
 
 
-def _sent(service: Running) -> list[Event]:
+def _sent(service: ScriptedServer) -> list[Event]:
     """Every request but those for the list of styles, which an unknown name may be looked up in."""
     return [event for event in service.service.log if event.endpoint != "styles"]
 
@@ -423,7 +423,9 @@ def test_a_misspelt_variable_is_told_with_the_nearest_name(machine: Machine) -> 
 
 
 @pytest.mark.parametrize("damage", [b'{"id_token": "eyJ', b"\x00\xff" * 300])
-def test_a_damaged_token_file_is_made_anew(used: Machine, service: Running, damage: bytes) -> None:
+def test_a_damaged_token_file_is_made_anew(
+    used: Machine, service: ScriptedServer, damage: bytes
+) -> None:
     (tokens,) = used.state.glob("account-*.json")
     tokens.write_bytes(damage)
     before = service.service.seen["sign_up"]
@@ -585,7 +587,9 @@ def test_generate_prints_one_path_a_line(quick: Machine) -> None:
 
 
 def test_get_fetches_what_generate_left_pending(quick: Machine, tmp_path: Path) -> None:
-    with Running(Service(tmp_path / "slow", engine=paint, queue=0, draw=1.5)) as slow:
+    with ScriptedServer(
+        ScriptedService(tmp_path / "slow", engine=paint, queue=0, draw=1.5)
+    ) as slow:
         patient = quick.set(**remote(slow))
         pending = patient.run("generate", "a lake", "--max-wait", "0", "--no-save", "--json")
         record_id = json.loads(pending.stdout)["record_id"]

@@ -23,6 +23,7 @@ LATER = {
     "h2",
     "httpcore",
     "httpx",
+    "jwt",
     "platformdirs",
     "rapidfuzz",
     "redis",

@@ -21,23 +21,22 @@ from arta_mcp.cli import generate as commands
 from arta_mcp.cli.thumbnails import render, way_of
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.local.faults.catalogue import Fault
-from arta_mcp.local.loopback import Running
-from arta_mcp.local.service import Service
 from arta_mcp.redaction import Secret
 from harness.installed import PATIENCE, Machine, decoded, opened, paint, remote
+from harness.service import ScriptedServer, ScriptedService
 from harness.shell import Shell, Terminal
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedServer]:
     """One quick service that stands for the remote one."""
     folder = tmp_path_factory.mktemp("remote")
-    with Running(Service(folder, engine=paint, queue=0, draw=0)) as running:
+    with ScriptedServer(ScriptedService(folder, engine=paint, queue=0, draw=0)) as running:
         yield running
 
 
 @pytest.fixture
-def machine(tmp_path: Path, service: Running) -> Machine:
+def machine(tmp_path: Path, service: ScriptedServer) -> Machine:
     return Machine.new(tmp_path / "machine").set(**remote(service))
 
 
@@ -63,7 +62,7 @@ def test_help_says_of_each_argument_what_the_tool_says(shell: Shell) -> None:
 
 
 def test_a_folder_that_cannot_be_one_is_refused_before_anything_is_ordered(
-    shell: Shell, service: Running
+    shell: Shell, service: ScriptedServer
 ) -> None:
     (shell.machine.elsewhere / "mine").write_bytes(b"a file")
     before = service.service.seen.copy()
@@ -75,7 +74,9 @@ def test_a_folder_that_cannot_be_one_is_refused_before_anything_is_ordered(
     assert not shell.machine.state.exists()
 
 
-def test_get_saves_again_where_it_is_told_and_draws_nothing(shell: Shell, service: Running) -> None:
+def test_get_saves_again_where_it_is_told_and_draws_nothing(
+    shell: Shell, service: ScriptedServer
+) -> None:
     drawn = shell("generate", "a lake", "-n", "2", "-o", "first", "--json").object
     before = service.service.seen["submit"]
     said = shell("get", str(drawn["record_id"]), "-o", "second")
@@ -105,7 +106,7 @@ def test_without_saving_an_address_is_printed_and_no_file_made(shell: Shell) -> 
 
 
 def test_a_picture_that_cannot_be_fetched_is_said_and_fails_the_command(
-    shell: Shell, service: Running
+    shell: Shell, service: ScriptedServer
 ) -> None:
     service.service.faults.add(Fault("404", "image", times=None))
     said = shell("generate", "a lake", "-o", "pictures")
@@ -205,7 +206,7 @@ def test_an_account_that_ends_the_moment_it_began_is_stale_and_not_damaged(shell
     assert (said["user_id"], said["is_fresh"]) == (kept["user_id"], False)
 
 
-def test_reset_drops_the_account_and_nothing_else(shell: Shell, service: Running) -> None:
+def test_reset_drops_the_account_and_nothing_else(shell: Shell, service: ScriptedServer) -> None:
     assert shell("generate", "a lake", "--no-save").code == 0
     (stored,) = shell.machine.state.glob("account-*.json")
     sign_ups = service.service.seen["sign_up"]
@@ -249,7 +250,9 @@ def test_a_terminal_shows_a_bar_and_then_the_pictures(machine: Machine) -> None:
 def test_the_bar_knows_how_long_it_takes_once_jobs_of_the_model_were_seen(
     machine: Machine, tmp_path: Path
 ) -> None:
-    with Running(Service(tmp_path / "slow", engine=paint, queue=0, draw=0.7)) as slow:
+    with ScriptedServer(
+        ScriptedService(tmp_path / "slow", engine=paint, queue=0, draw=0.7)
+    ) as slow:
         patient = machine.set(**remote(slow))
         with Terminal(patient, ("generate", "a lake", "--no-save")) as first:
             assert first.end() == 0, first.screen
@@ -303,7 +306,7 @@ def test_stdout_in_a_file_is_data_alone_while_a_terminal_watches(
 def test_stopping_tells_the_record_id_and_the_job_can_be_fetched(
     machine: Machine, tmp_path: Path
 ) -> None:
-    with Running(Service(tmp_path / "slow", engine=paint, queue=0, draw=4)) as slow:
+    with ScriptedServer(ScriptedService(tmp_path / "slow", engine=paint, queue=0, draw=4)) as slow:
         patient = machine.set(**remote(slow))
         with Terminal(patient, ("generate", "a lake")) as terminal:
             terminal.until("so no forecast")

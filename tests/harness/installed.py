@@ -21,8 +21,8 @@ from mcp.types import CallToolResult, TextContent
 from PIL import Image as Picture
 
 from arta_mcp.arta.protocol import STYLES_PATH
-from arta_mcp.engines.sketch.engine import Order
-from arta_mcp.local.loopback import Running
+from arta_mcp.engines.base import ImageRequest
+from harness.service import ScriptedServer
 
 PROGRAM = Path(sys.executable).with_name("arta-mcp")
 
@@ -148,14 +148,14 @@ def decoded(content: bytes) -> Picture.Image:
     return picture
 
 
-def paint(order: Order) -> bytes:
+def paint(request: ImageRequest) -> bytes:
     """An engine that takes no time: a small picture of one colour."""
     file = io.BytesIO()
-    Picture.new("RGB", (8, 8), (order.seed % 256, order.index, 0)).save(file, "PNG")
+    Picture.new("RGB", (8, 8), (request.seed % 256, request.index, 0)).save(file, "PNG")
     return file.getvalue()
 
 
-def remote(running: Running) -> dict[str, str]:
+def remote(running: ScriptedServer) -> dict[str, str]:
     """The settings under which a service is the remote one, at the addresses of the real hosts."""
     url = running.base_url
     return {

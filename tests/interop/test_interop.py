@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from arta_mcp import __version__
-from arta_mcp.local.loopback import Running
-from arta_mcp.local.service import Service
 from harness.clients import INTEROP, Need, node, node_folder, python_v1
 from harness.installed import PATIENCE, Machine, decoded, paint, remote
+from harness.service import ScriptedServer, ScriptedService
 
 DRAW = {
     "name": "generate_image",
@@ -80,7 +79,7 @@ def test_a_foreign_client_draws_two_pictures_that_open(
 def test_progress_keeps_a_host_waiting_beyond_its_time_limit(need: Need, tmp_path: Path) -> None:
     """The TypeScript SDK gives a call up after `timeout` unless progress resets its clock."""
     client = typescript(need)
-    with Running(Service(tmp_path / "slow", engine=paint, queue=2, draw=3)) as slow:
+    with ScriptedServer(ScriptedService(tmp_path / "slow", engine=paint, queue=2, draw=3)) as slow:
         machine = Machine.new(tmp_path / "machine").set(**remote(slow))
         told = asked(client, machine, [DRAW], timeout=3500, resetTimeoutOnProgress=True)
     (drawn,) = told["results"]

@@ -34,26 +34,28 @@ def add_local(words: Words) -> None:
 def local(settings: Settings, options: argparse.Namespace) -> int:
     from arta_mcp.app import service_dir
     from arta_mcp.local.faults.catalogue import FAULTS, Fault
-    from arta_mcp.local.loopback import run_forever
-    from arta_mcp.local.service import Service
+    from arta_mcp.local.faults.injection import FaultyServer, FaultyService
+    from arta_mcp.local.loopback import UvicornServer, run_forever
+    from arta_mcp.local.service import Service, ServiceOptions
 
     if "help" in options.fault:
         for name, kind in FAULTS.items():
             cli.data(f"{name:<28} {', '.join(kind.endpoints):<48} {kind.sentence}")
         return cli.OK
     try:
-        service = Service(
-            service_dir(settings),
-            queue=options.queue,
-            draw=options.draw,
-            latency=options.latency,
-            faults=[Fault.parse(text) for text in options.fault],
-        )
+        folder = service_dir(settings)
+        faults = [Fault.parse(text) for text in options.fault]
+        timing: ServiceOptions = {
+            "queue": options.queue,
+            "draw": options.draw,
+            "latency": options.latency,
+        }
         run_forever(
-            service,
+            FaultyService(folder, faults=faults, **timing) if faults else Service(folder, **timing),
             host=options.host,
             port=options.port,
             on_ready=_tell_where,
+            server_type=FaultyServer if faults else UvicornServer,
         )
     except (ValueError, OSError) as exc:
         raise InvalidRequest("local", str(exc), "what --help shows") from exc
