@@ -15,7 +15,7 @@ from arta_mcp.arta.tokens import Identity, TokenSource
 from arta_mcp.arta.transport import Transport
 from arta_mcp.background import Errands
 from arta_mcp.config import Settings
-from arta_mcp.generations.schedule import Pace
+from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import Generations, Limits, Remote
 from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import State, open_state
@@ -40,7 +40,7 @@ def open_generations(
     *,
     output_dir: Path | None = None,
     warn: Callable[[str], None] | None = None,
-    pace: type[Pace] = Pace,
+    pace: type[PollSchedule] = PollSchedule,
 ) -> Generations:
     """The Generations that the settings describe; nothing is opened before its first call.
 

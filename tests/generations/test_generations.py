@@ -19,7 +19,7 @@ from arta_mcp.errors import (
     UnknownRecord,
     UnknownStyle,
 )
-from arta_mcp.generations.schedule import Pace
+from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.styles import SHIPPED, Catalogue
@@ -333,7 +333,7 @@ async def test_a_stream_raises_what_generate_raises(world: World) -> None:
 
 async def test_pacing_learns_from_finished_jobs(tmp_path: Path) -> None:
     world = new_world(tmp_path, queue=0.1, draw=0.1)
-    async with world.generations(pace=Pace) as generations:
+    async with world.generations(pace=PollSchedule) as generations:
         for _ in range(2):
             await generations.generate(FOX, world.on_update)
     assert world.updates[0].usual is None

@@ -27,7 +27,7 @@ from arta_mcp.arta.tokens import Identity, TokenSource
 from arta_mcp.arta.transport import Transport
 from arta_mcp.background import Errands
 from arta_mcp.errors import ArtaError
-from arta_mcp.generations.schedule import Pace
+from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import Generations, Limits, Remote
 from arta_mcp.generations.submission import SUBMIT_LEASE
 from arta_mcp.generations.values import GenerationRequest
@@ -46,7 +46,7 @@ CONTEXT.set_forkserver_preload(
 )
 
 
-class Restless(Pace):
+class Restless(PollSchedule):
     """Looks as often as the floor allows."""
 
     def delay(self, waited: float, phase: str | None = None) -> float:

@@ -17,7 +17,7 @@ from arta_mcp.arta.tokens import Identity, TokenSource
 from arta_mcp.arta.transport import Transport
 from arta_mcp.background import Errands
 from arta_mcp.engines.sketch.engine import Order
-from arta_mcp.generations.schedule import Pace
+from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import Generations, Limits, Remote
 from arta_mcp.generations.values import Update
 from arta_mcp.local.service import Service
@@ -29,7 +29,7 @@ ORIGIN = "http://127.0.0.1:9"
 LIMITS = Limits(max_wait=20, min_poll_interval=0.01)
 
 
-class Eager(Pace):
+class Eager(PollSchedule):
     """Looks as often as the floor allows, so that tests need not wait for the first look."""
 
     def delay(self, waited: float, phase: str | None = None) -> float:
@@ -61,7 +61,7 @@ class World:
         limits: Limits = LIMITS,
         *,
         output_dir: Path | None = None,
-        pace: type[Pace] = Eager,
+        pace: type[PollSchedule] = Eager,
     ) -> Generations:
         @asynccontextmanager
         async def connect(errands: Errands) -> AsyncGenerator[Remote]:

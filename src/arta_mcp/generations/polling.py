@@ -11,7 +11,7 @@ import anyio
 from arta_mcp.arta.client import ArtaClient, Transient
 from arta_mcp.arta.protocol import Job
 from arta_mcp.errors import ArtaError
-from arta_mcp.generations.schedule import Pace
+from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.state.contract import Entry
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Watch:
         record_id: str,
         *,
         client: ArtaClient,
-        pace: Pace,
+        pace: PollSchedule,
         age: Callable[[], float],
         timeout: float,
         floor: float,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from arta_mcp.arta.protocol import Job
 from arta_mcp.errors import ArtaError, JobFailed, PromptRejected
-from arta_mcp.generations.schedule import Sample
+from arta_mcp.generations.schedule import DurationSample
 from arta_mcp.generations.values import GeneratedImage, Generation, GenerationRequest
 from arta_mcp.state.contract import Entry, Timing
 from arta_mcp.styles import SHIPPED
@@ -85,7 +85,7 @@ def most_images(entry: Entry) -> int | None:
     return _stored_request(entry).n if entry.style else None
 
 
-def sample_of(timing: Timing) -> Sample | None:
+def sample_of(timing: Timing) -> DurationSample | None:
     """How long a job took as its looks saw it; None when nobody looked around its end."""
     began = timing.submitted_at
     latest = timing.finished_at - began
@@ -94,7 +94,7 @@ def sample_of(timing: Timing) -> Sample | None:
         return None
     queued = (timing.seen_queued or began) - began
     drawing = None if timing.seen_drawing is None else timing.seen_drawing - began
-    return Sample(max(0.0, earliest), latest, max(0.0, queued), drawing)
+    return DurationSample(max(0.0, earliest), latest, max(0.0, queued), drawing)
 
 
 def _stored_request(entry: Entry) -> GenerationRequest:

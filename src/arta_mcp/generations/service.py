@@ -36,7 +36,7 @@ from arta_mcp.generations.results import (
     most_images,
     sample_of,
 )
-from arta_mcp.generations.schedule import Pace
+from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.submission import HEARTBEAT, OnUpdate, Order, Ordering, Place, Teller
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.redaction import sanitize
@@ -90,7 +90,7 @@ class Generations:
         limits: Limits | None = None,
         output_dir: Path | None = None,
         clock: Callable[[], float] = time.time,
-        pace: type[Pace] = Pace,
+        pace: type[PollSchedule] = PollSchedule,
     ) -> None:
         """`service` names whose generations these are; `clock` gives seconds since the epoch."""
         self.backend: Literal["arta", "local"] = backend
@@ -332,7 +332,7 @@ class Generations:
             clock=self._clock,
         )
 
-    async def _learnt_pace(self, remote: Remote, style: str) -> Pace:
+    async def _learnt_pace(self, remote: Remote, style: str) -> PollSchedule:
         found = await remote.state.timings(self._service, style, MOST_SAMPLES)
         samples = [sample for timing in found if (sample := sample_of(timing)) is not None]
         return self._pace(samples, floor=self.limits.min_poll_interval)
