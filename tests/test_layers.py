@@ -45,7 +45,6 @@ HOMES = {
     "mcp": "server",
     "platformdirs": "app",
     "pydantic": "arta generations server",
-    "rapidfuzz": "matching",
     "shtab": "cli",
     "socket": "arta local",
     "sqlite3": "cli state",

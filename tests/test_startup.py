@@ -24,7 +24,6 @@ LATER = {
     "httpcore",
     "httpx",
     "platformdirs",
-    "rapidfuzz",
     "redis",
     "socksio",
     "sqlite3",
