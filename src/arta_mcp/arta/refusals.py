@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -34,6 +35,11 @@ _BESIDE = {
     "API_KEY_ANDROID_APP_BLOCKED": "PERMISSION_DENIED",
 }
 """Google's codes that stand beside a sentence instead of in it, with the `status` of each"""
+
+# The list ends the message: what a style that imitates a refusal brings along stands before it.
+# Possessive repeats, so that a message that is nearly a refusal is given up in linear time.
+_LITERAL = r"""(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")"""
+_VALID_STYLES = re.compile(rf"not in (?:frozenset\()?\{{({_LITERAL}(?:, ?{_LITERAL})*+)\}}\)?\s*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +101,19 @@ def style_refusal(style: str, valid: list[str]) -> Refusal:
         {"type": "value_error", "loc": ["body", "style"], "msg": message, "input": style, "ctx": {}}
     ]
     return Refusal(status=422, words=message, detail=detail)
+
+
+def styles_in_refusal(message: str) -> tuple[str, ...]:
+    """The valid names that a `style_refusal` lists, sorted; () for anything else.
+
+    A list cut short is anything else: taken for the whole, it would retire living styles.
+    """
+    refusal = _VALID_STYLES.search(message)
+    if refusal is None:
+        return ()
+    literals: list[str] = re.findall(_LITERAL, refusal[1])
+    # repr escapes quotes, backslashes and what cannot be printed; no name has any of the last.
+    return tuple(sorted({re.sub(r"\\(.)", r"\1", literal[1:-1]) for literal in literals}))
 
 
 def parse_retry_after(value: str | None, *, now: float) -> float | None:
