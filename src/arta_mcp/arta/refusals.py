@@ -15,7 +15,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from arta_mcp.redaction import MAX_QUOTED, sanitize
-from arta_mcp.untrusted_json import entries, is_object, json_or_none, peek, text
+from arta_mcp.untrusted_json import entries, excerpt, is_object, json_or_none, text
 
 MAX_DETAIL = 1024 * 1024
 """characters; a refused style lists every valid one"""
@@ -72,7 +72,7 @@ class Refusal:
         detail = answer.get("detail") if is_object(answer) else None
         if detail is not None:
             return cls(status, sanitize(detail_words(detail), MAX_DETAIL), "", retry_after, detail)
-        return cls(status, peek(body, MAX_QUOTED), "", retry_after)
+        return cls(status, excerpt(body, MAX_QUOTED), "", retry_after)
 
     def render(self) -> dict[str, object]:
         """The body in the style of the host that refuses: Google's when there is a code."""
