@@ -223,6 +223,7 @@ class Catalogue:
     def _nearest_living(self, name: str) -> tuple[str, ...]:
         """The likeliest ids instead of a gone style; a general one has the default for its heir."""
         category = category_of(name)
+        # What is like `SDXL 1.0` by its letters (`3d-logo`) is no heir to a general model.
         if category == "other":
             return (self.default.id,)
         kin = [style.id for style in self.styles if style.category == category]
@@ -253,6 +254,7 @@ class Catalogue:
             # `anime` is gone: it must say so, and not draw the `Anime Style` of a later list.
             if (short := normalize(style.name).removesuffix("-style")) not in self._retired
         ]
+        # Reversed: the last one to claim a key keeps it, and exact names come first above.
         return {key: style for key, style in reversed(spellings) if key}
 
     @cached_property
@@ -291,6 +293,7 @@ def _slug(name: str) -> str:
 def _assign_ids(names: set[str]) -> dict[str, str]:
     """Wire name -> id, no id twice; a name that is its own slug keeps it: exact look-ups agree."""
     taken: dict[str, str] = {}
+    # Sorted: the ids are the same in whatever order a service lists its names.
     for name in sorted(names, key=lambda name: (_slug(name) != name, name.casefold(), name)):
         own, number = _slug(name), 2
         while own in taken:
