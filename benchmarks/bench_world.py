@@ -59,9 +59,9 @@ def settings_for(url: str, state: Path, **more: str) -> Settings:
 
 @asynccontextmanager
 async def generations_on(
-    url: str, state: Path, *, pace: type[PollSchedule] = PollSchedule, **more: str
+    url: str, state: Path, *, schedule: type[PollSchedule] = PollSchedule, **more: str
 ) -> AsyncGenerator[Generations]:
-    async with open_generations(settings_for(url, state, **more), pace=pace) as generations:
+    async with open_generations(settings_for(url, state, **more), schedule=schedule) as generations:
         yield generations
 
 

@@ -25,7 +25,6 @@ LATER = {
     "httpx",
     "jwt",
     "platformdirs",
-    "rapidfuzz",
     "redis",
     "socksio",
     "sqlite3",
