@@ -1,7 +1,7 @@
 """How long a host waits for its first answers, and what the server weighs meanwhile.
 
-Three servers are started in turn, round after round, by the same host: ours with its front desk,
-ours without it, and a bare `MCPServer` with one tool, which is the measure. A host spawns the
+Three servers are started in turn, round after round, by the same host: ours with quick replies,
+ours without them, and a bare `MCPServer` with one tool, which is the measure. A host spawns the
 process and writes `initialize` at once; it sends `tools/list` when that is answered and calls
 `list_models` then. Times count from before the spawn. `cpu` is what the process has worked until it
 answered the call; other programs on the machine disturb it least. A ratio is of one round, in which
@@ -29,16 +29,16 @@ OURS = str(Path(sys.executable).parent / "arta-mcp")
 BARE = "bare MCPServer"
 CASES: dict[str, tuple[list[str], dict[str, str]]] = {
     BARE: ([sys.executable, str(HERE / "bare_server.py")], {}),
-    "front desk": ([OURS], {"ARTA_FRONT_DESK": "on"}),
-    "no front desk": ([OURS], {"ARTA_FRONT_DESK": "off"}),
+    "quick replies": ([OURS], {"ARTA_FRONT_DESK": "on"}),
+    "no quick replies": ([OURS], {"ARTA_FRONT_DESK": "off"}),
 }
 METRICS = ("initialize", "tools/list", "first call", "cpu", "memory")
 BUDGETS = {
-    ("front desk", "tools/list"): 0.12,
-    ("front desk", "first call"): 1.0,
-    ("front desk", "memory"): 1.1,
-    ("no front desk", "tools/list"): 1.05,
-    ("no front desk", "memory"): 1.1,
+    ("quick replies", "tools/list"): 0.12,
+    ("quick replies", "first call"): 1.0,
+    ("quick replies", "memory"): 1.1,
+    ("no quick replies", "tools/list"): 1.05,
+    ("no quick replies", "memory"): 1.1,
 }
 """against the bare server, with bytecode"""
 
@@ -152,7 +152,7 @@ def row(
     )
 
 
-HEAD = f"{'bytecode':9}{'server':16}{'metric':12}{'median':>8}{'min':>8}{'max':>8}   " + (
+HEAD = f"{'bytecode':9}{'server':18}{'metric':12}{'median':>8}{'min':>8}{'max':>8}   " + (
     f"{'ratio':>6}{'min':>7}{'max':>7}{'budget':>8}"
 )
 
@@ -160,7 +160,7 @@ HEAD = f"{'bytecode':9}{'server':16}{'metric':12}{'median':>8}{'min':>8}{'max':>
 def line(row: Row) -> str:
     budget = "" if row.budget is None else f"{row.budget:.2f}"
     return (
-        f"{'with' if row.bytecode else 'without':9}{row.case:16}{row.metric:12}"
+        f"{'with' if row.bytecode else 'without':9}{row.case:18}{row.metric:12}"
         f"{row.median:8.1f}{row.least:8.1f}{row.most:8.1f}   "
         f"{row.ratio:6.3f}{row.least_ratio:7.3f}{row.most_ratio:7.3f}{budget:>8}"
         f"{'  MISSED' if row.missed else ''}"

@@ -174,7 +174,7 @@ def test_every_package_that_is_not_pythons_has_a_home() -> None:
     assert used - set(sys.stdlib_module_names) - {"anyio"} <= set(HOMES)
 
 
-def test_the_front_desk_needs_nothing_but_python() -> None:
+def test_quick_replies_need_nothing_but_python() -> None:
     assert foreign(modules()["quick_replies"]) <= set(sys.stdlib_module_names)
 
 

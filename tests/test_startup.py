@@ -1,7 +1,8 @@
-"""What is loaded before the first answers, and what is not."""
+"""What is loaded before the first replies, and what is not."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -12,44 +13,56 @@ import pytest
 from test_quick_replies import INITIALIZED, initialize, rpc
 from write_quick_replies import without_settings
 
-LATER = {
+BY_A_CALL = {
+    "PIL",
+    "arta_mcp.cli.account",
+    "arta_mcp.cli.batch",
+    "arta_mcp.cli.doctor",
     "arta_mcp.cli.generate",
+    "arta_mcp.cli.install",
+    "arta_mcp.engines.sketch.engine",
     "arta_mcp.local",
     "arta_mcp.state.sqlite",
-    "arta_mcp.state.contract.redis",
-    "arta_mcp.web",
-    "PIL",
     "filelock",
     "h2",
     "httpcore",
     "httpx",
     "jwt",
     "platformdirs",
-    "redis",
+    "shtab",
     "socksio",
     "sqlite3",
     "tqdm",
 }
-"""needed by a call at the earliest"""
+"""loaded by a call at the earliest; a package stands for all that is in it"""
 
-AFTER_THE_DESK = {
+WITH_THE_SDK = {
     "anyio",
     "arta_mcp.app",
-    "arta_mcp.server.tools",
+    "arta_mcp.arta.client",
+    "arta_mcp.arta.protocol",
+    "arta_mcp.arta.transport",
+    "arta_mcp.generations",
+    "arta_mcp.server",
+    "arta_mcp.state",
+    "arta_mcp.styles",
     "asyncio",
     "mcp",
     "pydantic",
     "socket",
     "ssl",
+    "starlette",
     "subprocess",
+    "uvicorn",
 }
-"""of no use to the settings and the front desk, and dearer than both"""
+"""of no use to the settings and to quick replies, and dearer than both"""
 
-PATIENCE = 60.0
+PROCESS_TIMEOUT = 60.0
+"""seconds that a server process gets on a machine under load"""
 
 
 def loaded(program: str, *lines: str, **environ: str) -> tuple[list[str], dict[str, object]]:
-    """The answers to these lines, and what the program tells on stderr in the end, as JSON."""
+    """The replies to these lines, and what the program prints on stderr in the end, as JSON."""
     with subprocess.Popen(
         [sys.executable, "-c", program],
         stdin=subprocess.PIPE,
@@ -62,18 +75,18 @@ def loaded(program: str, *lines: str, **environ: str) -> tuple[list[str], dict[s
         assert process.stdout is not None
         process.stdin.write("".join(f"{line}\n" for line in lines))
         process.stdin.flush()
-        asked = sum('"id"' in line for line in lines)
-        answers = [process.stdout.readline() for _ in range(asked)]
-        _, told = process.communicate(timeout=PATIENCE)
-    return answers, json.loads(told.splitlines()[-1])
+        count = sum('"id"' in line for line in lines)
+        replies = [process.stdout.readline() for _ in range(count)]
+        _, errors = process.communicate(timeout=PROCESS_TIMEOUT)
+    return replies, json.loads(errors.splitlines()[-1])
 
 
 SERVER = """
 import gc, json, sys
 from arta_mcp.cli import main
 code = main([])
-told = {"code": code, "gc": gc.isenabled(), "kept": gc.get_freeze_count()}
-print(json.dumps({**told, "modules": list(sys.modules)}), file=sys.stderr)
+report = {"code": code, "gc": gc.isenabled(), "frozen": gc.get_freeze_count()}
+print(json.dumps({**report, "modules": list(sys.modules)}), file=sys.stderr)
 """
 
 UNTIL_THE_SDK = """
@@ -89,26 +102,32 @@ main([])
 """
 
 
-@pytest.mark.parametrize("desk", ["on", "off"])
-def test_the_first_tools_list_loads_nothing_that_only_a_call_needs(desk: str) -> None:
+def test_every_module_that_must_not_be_loaded_is_one_that_could_be() -> None:
+    guarded = sorted(BY_A_CALL | WITH_THE_SDK)
+    assert [name for name in guarded if importlib.util.find_spec(name) is None] == []
+
+
+@pytest.mark.parametrize("quick", ["on", "off"])
+def test_the_first_tools_list_loads_nothing_that_only_a_call_needs(quick: str) -> None:
     lines = initialize(1), INITIALIZED, rpc("tools/list", 2), rpc("prompts/list", 3)
-    answers, told = loaded(SERVER, *lines, ARTA_FRONT_DESK=desk)
-    assert [json.loads(answer)["id"] for answer in answers] == [1, 2, 3]
-    assert told["code"] == 0
-    assert_none(told["modules"], LATER)
-    assert "mcp.server.mcpserver" in str(told["modules"])
+    replies, report = loaded(SERVER, *lines, ARTA_FRONT_DESK=quick)
+    assert [json.loads(reply)["id"] for reply in replies] == [1, 2, 3]
+    assert report["code"] == 0
+    assert_none(report["modules"], BY_A_CALL)
+    assert "mcp.server.mcpserver" in str(report["modules"])
 
 
 def test_garbage_is_not_looked_for_among_what_the_imports_made() -> None:
-    _, told = loaded(SERVER, initialize(1))
-    assert told["gc"] is True
-    assert isinstance(told["kept"], int)
-    assert told["kept"] > 50_000
+    _, report = loaded(SERVER, initialize(1))
+    assert report["gc"] is True
+    assert isinstance(report["frozen"], int)
+    assert report["frozen"] > 50_000
 
 
-def test_the_desk_is_open_before_anything_dear_is_loaded() -> None:
-    _, told = loaded(UNTIL_THE_SDK)
-    assert_none(told["modules"], LATER | AFTER_THE_DESK)
+def test_quick_replies_start_before_anything_dear_is_loaded() -> None:
+    _, report = loaded(UNTIL_THE_SDK)
+    assert_none(report["modules"], BY_A_CALL | WITH_THE_SDK)
+    assert "arta_mcp.quick_replies" in str(report["modules"])
 
 
 def assert_none(modules: object, unwanted: set[str]) -> None:

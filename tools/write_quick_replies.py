@@ -1,7 +1,7 @@
-"""Writes src/arta_mcp/quick_replies.json: what the SDK answers to a host's first questions.
+"""Writes src/arta_mcp/quick_replies.json: what the SDK replies to a host's first questions.
 
-`python tools/write_quick_replies.py` asks the real server, as a process with its front desk off,
-and keeps its replies; with `--check` it only tells whether the file is what it would write.
+`python tools/write_quick_replies.py` asks the real server, as a process without quick replies, and
+records its replies; with `--check` it only says whether the file is what it would write.
 """
 
 from __future__ import annotations
@@ -11,25 +11,29 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping, Set
+from importlib import metadata
 from pathlib import Path
 
 from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 
-from arta_mcp import quick_replies as frontdesk
+from arta_mcp import quick_replies
 
 PACKAGES = {"mcp": "mcp", "mcp_types": "mcp-types", "pydantic": "pydantic"}
-"""the packages that decide the answers, by import name; the last makes the tools' schemas"""
+"""the packages that decide the replies, by import name; the last makes the tools' schemas"""
 
 ASIDE = {
-    *("background", "errors", "files", "matching", "redaction", "untrusted_json"),
-    *("arta/account", "arta/client", "arta/refusals", "arta/tokens", "arta/transport"),
-    *("generations/service", "generations/downloads"),
+    "arta.refusals",
+    "errors",
+    "generations.service",
+    "matching",
+    "redaction",
+    "untrusted_json",
 }
-"""modules under the server that run in calls and put nothing into any of these answers"""
+"""modules under the server that run in calls and put nothing into any of these replies; what they
+import is aside with them"""
 
-ASKED = (
+METHODS = (
     "server/discover",
     "ping",
     "tools/list",
@@ -38,83 +42,110 @@ ASKED = (
     "resources/templates/list",
 )
 
-UNKNOWN = "1999-12-31"
-"""a protocol version that nobody serves"""
+UNKNOWN_VERSION = "1999-12-31"
+"""a protocol version that no server supports"""
 
 CLIENT = {"name": "host", "version": "1"}
 
+Request = dict[str, object]
+"""method and params"""
+
 Replies = dict[str, str]
+"""method -> the whole line, without its end"""
 
 
 def main(arguments: list[str]) -> int:
-    text = generate(ask_all())
+    text = generate(record_replies())
+    file = quick_replies.REPLIES_FILE
     if "--check" not in arguments:
-        frontdesk.FILE.write_text(text, encoding="utf-8")
-        print(f"wrote {frontdesk.FILE}")
+        file.write_text(text, encoding="utf-8")
+        print(f"wrote {file}")
         return 0
-    if frontdesk.FILE.exists() and frontdesk.FILE.read_text(encoding="utf-8") == text:
+    if file.exists() and file.read_text(encoding="utf-8") == text:
         return 0
-    print(f"{frontdesk.FILE} is stale; run `make quick-replies`", file=sys.stderr)
+    print(f"{file} is stale; run `make quick-replies`", file=sys.stderr)
     return 1
 
 
 def generate(live: Mapping[str, Replies]) -> str:
-    """The file's text, from live replies by revision."""
+    """The file's text, from live replies by protocol version."""
     replies: list[object] = []
-    answers: dict[str, dict[str, int]] = {}
-    for revision in (*HANDSHAKE_PROTOCOL_VERSIONS, *MODERN_PROTOCOL_VERSIONS):
-        row = answers[revision] = {}
-        for method, line in live[revision].items():
-            reply = behind_id(line)
+    index: dict[str, dict[str, int]] = {}
+    for version in (*HANDSHAKE_PROTOCOL_VERSIONS, *MODERN_PROTOCOL_VERSIONS):
+        row = index[version] = {}
+        for method, line in live[version].items():
+            reply = reply_without_id(line)
             if reply not in replies:
                 replies.append(reply)
             row[method] = replies.index(reply)
-    files = sorted(sources())
+    files = find_sources()
     file = {
-        "packages": {name: version(package) for name, package in PACKAGES.items()},
-        "sources": {"crc32": frontdesk.fingerprint(files), "files": files},
+        "packages": {name: metadata.version(package) for name, package in PACKAGES.items()},
+        "sources": {"crc32": quick_replies.fingerprint(files), "files": files},
         "handshake": HANDSHAKE_PROTOCOL_VERSIONS,
         "modern": MODERN_PROTOCOL_VERSIONS,
-        "counter_offer": json.loads(live[UNKNOWN]["initialize"])["result"]["protocolVersion"],
-        "answers": answers,
+        "counter_offer": json.loads(live[UNKNOWN_VERSION]["initialize"])["result"][
+            "protocolVersion"
+        ],
+        "index": index,
         "replies": replies,
     }
     return json.dumps(file, indent=1, ensure_ascii=False) + "\n"
 
 
-def behind_id(line: str) -> object:
-    """The reply without envelope and id, once it is sure that the desk will say the same bytes."""
+def reply_without_id(line: str) -> object:
+    """The result or error of a reply, once it is sure that it will be sent as the same bytes."""
     message = json.loads(line)
     named = {"jsonrpc": message.pop("jsonrpc"), "id": message.pop("id"), **message}
     if json.dumps(named, ensure_ascii=False, separators=(",", ":")) != line:
-        raise SystemExit(f"the desk cannot say this as the SDK does: {line}")
+        raise SystemExit(f"a quick reply would not be written as the SDK does it: {line}")
     return message
 
 
-def ask_all() -> dict[str, Replies]:
-    """What the server says live to each revision and to an unknown one; one process for each."""
-    openings = {
-        revision: [handshake(revision), *plain()]
-        for revision in (*HANDSHAKE_PROTOCOL_VERSIONS, UNKNOWN)
-    } | {revision: enveloped(revision) for revision in MODERN_PROTOCOL_VERSIONS}
-    talks = {revision: Talk(lines) for revision, lines in openings.items()}
-    return {revision: talk.replies() for revision, talk in talks.items()}
+def record_replies() -> dict[str, Replies]:
+    """What the server replies live in each version and in an unknown one; a process for each."""
+    versions = (*HANDSHAKE_PROTOCOL_VERSIONS, UNKNOWN_VERSION, *MODERN_PROTOCOL_VERSIONS)
+    servers = {version: LiveServer(opening_requests(version)) for version in versions}
+    return {version: server.read_replies() for version, server in servers.items()}
 
 
-class Talk:
-    """One server process that is told some requests and asked nothing more."""
+def opening_requests(version: str) -> list[Request]:
+    """All that is recorded for a version, as its hosts ask it."""
+    if version in MODERN_PROTOCOL_VERSIONS:
+        meta = {
+            quick_replies.PROTOCOL_VERSION: version,
+            quick_replies.CLIENT_CAPABILITIES: {},
+            quick_replies.CLIENT_INFO: CLIENT,
+        }
+        return [{"method": method, "params": {"_meta": meta}} for method in METHODS]
+    params = {"protocolVersion": version, "capabilities": {}, "clientInfo": CLIENT}
+    return [
+        {"method": "initialize", "params": params},
+        *({"method": method} for method in METHODS),
+    ]
 
-    def __init__(self, requests: list[dict[str, object]], **settings: str) -> None:
+
+class LiveServer:
+    """One server process without quick replies, which has some requests to reply to."""
+
+    def __init__(self, requests: list[Request], **settings: str) -> None:
+        """These are the only settings that it has."""
         self._methods = [str(request["method"]) for request in requests]
-        self._process = start(ARTA_FRONT_DESK="off", **settings)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "arta_mcp"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            env=without_settings(os.environ) | {"ARTA_FRONT_DESK": "off", **settings},
+        )
         assert self._process.stdin is not None
         for number, request in enumerate(requests):
             line = json.dumps({"jsonrpc": "2.0", "id": number, **request})
             self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
 
-    def replies(self) -> Replies:
-        """Whole lines by method."""
+    def read_replies(self) -> Replies:
+        """The replies to all requests; ends the process."""
         assert self._process.stdout is not None
         with self._process:
             lines = [self._process.stdout.readline().rstrip("\n") for _ in self._methods]
@@ -122,59 +153,43 @@ class Talk:
         return {method: by_number[number] for number, method in enumerate(self._methods)}
 
 
-def start(**settings: str) -> subprocess.Popen[str]:
-    """A server that has only these settings."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "arta_mcp"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        encoding="utf-8",
-        env=without_settings(os.environ) | settings,
-    )
-
-
 def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """An environment as it is where nobody has set up arta-mcp."""
     return {name: value for name, value in environ.items() if not name.startswith("ARTA_")}
 
 
-def handshake(revision: str) -> dict[str, object]:
-    params = {"protocolVersion": revision, "capabilities": {}, "clientInfo": CLIENT}
-    return {"method": "initialize", "params": params}
+def find_sources(aside: Set[str] = ASIDE) -> list[str]:
+    """The files of the package that decide the replies, sorted.
 
-
-def plain() -> list[dict[str, object]]:
-    return [{"method": method} for method in ASKED]
-
-
-def enveloped(revision: str) -> list[dict[str, object]]:
-    meta = {
-        frontdesk.PROTOCOL_VERSION: revision,
-        frontdesk.CLIENT_CAPABILITIES: {},
-        frontdesk.CLIENT_INFO: CLIENT,
-    }
-    return [{"method": method, "params": {"_meta": meta}} for method in ASKED]
-
-
-def sources() -> set[str]:
-    """The files of the package that decide the answers: what the server imports, less `ASIDE`."""
-    found, rest = {"__init__.py"}, ["server/tools"]
+    They are those of the server room and what these import, and so on, less what is aside.
+    """
+    left_out = {file for name in aside for file in module_files(name)}
+    found: set[Path] = set()
+    # From the whole room, not from one file: no file that registers something with the server is
+    # left out, whoever imports it.
+    rest = sorted((quick_replies.PACKAGE_DIR / "server").glob("*.py"))
     while rest:
-        name = rest.pop()
-        file = f"{name}.py" if (frontdesk.HERE / f"{name}.py").exists() else f"{name}/__init__.py"
-        if name not in ASIDE and file not in found and (frontdesk.HERE / file).exists():
+        file = rest.pop()
+        if file not in found | left_out:
             found.add(file)
-            rest += imports(frontdesk.HERE / file)
-    return found
+            rest += imported_files(file)
+    return sorted(file.relative_to(quick_replies.PACKAGE_DIR).as_posix() for file in found)
 
 
-def imports(file: Path) -> Iterator[str]:
-    """The modules of this package that a file imports, and names that may be modules."""
+def imported_files(file: Path) -> Iterator[Path]:
+    """The files of this package that a file imports, inside functions and for checkers too."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if not isinstance(node, ast.ImportFrom):
-            continue
-        package, _, module = str(node.module).replace(".", "/").partition("/")
-        if package == "arta_mcp":
-            yield from [module, *(f"{module}/{alias.name}".strip("/") for alias in node.names)]
+        if isinstance(node, ast.ImportFrom):
+            package, _, module = str(node.module).partition(".")
+            names = [module, *(f"{module}.{alias.name}".lstrip(".") for alias in node.names)]
+            if package == "arta_mcp":
+                yield from (found for name in names for found in module_files(name))
+
+
+def module_files(name: str) -> Iterator[Path]:
+    """The file of a module, by its name below the package; none when it is no module of ours."""
+    path = quick_replies.PACKAGE_DIR / name.replace(".", "/")
+    yield from (file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists())
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import NoReturn
 from arta_mcp import __version__
 from arta_mcp.config import SETTINGS, Settings
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
-from arta_mcp.quick_replies import open_desk
+from arta_mcp.quick_replies import start_quick_replies
 from arta_mcp.redaction import redact, redact_known, sanitize
 from arta_mcp.untrusted_json import is_object
 
@@ -157,23 +157,23 @@ class RedactingFormatter(logging.Formatter):
 def serve_stdio(settings: Settings) -> int:
     """The MCP server on stdin and stdout, until stdin closes.
 
-    The front desk answers a host's first questions while the imports below run.
+    Quick replies go to a host's first questions while the imports below run.
     """
     gc.disable()  # what an import makes stays; looking for garbage meanwhile finds none
-    desk = open_desk() if settings.front_desk else None
+    handoff = start_quick_replies() if settings.front_desk else None
     from arta_mcp.app import open_generations
-    from arta_mcp.server.sdk import mend_stdin
+    from arta_mcp.server.sdk import repair_stdin
     from arta_mcp.server.tools import Extras, build_server, serve_wire
 
     extras = Extras(resource_links=settings.resource_links, previews=settings.preview)
     server = build_server(open_generations(settings, warn=talk), extras)
     gc.freeze()
     gc.enable()
-    if desk is None:
-        mend_stdin()
+    if handoff is None:
+        repair_stdin()
         server.run()
     else:
-        serve_wire(server, desk)
+        serve_wire(server, handoff)
     return OK
 
 

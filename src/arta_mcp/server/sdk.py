@@ -1,7 +1,9 @@
-"""Lines from hosts that cut an emoji in half: without mending, the SDK never answers them.
+"""Repair of half surrogate pairs, without which the SDK never replies to such a line.
 
-`JSON.stringify` writes half of a surrogate pair as an escape, which is no text to the SDK's parser;
-it then drops the request without a word. The halves become U+FFFD.
+`JSON.stringify` of a string that was cut within an emoji writes half of a surrogate pair as an
+escape (RFC 8259, section 8.2, leaves open what a reader makes of it). pydantic's parser refuses it,
+and `mcp.server.stdio`, 2.3, then drops the request without a reply. The halves become U+FFFD. To
+be removed when the SDK replies to a line that it cannot parse.
 """
 
 from __future__ import annotations
@@ -15,13 +17,21 @@ from typing import Protocol
 class Wire(Protocol):
     """Both ends of a connection, as blocking text file methods."""
 
-    def readline(self) -> str: ...
-    def write(self, text: str, /) -> object: ...
-    def flush(self) -> object: ...
+    def readline(self) -> str:
+        """One line with its end; nothing when the other side has closed."""
+        ...
+
+    def write(self, text: str, /) -> object:
+        """One message with its line end."""
+        ...
+
+    def flush(self) -> object:
+        """Sends what was kept back."""
+        ...
 
 
-class MendedWire:
-    """A wire whose lines are mended on their way in."""
+class SurrogateRepair:
+    """A wire whose lines are repaired on their way in."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
@@ -29,11 +39,13 @@ class MendedWire:
         self.flush = wire.flush
 
     def readline(self) -> str:
-        return mended(self._wire.readline())
+        """The wire's next line, repaired."""
+        return repair_surrogates(self._wire.readline())
 
 
-def mended(line: str) -> str:
+def repair_surrogates(line: str) -> str:
     """The line, with every half of a surrogate pair replaced; all else byte for byte."""
+    # Nearly every line ends here, unparsed; the others are parsed twice.
     if "\\ud" not in line.lower():
         return line
     try:
@@ -44,8 +56,8 @@ def mended(line: str) -> str:
     return line if whole == text else f"{whole}\n"
 
 
-def mend_stdin() -> None:
-    """Puts a pipe before stdin whose other end is fed with mended lines; ends with stdin."""
+def repair_stdin() -> None:
+    """Puts a pipe before stdin whose other end is fed with repaired lines; ends with stdin."""
     source = os.dup(0)
     reading, writing = os.pipe()
     os.dup2(reading, 0)
@@ -58,9 +70,10 @@ def mend_stdin() -> None:
         ):
             try:
                 for line in lines:
-                    out.write(mended(line))
+                    out.write(repair_surrogates(line))
                     out.flush()
             except OSError:
                 return  # the server has ended
 
-    threading.Thread(target=feed, name="mended stdin", daemon=True).start()
+    # A daemon, as it stands in a read until the host says more, even when the server has ended.
+    threading.Thread(target=feed, name="surrogate repair", daemon=True).start()

@@ -59,7 +59,7 @@ from arta_mcp.server.resources import (
     add_resources,
     image_uri,
 )
-from arta_mcp.server.sdk import MendedWire, Wire
+from arta_mcp.server.sdk import SurrogateRepair, Wire
 from arta_mcp.styles import DEFAULT
 
 log = logging.getLogger(__name__)
@@ -267,7 +267,7 @@ def build_server(generations: Generations, extras: Extras = Extras()) -> MCPServ
 
 def serve_wire(server: MCPServer[Any], wire: Wire) -> None:
     """Serves one connection until it ends, as `server.run()` does on one that it opens itself."""
-    file = anyio.AsyncFile[str](MendedWire(wire))  # pyright: ignore[reportArgumentType]  # these three will do
+    file = anyio.AsyncFile[str](SurrogateRepair(wire))  # pyright: ignore[reportArgumentType]  # these three will do
     core = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # run() takes no streams
 
     async def serve() -> None:
