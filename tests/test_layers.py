@@ -20,6 +20,7 @@ SOURCE = ROOT / "src" / "arta_mcp"
 MAY_IMPORT = {
     "redaction": "",
     "matching": "",
+    "files": "",
     "quick_replies": "",
     "errors": "redaction",
     "background": "errors",

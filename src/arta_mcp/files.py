@@ -1,0 +1,66 @@
+"""Private folders, and files that are written whole or not at all.
+
+Only the standard library: what goes wrong is an OSError, and each room says it in its own words.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+
+def make_private_folder(path: Path) -> None:
+    """Makes a folder that only its owner can enter, and what is missing above it.
+
+    Raises OSError; for a link, another kind of file or another user's folder its `strerror` goes
+    on where a sentence that began with the path stopped.
+    """
+    for folder in (*reversed(path.parents), path):  # `mkdir(parents=True)` gives its mode to one
+        if not folder.exists():
+            with suppress(FileExistsError):  # another process was faster
+                folder.mkdir(mode=0o700)
+    found = path.lstat()
+    # A link or a stranger's folder in a shared place could be turned elsewhere after this check.
+    if not stat.S_ISDIR(found.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "is a link or no folder", str(path))
+    if hasattr(os, "getuid") and found.st_uid != os.getuid():
+        raise PermissionError(errno.EPERM, "belongs to another user", str(path))
+    if os.name == "posix" and found.st_mode & 0o077:
+        path.chmod(0o700)
+
+
+def write_new(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Writes a file that was not there; it is on disk when this returns. `mode` is exact.
+
+    Raises OSError, FileExistsError when it is there; then it is as it was.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    # Private until it is whole: `mode` may be wider, and the umask must not narrow it.
+    handle = os.open(path, flags, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if mode != 0o600:
+            path.chmod(mode)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Replaces a file, or makes it: a reader finds the old or the new one, never a part.
+
+    Raises OSError; then the file is as it was and nothing is left beside it.
+    """
+    beside = path.with_name(f".{path.name}.{os.urandom(6).hex()}.part")
+    write_new(beside, content, mode=mode)
+    try:
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
