@@ -3,45 +3,60 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from arta_mcp.cli import entry as cli
 from arta_mcp.cli.install import command as install
-from arta_mcp.cli.install import jsonc
-from arta_mcp.cli.install.config_file import HostFile
-from arta_mcp.cli.install.hosts import HOSTS, Machine, find_files, find_host
+from arta_mcp.cli.install import host_command
+from arta_mcp.cli.install.config_file import ConfigFile
+from arta_mcp.cli.install.config_text import ConfigText, check_others_kept
+from arta_mcp.cli.install.host_command import find_add_command
+from arta_mcp.cli.install.hosts import HOSTS, HostEnvironment, find_files, find_host
+from arta_mcp.cli.install.server_entry import ServerEntry
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
+from arta_mcp.untrusted_json import is_object
 
 SAMPLES = Path(__file__).parents[1] / "hosts"
+COMMENTED = SAMPLES / "commented.jsonc"
 SECRET = "AIzaSyFakeFakeFakeFakeFakeFakeFakeFake"
 
 LOCATIONS = {
-    ("claude-desktop", "darwin"): "Library/Application Support/Claude/claude_desktop_config.json",
-    ("claude-desktop", "win32"): "AppData/Roaming/Claude/claude_desktop_config.json",
-    ("claude-desktop", "linux"): ".config/Claude/claude_desktop_config.json",
-    ("claude-code", "darwin"): ".claude.json",
-    ("claude-code", "win32"): ".claude.json",
-    ("claude-code", "linux"): ".claude.json",
-    ("cursor", "darwin"): ".cursor/mcp.json",
-    ("cursor", "win32"): ".cursor/mcp.json",
-    ("cursor", "linux"): ".cursor/mcp.json",
-    ("vscode", "darwin"): "Library/Application Support/Code/User/mcp.json",
-    ("vscode", "win32"): "AppData/Roaming/Code/User/mcp.json",
-    ("vscode", "linux"): ".config/Code/User/mcp.json",
-    ("windsurf", "darwin"): ".config/devin/mcp_config.json",
-    ("windsurf", "win32"): "AppData/Roaming/devin/mcp_config.json",
-    ("windsurf", "linux"): ".config/devin/mcp_config.json",
-    ("zed", "darwin"): ".config/zed/settings.json",
-    ("zed", "win32"): "AppData/Roaming/Zed/settings.json",
-    ("zed", "linux"): ".config/zed/settings.json",
+    "darwin": {
+        "claude-desktop": "Library/Application Support/Claude/claude_desktop_config.json",
+        "claude-code": ".claude.json",
+        "cursor": ".cursor/mcp.json",
+        "vscode": "Library/Application Support/Code/User/mcp.json",
+        "windsurf": ".config/devin/mcp_config.json",
+        "zed": ".config/zed/settings.json",
+    },
+    "win32": {
+        "claude-desktop": "AppData/Roaming/Claude/claude_desktop_config.json",
+        "claude-code": ".claude.json",
+        "cursor": ".cursor/mcp.json",
+        "vscode": "AppData/Roaming/Code/User/mcp.json",
+        "windsurf": "AppData/Roaming/devin/mcp_config.json",
+        "zed": "AppData/Roaming/Zed/settings.json",
+    },
+    "linux": {
+        "claude-desktop": ".config/Claude/claude_desktop_config.json",
+        "claude-code": ".claude.json",
+        "cursor": ".cursor/mcp.json",
+        "vscode": ".config/Code/User/mcp.json",
+        "windsurf": ".config/devin/mcp_config.json",
+        "zed": ".config/zed/settings.json",
+    },
 }
 PROJECT_FILES = {
     "claude-code": ".mcp.json",
@@ -52,7 +67,7 @@ PROJECT_FILES = {
 USER_HOSTS = tuple(host.name for host in HOSTS if host.name != "generic")
 
 
-class Desk:
+class Computer:
     """A home folder with nothing in it, and a program to install."""
 
     def __init__(self, root: Path, platform: str = "linux") -> None:
@@ -60,7 +75,7 @@ class Desk:
         self.project = root / "project"
         self.bin = root / "bin"
         for folder in (self.home, self.project, self.bin):
-            folder.mkdir(exist_ok=True)
+            folder.mkdir(exist_ok=True, parents=True)
         self.program = self.bin / "arta-mcp"
         self.program.touch(mode=0o755)
         self.platform = platform
@@ -69,8 +84,8 @@ class Desk:
             self.environ = {"USERPROFILE": str(self.home), "PATH": str(self.bin)}
 
     @property
-    def machine(self) -> Machine:
-        return Machine(
+    def environment(self) -> HostEnvironment:
+        return HostEnvironment(
             environ=self.environ,
             platform=self.platform,
             folder=self.project,
@@ -79,14 +94,27 @@ class Desk:
         )
 
     def file(self, host: str) -> Path:
-        return self.home / LOCATIONS[host, self.platform]
+        return self.home / LOCATIONS[self.platform][host]
 
-    def put(self, host: str) -> Path:
-        """The sample of a host where that host keeps it."""
+    def put(self, host: str, content: bytes | None = None) -> Path:
+        """The sample of a host, or something else, where that host keeps it."""
         path = self.file(host)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes((SAMPLES / f"{host}.json").read_bytes())
+        path.write_bytes((SAMPLES / f"{host}.json").read_bytes() if content is None else content)
         return path
+
+    def put_program(self, name: str, script: str) -> Path:
+        """A program on PATH that notes its arguments and then runs a few lines of Python."""
+        path = self.bin / name
+        noted = f"open({str(self.bin / f'{name}.args')!r}, 'w').write(json.dumps(sys.argv[1:]))"
+        path.write_text(f"#!{sys.executable}\nimport json, os, sys, time\n{noted}\n{script}\n")
+        path.chmod(0o755)
+        return path
+
+    def arguments_of(self, name: str) -> list[str] | None:
+        """What the program was started with; None when it was not started."""
+        noted = self.bin / f"{name}.args"
+        return json.loads(noted.read_text()) if noted.exists() else None
 
     def run(self, *arguments: str) -> int:
         parser = cli.Parser()
@@ -95,7 +123,7 @@ class Desk:
         install.add_uninstall(words)
         options = parser.parse_args(arguments)
         run = install.install if arguments[0] == "install" else install.uninstall
-        return run(options, self.machine)
+        return run(options, self.environment)
 
     def files(self) -> dict[Path, bytes]:
         """All there is, for comparing."""
@@ -103,177 +131,117 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def computer(tmp_path: Path) -> Computer:
+    return Computer(tmp_path)
 
 
 def entry_of(path: Path, host: str, name: str = "arta") -> object:
-    key = find_host(host).key
-    node = jsonc.parse(path.read_bytes().decode()).at((key, name))
-    return node.data() if node else None
+    return ConfigText.read(ConfigFile.read(path), find_host(host)).servers.get(name)
 
 
 def backups(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}.*.bak"))
 
 
-@pytest.mark.parametrize(("host", "platform"), LOCATIONS)
-def test_a_host_is_found_where_each_system_keeps_it(
-    host: str, platform: str, tmp_path: Path
+# Where
+
+
+@pytest.mark.parametrize("platform", LOCATIONS)
+def test_a_host_is_found_where_each_system_keeps_it(platform: str, tmp_path: Path) -> None:
+    for host in USER_HOSTS:
+        computer = Computer(tmp_path / host, platform)
+        path = computer.put(host)
+        before = path.read_bytes()
+        assert computer.run("install", host) == cli.OK
+        wanted: dict[str, object] = {"command": str(computer.program), "args": []}
+        assert entry_of(path, host) == ({"type": "stdio"} if host == "vscode" else {}) | wanted
+        (backup,) = backups(path)
+        assert backup.read_bytes() == before
+
+
+def test_a_packaged_claude_desktop_on_windows_has_its_own_file(tmp_path: Path) -> None:
+    computer = Computer(tmp_path, "win32")
+    stale = computer.put("claude-desktop")
+    package = computer.home / "AppData" / "Local" / "Packages" / "Claude_pzs8sxrjxfjjc"
+    package.mkdir(parents=True)
+    computer.run("install", "claude-desktop")
+    inner = package / "LocalCache" / "Roaming" / "Claude" / "claude_desktop_config.json"
+    assert entry_of(inner, "claude-desktop") is not None
+    assert stale.read_bytes() == (SAMPLES / "claude-desktop.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("host", "platform", "variable", "inside"),
+    [
+        ("zed", "linux", "XDG_CONFIG_HOME", "zed/settings.json"),
+        ("claude-code", "linux", "CLAUDE_CONFIG_DIR", ".claude.json"),
+        ("vscode", "win32", "APPDATA", "Code/User/mcp.json"),
+    ],
+)
+def test_a_folder_that_the_environment_names_is_used(
+    host: str, platform: str, variable: str, inside: str, tmp_path: Path
 ) -> None:
-    desk = Desk(tmp_path, platform)
-    path = desk.put(host)
-    before = path.read_bytes()
-    assert desk.run("install", host) == cli.OK
-    wanted: dict[str, object] = {"command": str(desk.program), "args": []}
-    assert entry_of(path, host) == ({"type": "stdio"} if host == "vscode" else {}) | wanted
-    (backup,) = backups(path)
-    assert backup.read_bytes() == before
-
-
-@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
-@pytest.mark.parametrize("host", USER_HOSTS)
-def test_uninstall_gives_back_every_byte_that_install_found(
-    host: str, newline: bytes, desk: Desk
-) -> None:
-    path = desk.put(host)
-    before = path.read_bytes().replace(b"\n", newline)
-    path.write_bytes(before)
-    desk.run("install", host)
-    assert all(line.endswith(b"\r") for line in path.read_bytes().split(b"\n")[:-1]) == (
-        newline == b"\r\n"
-    )
-    desk.run("uninstall", host)
-    left = {"claude-code": b'"mcpServers": {}', "zed": b'"context_servers": {}'}.get(host, b"")
-    after = path.read_bytes()
-    if left:  # the object that was made for the entry stays, empty
-        assert left in after
-        after = re.sub(rb",\r?\n  " + left, b"", after)
-        after = re.sub(rb"\r?\n  " + left + b",", b"", after)
-    assert after == before
-
-
-@pytest.mark.parametrize("host", USER_HOSTS)
-def test_a_second_install_touches_nothing(
-    host: str, desk: Desk, capsys: pytest.CaptureFixture[str]
-) -> None:
-    desk.put(host)
-    desk.run("install", host)
-    before = desk.files()
-    capsys.readouterr()
-    assert desk.run("install", host) == cli.OK
-    out, err = capsys.readouterr()
-    assert desk.files() == before
-    assert out == ""
-    assert err == f"already there: {desk.file(host)} has this server as 'arta'\n"
-
-
-def test_an_entry_that_the_host_has_added_words_to_is_still_the_same(desk: Desk) -> None:
-    path = desk.file("claude-code")
-    there: dict[str, object] = {"type": "stdio", "command": str(desk.program)}
-    there |= {"args": [], "env": {}, "disabled": True}
-    path.write_text(json.dumps({"mcpServers": {"arta": there}}), encoding="utf-8")
-    before = desk.files()
-    assert desk.run("install", "claude-code") == cli.OK
-    assert desk.files() == before
-
-
-@pytest.mark.parametrize("host", USER_HOSTS)
-def test_a_dry_run_shows_the_change_and_writes_nothing(
-    host: str, desk: Desk, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = desk.put(host)
-    before = desk.files()
-    assert desk.run("install", host, "--dry-run") == cli.OK
-    out, err = capsys.readouterr()
-    assert desk.files() == before
-    assert out.startswith(f"--- {path}\n+++ {path}\n@@ ")
-    assert re.search(r'^\+\s*"arta": \{$', out, re.MULTILINE)
-    assert f'"command": "{desk.program}"' in out
-    assert "nothing was written (--dry-run)" in err
-
-
-@pytest.mark.parametrize("host", ["claude-desktop", "cursor", "generic", "claude-code"])
-def test_the_shown_change_tells_nothing_of_other_servers_and_people(
-    host: str, desk: Desk, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = desk.home / "mcp.json"
-    path.write_bytes((SAMPLES / f"{host}.json").read_bytes())
-    desk.run("install", host, "--file", str(path))
-    desk.run("uninstall", host, "--file", str(path))
-    out, err = capsys.readouterr()
-    for private in ("ghp_not_a_real_token", "t0p-s3cret", "k0123456789", "ada@example", "npx"):
-        assert private not in out + err
-    assert out.count('"arta"') >= 2
-
-
-def test_a_file_of_one_long_line_is_shown_indented_and_kept_in_one_line(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = desk.home / "mcp.json"
-    servers = {f"server-{number}": {"command": "x"} for number in range(40)}
-    path.write_text(json.dumps({"mcpServers": servers}), encoding="utf-8")
-    desk.run("install", "--file", str(path))
-    out, _ = capsys.readouterr()
-    assert '+    "arta": {' in out
-    assert max(map(len, out.splitlines())) < 400
-    assert "\n" not in path.read_text(encoding="utf-8")
-    assert entry_of(path, "generic") == {"command": str(desk.program), "args": []}
-
-
-def test_a_new_file_is_made_when_the_host_is_there(desk: Desk) -> None:
-    (desk.home / ".config" / "Code").mkdir(parents=True)
-    assert desk.run("install", "vscode") == cli.OK
-    path = desk.file("vscode")
-    assert json.loads(path.read_bytes()) == {
-        "servers": {"arta": {"type": "stdio", "command": str(desk.program), "args": []}}
-    }
-    assert path.read_bytes().endswith(b"}\n")
-    assert backups(path) == []
-
-
-@pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b"// nothing yet\n"])
-def test_an_empty_file_is_filled_and_backed_up(content: bytes, desk: Desk) -> None:
-    path = desk.file("cursor")
-    path.parent.mkdir()
-    path.write_bytes(content)
-    assert desk.run("install", "cursor") == cli.OK
-    assert path.read_bytes().startswith(content.rstrip())
-    assert entry_of(path, "cursor") == {"command": str(desk.program), "args": []}
-    assert [backup.read_bytes() for backup in backups(path)] == [content]
-
-
-@pytest.mark.parametrize("host", USER_HOSTS)
-def test_a_host_that_is_not_here_is_said_to_be_missing_and_nothing_is_made(
-    host: str, desk: Desk
-) -> None:
-    with pytest.raises(ConfigError, match="seems not installed: there is no ") as caught:
-        desk.run("install", host)
-    assert "--file PATH" in caught.value.hint
-    assert list(desk.home.iterdir()) == []
-    assert desk.run("uninstall", host) == cli.OK
-
-
-@pytest.mark.parametrize("host", PROJECT_FILES)
-def test_a_project_has_a_file_of_its_own(
-    host: str, desk: Desk, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = desk.project / PROJECT_FILES[host]
-    assert desk.run("install", host, "--project") == cli.OK
+    computer = Computer(tmp_path, platform)
+    computer.environ[variable] = str(tmp_path / "elsewhere")
+    path = tmp_path / "elsewhere" / inside
+    path.parent.mkdir(parents=True)
+    computer.run("install", host)
     assert entry_of(path, host) is not None
-    assert "is a path on this machine" in capsys.readouterr().err
-    assert list(desk.home.iterdir()) == []
-    assert desk.run("uninstall", host, "--project") == cli.OK
-    assert entry_of(path, host) is None
 
 
-@pytest.mark.parametrize("host", ["claude-desktop", "zed"])
-def test_a_host_without_project_files_refuses_project(host: str, desk: Desk) -> None:
+def test_windsurf_is_served_where_it_is_and_the_other_place_is_named(
+    computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = computer.home / ".codeium" / "windsurf" / "mcp_config.json"
+    old.parent.mkdir(parents=True)
+    old.write_bytes((SAMPLES / "windsurf.json").read_bytes())
+    computer.run("install", "windsurf")
+    assert entry_of(old, "windsurf") is not None
+    new = computer.put("windsurf")
+    capsys.readouterr()
+    computer.run("install", "windsurf")
+    assert entry_of(new, "windsurf") is not None
+    assert f"note: {old} is another place for it" in capsys.readouterr().err
+    computer.run("uninstall", "windsurf")
+    assert entry_of(old, "windsurf") is None
+    assert entry_of(new, "windsurf") is None
+
+
+def test_a_host_that_is_not_here_is_said_to_be_missing_and_nothing_is_made(
+    computer: Computer,
+) -> None:
+    for host in USER_HOSTS:
+        assert find_files(find_host(host), computer.environment, file=None, project=False) == []
+        with pytest.raises(ConfigError, match="seems not installed: there is no ") as caught:
+            computer.run("install", host)
+        assert "--file PATH" in caught.value.hint
+        assert computer.run("uninstall", host) == cli.OK
+    assert list(computer.home.iterdir()) == []
+
+
+def test_a_project_has_a_file_of_its_own(
+    computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for host, inside in PROJECT_FILES.items():
+        path = computer.project / inside
+        assert computer.run("install", host, "--project") == cli.OK
+        assert entry_of(path, host) is not None
+        assert "is a path on this machine" in capsys.readouterr().err
+        assert computer.run("uninstall", host, "--project") == cli.OK
+        assert entry_of(path, host) is None
+    assert list(computer.home.iterdir()) == []
     with pytest.raises(InvalidRequest) as caught:
-        desk.run("install", host, "--project")
+        computer.run("install", "zed", "--project")
     assert str(caught.value) == (
-        f"--project is '{host}'; allowed is one of claude-code, cursor, vscode, windsurf"
+        "--project is 'zed'; allowed is one of claude-code, cursor, vscode, windsurf"
     )
+
+
+def test_a_named_file_is_made_with_its_folders(computer: Computer) -> None:
+    assert computer.run("install", "--file", "~/deep/er/mcp.json") == cli.OK
+    assert entry_of(computer.home / "deep" / "er" / "mcp.json", "generic") is not None
+    assert computer.run("install", "vscode", "--file", "near.json") == cli.OK
+    assert entry_of(computer.project / "near.json", "vscode") is not None
 
 
 @pytest.mark.parametrize(
@@ -285,120 +253,317 @@ def test_a_host_without_project_files_refuses_project(host: str, desk: Desk) -> 
         ("emacs", "any other: --file PATH"),
     ],
 )
-def test_an_unknown_host_is_answered_with_the_nearest_one(word: str, hint: str, desk: Desk) -> None:
+def test_an_unknown_host_is_answered_with_the_nearest_one(
+    word: str, hint: str, computer: Computer
+) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        desk.run("install", word)
+        computer.run("install", word)
     assert str(caught.value).startswith(f"HOST is '{word}'; allowed is one of claude-desktop, ")
     assert caught.value.hint.startswith(hint.removesuffix("?"))
-    assert list(desk.home.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("word", "name"),
-    [("VS Code", "vscode"), ("Claude_Code", "claude-code"), ("devin", "windsurf"), ("ZED", "zed")],
-)
-def test_a_host_is_known_in_any_spelling(word: str, name: str) -> None:
-    assert find_host(word).name == name
+def test_a_host_is_known_in_any_spelling() -> None:
+    spellings = {"VS Code": "vscode", "Claude_Code": "claude-code", "devin": "windsurf"}
+    for word, name in (spellings | {"ZED": "zed"}).items():
+        assert find_host(word).name == name
 
 
-def test_without_a_host_or_a_file_the_hosts_are_told(desk: Desk) -> None:
+def test_without_a_host_or_a_file_the_hosts_are_told(computer: Computer) -> None:
     with pytest.raises(InvalidRequest, match="HOST is None; allowed is one of claude-desktop"):
-        desk.run("install")
+        computer.run("install")
     with pytest.raises(InvalidRequest, match="--file is None; allowed is the path of a file"):
-        desk.run("install", "generic")
+        computer.run("install", "generic")
 
 
-def test_a_named_file_is_made_with_its_folders(desk: Desk) -> None:
-    assert desk.run("install", "--file", "~/deep/er/mcp.json") == cli.OK
-    assert entry_of(desk.home / "deep" / "er" / "mcp.json", "generic") is not None
-    assert desk.run("install", "vscode", "--file", "near.json") == cli.OK
-    assert entry_of(desk.project / "near.json", "vscode") is not None
+# What is written, and what is not
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
+def test_uninstall_gives_back_every_byte_that_install_found(
+    bom: bytes, newline: bytes, computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for host in USER_HOSTS:
+        path = computer.put(host)
+        before = bom + path.read_bytes().replace(b"\n", newline)
+        path.write_bytes(before)
+        computer.run("install", host)
+        lines = path.read_bytes().split(b"\n")[:-1]
+        assert all(line.endswith(b"\r") == (newline == b"\r\n") for line in lines)
+        assert entry_of(path, host) is not None
+        computer.run("uninstall", host)
+        assert path.read_bytes() == before
+    assert "laid out anew" not in capsys.readouterr().err
+
+
+def test_a_file_laid_out_by_hand_keeps_its_order_indentation_and_meaning(
+    computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (
+        '{\n   "z": [1, 2.50],\n   "mcpServers": { "b": {"command": "x"}, "a": {} },\n   "é": ""\n}'
+    )
+    path = computer.put("cursor", text.encode())
+    computer.run("install", "cursor")
+    after = path.read_text(encoding="utf-8")
+    said = json.loads(after)
+    assert list(said) == ["z", "mcpServers", "é"]
+    assert list(said["mcpServers"]) == ["b", "a", "arta"]
+    assert after.startswith('{\n   "z": [1, 2.5],\n   "mcpServers": {\n      "b": {')
+    assert after.endswith('"é": ""\n}')
+    assert f"note: {path} is laid out anew; it says what it said\n" in capsys.readouterr().err
+
+
+def test_a_file_of_one_line_is_kept_in_one_line(
+    computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text in ((SAMPLES / "generic.json").read_text(), '{"mcpServers": {"a": {"args": [1, 2]}}}'):
+        path = computer.home / "mcp.json"
+        path.write_text(text, encoding="utf-8")
+        computer.run("install", "--file", str(path))
+        assert '+  "arta": {' in capsys.readouterr().out
+        assert path.read_text(encoding="utf-8").startswith(text.rstrip("}]\n")[:40])
+        assert "\n" not in path.read_text(encoding="utf-8").rstrip("\n")
+        assert entry_of(path, "generic") == {"command": str(computer.program), "args": []}
+        computer.run("uninstall", "--file", str(path))
+        assert path.read_text(encoding="utf-8") == text
+
+
+def test_a_second_install_touches_nothing(
+    computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for host in USER_HOSTS:
+        computer.put(host)
+        computer.run("install", host)
+        before = computer.files()
+        capsys.readouterr()
+        assert computer.run("install", host) == cli.OK
+        out, err = capsys.readouterr()
+        assert computer.files() == before
+        assert out == ""
+        assert err == f"already there: {computer.file(host)} has this server as 'arta'\n"
+
+
+def test_an_entry_that_the_host_has_added_words_to_is_still_the_same(computer: Computer) -> None:
+    there: dict[str, object] = {"type": "stdio", "command": str(computer.program)}
+    there |= {"args": [], "env": {}, "disabled": True}
+    computer.put("claude-code", json.dumps({"mcpServers": {"arta": there}}).encode())
+    before = computer.files()
+    assert computer.run("install", "claude-code") == cli.OK
+    assert computer.files() == before
+
+
+def test_a_new_file_is_made_when_the_host_is_there(computer: Computer) -> None:
+    (computer.home / ".config" / "Code").mkdir(parents=True)
+    assert computer.run("install", "vscode") == cli.OK
+    path = computer.file("vscode")
+    assert json.loads(path.read_bytes()) == {
+        "servers": {"arta": {"type": "stdio", "command": str(computer.program), "args": []}}
+    }
+    assert path.read_bytes().endswith(b"}\n")
+    assert backups(path) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b"{}"])
+def test_an_empty_file_is_filled_and_backed_up(content: bytes, computer: Computer) -> None:
+    path = computer.put("cursor", content)
+    assert computer.run("install", "cursor") == cli.OK
+    assert path.read_bytes().startswith(content.rstrip(b"}\n"))
+    assert entry_of(path, "cursor") == {"command": str(computer.program), "args": []}
+    assert [backup.read_bytes() for backup in backups(path)] == [content]
 
 
 def test_another_server_of_the_same_name_is_left_alone_without_force(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
+    computer: Computer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = desk.put("cursor")
+    path = computer.put("cursor")
     with pytest.raises(ConfigError) as caught:
-        desk.run("install", "cursor", "--name", "tickets")
+        computer.run("install", "cursor", "--name", "tickets")
     assert str(caught.value) == (
         f"{path} has a different entry called 'tickets': its command differs"
     )
     with pytest.raises(ConfigError, match="has another program called 'tickets'"):
-        desk.run("uninstall", "cursor", "--name", "tickets")
+        computer.run("uninstall", "cursor", "--name", "tickets")
     assert path.read_bytes() == (SAMPLES / "cursor.json").read_bytes()
-    assert desk.run("install", "cursor", "--name", "tickets", "--force") == cli.OK
-    assert entry_of(path, "cursor", "tickets") == {"command": str(desk.program), "args": []}
-    assert b"], // trailing" not in path.read_bytes()
-    assert b'// "draft": {},' in path.read_bytes()
+    assert computer.run("install", "cursor", "--name", "tickets", "--force") == cli.OK
+    assert entry_of(path, "cursor", "tickets") == {"command": str(computer.program), "args": []}
     assert "t0p-s3cret" not in capsys.readouterr().out
 
 
-def test_a_name_that_hosts_may_not_take_is_refused(desk: Desk) -> None:
-    desk.put("cursor")
+def test_a_name_that_hosts_may_not_take_is_refused(computer: Computer) -> None:
+    computer.put("cursor")
     with pytest.raises(InvalidRequest, match="--name is 'my server'; allowed is 1 to 64 letters"):
-        desk.run("install", "cursor", "--name", "my server")
+        computer.run("install", "cursor", "--name", "my server")
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b'{\n  "mcpServers": {\n}', "does not parse: line 3, column 2: the file ends"),
-        (b'{"a": 1 "b": 2}', "does not parse: line 1, column 9: a string stands here"),
+        (b'{\n  "mcpServers": {\n}', "does not parse: line 3, column 2: expecting ',' delimiter"),
+        (b'{"a": 1 /* x\n */ "b": 2}', "does not parse: line 2, column 5: expecting ',' delimiter"),
+        (b'{"mcpServers": {"a": 1, "a": 2}}', "parse: the key 'a' stands twice in one object"),
+        (b'{"a": 1e400}', "does not parse: Out of range float"),
+        (b'{"a": ' + b"[" * 100_000, "does not parse: "),
         (b"[]", "the whole file is an array, not an object"),
-        (b'{"mcpServers": []}', "mcpServers is an array, not an object"),
+        (b'{"mcpServers": 1.5}', "mcpServers is a number, not an object"),
         (b'{"a": 1,\n"b": "\xff"}', "is not UTF-8: line 2 holds byte 0xff"),
         (b"\xff\xfe{\x00}\x00", "is not UTF-8: line 1 holds byte 0xff"),
     ],
 )
 @pytest.mark.parametrize("word", ["install", "uninstall"])
 def test_a_file_that_cannot_be_understood_is_left_alone(
-    word: str, content: bytes, sentence: str, desk: Desk
+    word: str, content: bytes, sentence: str, computer: Computer
 ) -> None:
-    path = desk.file("cursor")
-    path.parent.mkdir()
-    path.write_bytes(content)
+    path = computer.put("cursor", content)
     with pytest.raises(ConfigError) as caught:
-        desk.run(word, "cursor", "--force")
+        computer.run(word, "cursor", "--force")
     assert sentence in str(caught.value)
     assert str(path) in str(caught.value)
     assert "it was left as it is" in caught.value.hint
-    assert desk.files() == {path: content}
+    assert computer.files() == {path: content}
 
 
-def test_settings_are_written_only_when_given(desk: Desk) -> None:
-    desk.environ |= {"ARTA_API_KEY": SECRET, "ARTA_BACKEND": "arta"}
-    path = desk.put("cursor")
-    desk.run("install", "cursor")
-    assert SECRET.encode() not in path.read_bytes()
-    desk.run("uninstall", "cursor")
-    desk.run("install", "cursor", "--env", "ARTA_MAX_WAIT=20", "--env", "HTTPS_PROXY=http://p:1")
-    assert entry_of(path, "cursor") == {
-        "command": str(desk.program),
-        "args": [],
-        "env": {"ARTA_MAX_WAIT": "20", "HTTPS_PROXY": "http://p:1"},
-    }
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(
+    said=st.dictionaries(st.text(), JSON_VALUES, min_size=1, max_size=4),
+    servers=st.dictionaries(st.text(), JSON_VALUES, max_size=3),
+    indent=st.sampled_from([None, 1, 2, 4, "\t"]),
+    end=st.sampled_from(["", "\n"]),
+)
+def test_what_json_itself_laid_out_is_given_back_whatever_it_says(
+    said: dict[str, object], servers: dict[str, object], indent: int | str | None, end: str
+) -> None:
+    entry = ServerEntry("arta", {"command": "/opt/arta-mcp", "args": ["-m", "é"]})
+    others = {name: value for name, value in servers.items() if name != "arta"}
+    before: dict[str, object] = said | {"mcpServers": others}
+    text = json.dumps(before, indent=indent, ensure_ascii=False) + end
+    path, host = Path("mcp.json"), find_host("generic")
+    added = ConfigText.parse(path, host, text).with_entry(entry)
+    assert json.loads(added.text) == before | {"mcpServers": others | {"arta": entry.value}}
+    assert added.without_entry("arta").text == text
+
+
+# Files with comments
+
+
+@pytest.mark.parametrize("host", ["cursor", "claude-desktop", "zed", "vscode"])
+def test_a_file_with_comments_keeps_every_byte_and_what_to_paste_is_shown(
+    host: str, computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = find_host(host).key
+    content = COMMENTED.read_bytes().replace(b"mcpServers", key.encode())
+    path = computer.put(host, content)
+    secret = ("--env", f"ARTA_API_KEY={SECRET}")
+    for more in ((), ("--dry-run",), secret):
+        with pytest.raises(ArtaError) as caught:
+            computer.run("install", host, *more)
+        assert str(caught.value) == (
+            f"{path} has a comment or trailing comma in line 2; it was left as it is"
+        )
+        assert not isinstance(caught.value, ConfigError), "no wrong usage: exit code 1"
+        assert caught.value.hint.startswith("paste what is shown into it by hand")
+        assert ("in place of [redacted]" in caught.value.hint) == (more == secret)
+        out = capsys.readouterr().out
+        assert SECRET not in out
+        entry = json.loads(out)[key]["arta"]
+        assert entry["command"] == str(computer.program)
+        assert (
+            entry.get("env") == ({"ARTA_API_KEY": "[redacted]"} if more else None) or not more[1:]
+        )
+    assert computer.files() == {path: content}
+
+
+def test_a_file_with_comments_is_read(
+    computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = computer.put("cursor", COMMENTED.read_bytes())
+    assert computer.run("uninstall", "cursor") == cli.OK
+    assert "nothing to remove" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="has a different entry called 'tickets'"):
+        computer.run("install", "cursor", "--name", "tickets")
+    entry = json.dumps({"command": str(computer.program), "args": ["// no comment, }"]})
+    pasted = COMMENTED.read_text(encoding="utf-8").replace('// "draft": {}', f'"arta": {entry}')
+    path.write_text(pasted, encoding="utf-8")
+    with pytest.raises(ConfigError, match="called 'arta': its args differs"):
+        computer.run("install", "cursor")
+    path.write_text(pasted.replace("// no comment, }", ""), encoding="utf-8")
+    with pytest.raises(ArtaError) as caught:
+        computer.run("uninstall", "cursor")
+    assert caught.value.hint == "remove 'arta' from its mcpServers by hand"
+    path.write_text(pasted.replace('"// no comment, }"', ""), encoding="utf-8")
+    before = computer.files()
+    assert computer.run("install", "cursor") == cli.OK
+    assert "already there" in capsys.readouterr().err
+    assert computer.files() == before
+
+
+# What is shown
+
+
+def test_a_dry_run_shows_the_change_and_writes_nothing(
+    computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for host in USER_HOSTS:
+        path = computer.put(host)
+        before = computer.files()
+        assert computer.run("install", host, "--dry-run") == cli.OK
+        out, err = capsys.readouterr()
+        assert computer.files() == before
+        assert out.startswith(f"--- {path}\n+++ {path}\n@@ {find_host(host).key} @@\n")
+        assert re.search(r'^\+\s*"arta": \{$', out, re.MULTILINE)
+        assert f'"command": "{computer.program}"' in out
+        assert "nothing was written (--dry-run)" in err
+
+
+@pytest.mark.parametrize("host", ["claude-desktop", "cursor", "generic", "claude-code"])
+def test_the_shown_change_tells_nothing_of_other_servers_and_people(
+    host: str, computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = computer.home / "mcp.json"
+    path.write_bytes((SAMPLES / f"{host}.json").read_bytes())
+    computer.run("install", host, "--file", str(path))
+    computer.run("uninstall", host, "--file", str(path))
+    out, err = capsys.readouterr()
+    for private in ("ghp_not_a_real_token", "t0p-s3cret", "k0123456789", "ada@example", "npx"):
+        assert private not in out + err
+    assert out.count('"arta"') >= 2
 
 
 @pytest.mark.parametrize("secret", [SECRET, "k1k1k1"])
-@pytest.mark.parametrize("host", USER_HOSTS)
 def test_a_secret_is_written_but_never_shown_and_warned_about(
-    host: str, secret: str, desk: Desk, capsys: pytest.CaptureFixture[str]
+    secret: str, computer: Computer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = desk.put(host)
-    desk.run("install", host, "--env", f"ARTA_API_KEY={secret}", "--env", "ARTA_MAX_WAIT=20")
-    assert f'"{secret}"'.encode() in path.read_bytes()
-    desk.run("install", host, "--force", "--env", f"ARTA_API_KEY={secret}2")
-    desk.run("uninstall", host)
-    out, err = capsys.readouterr()
-    assert secret not in (out + err).replace(str(path), "")
-    assert '"ARTA_API_KEY": "[redacted]"' in out
-    assert '"ARTA_MAX_WAIT": "20"' in out
-    assert f"warning: ARTA_API_KEY lies in {path} as plain text" in err
+    for host in USER_HOSTS:
+        path = computer.put(host)
+        given = ("--env", f"ARTA_API_KEY={secret}", "--env", f"OTHER_TOKEN=x{secret}")
+        computer.run("install", host, *given, "--env", "ARTA_MAX_WAIT=20")
+        assert f'"{secret}"'.encode() in path.read_bytes()
+        computer.run("install", host, "--force", "--env", f"ARTA_API_KEY={secret}2")
+        computer.run("uninstall", host)
+        out, err = capsys.readouterr()
+        assert secret not in (out + err).replace(str(path), "")
+        assert '"ARTA_API_KEY": "[redacted]"' in out
+        assert '"ARTA_MAX_WAIT": "20"' in out
+        assert f"warning: ARTA_API_KEY lies in {path} as plain text" in err
+
+
+def test_a_changed_secret_is_a_change_that_is_not_shown(
+    computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = computer.put("cursor")
+    computer.run("install", "cursor", "--env", f"ARTA_API_KEY={SECRET}")
+    capsys.readouterr()
+    computer.run("install", "cursor", "--force", "--env", f"ARTA_API_KEY={SECRET}2")
+    assert capsys.readouterr().out == f"{path}: a value changes that is not shown here\n"
 
 
 def test_the_safer_way_is_told_where_the_host_has_one(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
+    computer: Computer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hints = {
         "vscode": "hint: `--ask ARTA_API_KEY` lets VS Code ask for it and keep it safely",
@@ -406,53 +571,95 @@ def test_the_safer_way_is_told_where_the_host_has_one(
         "claude-code": "hint: --env 'ARTA_API_KEY=${ARTA_API_KEY}' takes it from Claude Code's",
     }
     for host, hint in hints.items():
-        desk.run("install", host, "--project", "--env", f"ARTA_API_KEY={SECRET}", "--dry-run")
+        computer.run("install", host, "--project", "--env", f"ARTA_API_KEY={SECRET}", "--dry-run")
         err = capsys.readouterr().err
         assert hint in err
         assert "as plain text and is shared with the project" in err
 
 
 def test_a_reference_to_the_environment_is_no_secret(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
+    computer: Computer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    desk.put("cursor")
-    desk.run("install", "cursor", "--env", "ARTA_API_KEY=${env:ARTA_API_KEY}")
+    computer.put("cursor")
+    computer.run("install", "cursor", "--env", "ARTA_API_KEY=${env:ARTA_API_KEY}")
     out, err = capsys.readouterr()
     assert '"ARTA_API_KEY": "${env:ARTA_API_KEY}"' in out
     assert "plain text" not in err
 
 
-def test_vs_code_can_ask_for_a_secret_and_forgets_the_question_with_the_server(
-    desk: Desk,
+def test_each_host_is_told_what_makes_it_see_the_change(
+    computer: Computer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = desk.put("vscode")
-    before = path.read_bytes()
-    desk.run("install", "vscode", "--ask", "ARTA_API_KEY")
-    said = jsonc.parse(path.read_text(encoding="utf-8"))
-    question = said.at(("inputs",))
-    assert question is not None
-    assert question.children[1].value.data() == {
-        "type": "promptString",
-        "id": "arta-api-key",
-        "description": "Firebase Web API key of the service's project; yours to bring",
-        "password": True,
+    for host in USER_HOSTS:
+        path = computer.put(host)
+        computer.run("install", host)
+        err = capsys.readouterr().err
+        assert f"wrote {path}; as it was: {backups(path)[0]}\n" in err
+        assert f"next: {find_host(host).next_step}\n" in err
+
+
+# Settings, questions, and the command that starts the server
+
+
+def test_settings_are_written_only_when_given(computer: Computer) -> None:
+    computer.environ |= {"ARTA_API_KEY": SECRET, "ARTA_BACKEND": "arta"}
+    path = computer.put("cursor")
+    computer.run("install", "cursor")
+    assert SECRET.encode() not in path.read_bytes()
+    computer.run("uninstall", "cursor")
+    given = ("--env", "ARTA_MAX_WAIT=20", "--env", "HTTPS_PROXY=http://p:1")
+    computer.run("install", "cursor", *given)
+    assert entry_of(path, "cursor") == {
+        "command": str(computer.program),
+        "args": [],
+        "env": {"ARTA_MAX_WAIT": "20", "HTTPS_PROXY": "http://p:1"},
     }
+
+
+def test_vs_code_can_ask_for_a_secret_and_forgets_the_question_with_the_server(
+    computer: Computer,
+) -> None:
+    text = (SAMPLES / "vscode.json").read_bytes()
+    before = text.replace(b'"inputs": [', b'"inputs": [\n        "odd",')
+    path = computer.put("vscode", before)
+    computer.run("install", "vscode", "--ask", "ARTA_API_KEY")
+    assert json.loads(path.read_bytes())["inputs"][0] == "odd"
+    assert json.loads(path.read_bytes())["inputs"][2:] == [
+        {
+            "type": "promptString",
+            "id": "arta-api-key",
+            "description": "Firebase Web API key of the service's project; yours to bring",
+            "password": True,
+        }
+    ]
     assert entry_of(path, "vscode") == {
         "type": "stdio",
-        "command": str(desk.program),
+        "command": str(computer.program),
         "args": [],
         "env": {"ARTA_API_KEY": "${input:arta-api-key}"},
     }
-    assert desk.run("install", "vscode", "--ask", "ARTA_API_KEY") == cli.OK
+    assert computer.run("install", "vscode", "--ask", "ARTA_API_KEY") == cli.OK
     assert len(backups(path)) == 1
-    desk.run("uninstall", "vscode")
+    computer.run("uninstall", "vscode")
     assert path.read_bytes() == before
 
 
-def test_only_vs_code_is_told_to_ask(desk: Desk) -> None:
-    desk.put("cursor")
+def test_a_question_that_another_server_asks_too_stays(computer: Computer) -> None:
+    path = computer.put("vscode")
+    for name in ("arta", "arta-2"):
+        computer.run("install", "vscode", "--ask", "ARTA_API_KEY", "--name", name)
+    text = path.read_text(encoding="utf-8").replace(
+        "${input:arta-2-api-key}", "${input:arta-api-key}"
+    )
+    path.write_text(text, encoding="utf-8")
+    computer.run("uninstall", "vscode")
+    assert '"id": "arta-api-key"' in path.read_text(encoding="utf-8")
+
+
+def test_only_vs_code_is_told_to_ask(computer: Computer) -> None:
+    computer.put("cursor")
     with pytest.raises(InvalidRequest, match="allowed is for VS Code; other hosts cannot ask"):
-        desk.run("install", "cursor", "--ask", "ARTA_API_KEY")
+        computer.run("install", "cursor", "--ask", "ARTA_API_KEY")
 
 
 @pytest.mark.parametrize(
@@ -471,25 +678,67 @@ def test_only_vs_code_is_told_to_ask(desk: Desk) -> None:
     ],
 )
 def test_a_setting_that_the_server_would_refuse_is_refused_at_once(
-    given: str, sentence: str, hint: str, desk: Desk
+    given: str, sentence: str, hint: str, computer: Computer
 ) -> None:
-    desk.put("cursor")
-    before = desk.files()
+    computer.put("cursor")
+    before = computer.files()
     with pytest.raises(ArtaError) as caught:
-        desk.run("install", "cursor", "--env", given)
+        computer.run("install", "cursor", "--env", given)
     assert str(caught.value).startswith(sentence)
     assert hint in caught.value.hint
-    assert desk.files() == before
+    assert computer.files() == before
 
 
-def test_a_link_stays_a_link_and_its_backup_lies_beside_the_link(desk: Desk) -> None:
-    real = desk.project / "dotfiles" / "zed.json"
+def test_the_command_is_the_script_that_runs_or_the_interpreter(computer: Computer) -> None:
+    path = computer.put("cursor")
+
+    def start_command(program: str) -> object:
+        computer.program = Path(program)
+        computer.run("install", "cursor", "--force")
+        entry = entry_of(path, "cursor")
+        assert is_object(entry)
+        return entry["command"], entry["args"]
+
+    script = computer.bin / "arta-mcp"
+    assert start_command(str(script)) == (str(script), [])
+    relative = "../bin/../bin/arta-mcp"
+    assert start_command(relative) == (f"{computer.project}/{relative}", [])
+    assert start_command("/somewhere/pytest") == (str(script), []), "the one on PATH"
+    script.rename(computer.bin / "arta-mcp.exe")
+    assert start_command(str(script)) == (f"{script}.exe", [])
+    (computer.bin / "arta-mcp.exe").unlink()
+    assert start_command("/x/arta_mcp/__main__.py") == (sys.executable, ["-m", "arta_mcp"])
+
+
+def test_uvx_is_written_when_asked_for_or_when_the_script_will_not_last(
+    computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = computer.put("cursor")
+    with pytest.raises(ConfigError, match="uvx is not on PATH"):
+        computer.run("install", "cursor", "--uvx")
+    (computer.bin / "uvx").touch(mode=0o755)
+    computer.run("install", "cursor", "--uvx")
+    wanted = {"command": str(computer.bin / "uvx"), "args": ["arta-mcp"]}
+    assert entry_of(path, "cursor") == wanted
+    computer.run("uninstall", "cursor")
+    capsys.readouterr()
+    computer.program = Path("/home/ada/.cache/uv/archive-v0/Zx1/bin/arta-mcp")
+    computer.run("install", "cursor")
+    assert entry_of(path, "cursor") == wanted
+    assert "lies in uv's cache" in capsys.readouterr().err
+
+
+# The file
+
+
+def test_a_link_stays_a_link_and_its_backup_lies_beside_the_link(computer: Computer) -> None:
+    real = computer.project / "dotfiles" / "zed.json"
     real.parent.mkdir()
     real.write_bytes((SAMPLES / "zed.json").read_bytes())
-    link = desk.file("zed")
+    link = computer.file("zed")
     link.parent.mkdir(parents=True)
     link.symlink_to(real)
-    desk.run("install", "zed")
+    computer.run("install", "zed")
     assert link.is_symlink()
     assert link.resolve() == real
     assert entry_of(real, "zed") is not None
@@ -497,205 +746,292 @@ def test_a_link_stays_a_link_and_its_backup_lies_beside_the_link(desk: Desk) -> 
     assert list(real.parent.iterdir()) == [real]
 
 
-def test_a_link_to_a_file_that_is_not_there_yet_makes_that_file(desk: Desk) -> None:
-    link = desk.file("cursor")
+def test_a_link_to_a_file_that_is_not_there_yet_makes_that_file(computer: Computer) -> None:
+    link = computer.file("cursor")
     link.parent.mkdir()
-    link.symlink_to(desk.project / "cursor.json")
-    desk.run("install", "cursor")
+    link.symlink_to(computer.project / "cursor.json")
+    computer.run("install", "cursor")
     assert link.is_symlink()
-    assert entry_of(desk.project / "cursor.json", "cursor") is not None
+    assert entry_of(computer.project / "cursor.json", "cursor") is not None
 
 
-def test_a_link_to_itself_is_refused(desk: Desk) -> None:
-    link = desk.file("cursor")
+def test_a_link_to_itself_is_refused(computer: Computer) -> None:
+    link = computer.file("cursor")
     link.parent.mkdir()
     link.symlink_to(link)
     with pytest.raises(ConfigError):
-        desk.run("install", "cursor")
+        computer.run("install", "cursor")
     assert link.is_symlink()
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o664])
-def test_a_file_and_its_backup_keep_the_mode(mode: int, desk: Desk) -> None:
-    path = desk.put("cursor")
+def test_a_file_and_its_backup_keep_the_mode(mode: int, computer: Computer) -> None:
+    path = computer.put("cursor")
     path.chmod(mode)
-    desk.run("install", "cursor")
+    computer.run("install", "cursor")
     assert [stat.S_IMODE(p.stat().st_mode) for p in (path, *backups(path))] == [mode, mode]
-    assert not list(path.parent.glob("*.part"))
+    assert sorted(path.parent.iterdir()) == sorted([path, *backups(path)])
 
 
-def test_a_new_file_with_a_secret_is_its_owners_alone(desk: Desk) -> None:
-    (desk.home / ".cursor").mkdir()
-    desk.run("install", "cursor", "--env", f"ARTA_API_KEY={SECRET}")
-    assert stat.S_IMODE(desk.file("cursor").stat().st_mode) == 0o600
+def test_a_new_file_with_a_secret_is_its_owners_alone(computer: Computer) -> None:
+    (computer.home / ".cursor").mkdir()
+    umask = os.umask(0o022)
+    try:
+        computer.run("install", "cursor", "--env", f"ARTA_API_KEY={SECRET}")
+        computer.run("install", "--file", "plain.json")
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE(computer.file("cursor").stat().st_mode) == 0o600
+    assert stat.S_IMODE((computer.project / "plain.json").stat().st_mode) == 0o644
 
 
-def test_a_file_that_changes_meanwhile_is_not_overwritten(desk: Desk) -> None:
-    path = desk.put("claude-code")
-    file = HostFile.read(path)
+def test_a_file_that_changes_meanwhile_is_not_overwritten(computer: Computer) -> None:
+    path = computer.put("claude-code")
+    file = ConfigFile.read(path)
     path.write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigError, match="has changed while it was edited"):
         file.replace("{ }", now=datetime.now(), is_private=False)
-    assert desk.files() == {path: b"{}"}
+    assert computer.files() == {path: b"{}"}
 
 
-def test_two_changes_in_one_second_have_two_backups(desk: Desk) -> None:
-    path = desk.put("cursor")
+def test_two_changes_in_one_second_have_two_backups(computer: Computer) -> None:
+    path = computer.put("cursor")
     moment = datetime(2026, 11, 20, 9, 30, 0)
     for text in ("{}", "{ }"):
-        HostFile.read(path).replace(text, now=moment, is_private=False)
+        ConfigFile.read(path).replace(text, now=moment, is_private=False)
     names = [backup.name for backup in backups(path)]
     assert names == ["mcp.json.20261120-093000-2.bak", "mcp.json.20261120-093000.bak"]
     assert path.read_bytes() == b"{ }"
 
 
-def test_a_file_that_is_read_only_is_left_alone(desk: Desk) -> None:
-    path = desk.put("cursor")
+def test_a_file_that_is_read_only_is_left_alone(computer: Computer) -> None:
+    path = computer.put("cursor")
     path.chmod(0o444)
     with pytest.raises(ConfigError, match="is read-only"):
-        desk.run("install", "cursor")
+        computer.run("install", "cursor")
     assert path.read_bytes() == (SAMPLES / "cursor.json").read_bytes()
 
 
-def test_a_folder_in_place_of_the_file_is_told(desk: Desk) -> None:
-    desk.file("cursor").mkdir(parents=True)
+def test_a_folder_in_place_of_the_file_is_told(computer: Computer) -> None:
+    computer.file("cursor").mkdir(parents=True)
     with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
-        desk.run("install", "cursor")
+        computer.run("install", "cursor")
 
 
-def test_a_host_of_plain_json_is_warned_of_comments(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = desk.file("claude-desktop")
-    path.parent.mkdir(parents=True)
-    path.write_text('{\n  // mine\n  "mcpServers": {}\n}\n', encoding="utf-8")
-    desk.run("install", "claude-desktop")
-    assert "reads plain JSON; a comment or trailing comma in line 2" in capsys.readouterr().err
+# The guard
 
-
-def test_a_packaged_claude_desktop_on_windows_has_its_own_file(tmp_path: Path) -> None:
-    desk = Desk(tmp_path, "win32")
-    stale = desk.put("claude-desktop")
-    package = desk.home / "AppData" / "Local" / "Packages" / "Claude_pzs8sxrjxfjjc"
-    package.mkdir(parents=True)
-    desk.run("install", "claude-desktop")
-    inner = package / "LocalCache" / "Roaming" / "Claude" / "claude_desktop_config.json"
-    assert entry_of(inner, "claude-desktop") is not None
-    assert stale.read_bytes() == (SAMPLES / "claude-desktop.json").read_bytes()
+BEFORE = '{"mcpServers": {"other": {"command": "x"}}, "a": true}'
 
 
 @pytest.mark.parametrize(
-    ("host", "platform", "variable", "inside"),
+    "after",
     [
-        ("zed", "linux", "XDG_CONFIG_HOME", "zed/settings.json"),
-        ("claude-code", "linux", "CLAUDE_CONFIG_DIR", ".claude.json"),
-        ("vscode", "win32", "APPDATA", "Code/User/mcp.json"),
+        '{"mcpServers": {"other": {"command": "y"}, "arta": {}}, "a": true}',
+        '{"mcpServers": {"arta": {}}, "a": true}',
+        '{"mcpServers": {"other": {"command": "x"}, "arta": {}}, "a": 1}',
+        '{"a": true, "mcpServers": {"other": {"command": "x"}, "arta": {}}}',
     ],
 )
-def test_a_folder_that_the_environment_names_is_used(
-    host: str, platform: str, variable: str, inside: str, tmp_path: Path
+def test_an_edit_that_would_change_anything_else_is_refused_also_without_assertions(
+    after: str,
 ) -> None:
-    desk = Desk(tmp_path, platform)
-    desk.environ[variable] = str(tmp_path / "elsewhere")
-    path = tmp_path / "elsewhere" / inside
-    path.parent.mkdir(parents=True)
-    desk.run("install", host)
-    assert entry_of(path, host) is not None
+    config = ConfigText.parse(Path("mcp.json"), find_host("cursor"), BEFORE)
+    with pytest.raises(RuntimeError, match="nothing was written"):
+        check_others_kept(config, after, "arta")
+    lines = (
+        "from pathlib import Path",
+        "from arta_mcp.cli.install.config_text import ConfigText, check_others_kept",
+        "from arta_mcp.cli.install.hosts import find_host",
+        f"config = ConfigText.parse(Path('mcp.json'), find_host('cursor'), {BEFORE!r})",
+        f"check_others_kept(config, {after!r}, 'arta')",
+    )
+    done = subprocess.run(
+        [sys.executable, "-O", "-c", "\n".join(lines)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert "RuntimeError: more than the entry of 'arta' would change" in done.stderr
 
 
-def test_windsurf_is_served_where_it_is_and_the_other_place_is_named(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("word", ["install", "uninstall"])
+def test_neither_command_writes_past_the_guard(
+    word: str, computer: Computer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    old = desk.home / ".codeium" / "windsurf" / "mcp_config.json"
-    old.parent.mkdir(parents=True)
-    old.write_bytes((SAMPLES / "windsurf.json").read_bytes())
-    desk.run("install", "windsurf")
-    assert entry_of(old, "windsurf") is not None
-    new = desk.put("windsurf")
-    capsys.readouterr()
-    desk.run("install", "windsurf")
-    assert entry_of(new, "windsurf") is not None
-    assert f"note: {old} is another place for it" in capsys.readouterr().err
-    desk.run("uninstall", "windsurf")
-    assert entry_of(old, "windsurf") is None
-    assert entry_of(new, "windsurf") is None
+    path = computer.put("cursor", b'{"mcpServers": {"arta": {"command": "arta-mcp"}}, "a": 1}')
+    before = computer.files()
+
+    def lose_everything(_config: ConfigText, _said: dict[str, object]) -> str:
+        return "{}"
+
+    monkeypatch.setattr(ConfigText, "render", lose_everything)
+    with pytest.raises(RuntimeError, match="nothing was written"):
+        computer.run(word, "cursor", "--force")
+    assert computer.files() == before
+    assert not backups(path)
 
 
-def test_the_command_is_the_script_that_runs_or_the_interpreter(desk: Desk) -> None:
-    path = desk.put("cursor")
+# A host's own command
 
-    def command(program: str, *more: str) -> object:
-        desk.program = Path(program)
-        desk.run("install", "cursor", "--force", *more)
-        entry = entry_of(path, "cursor")
-        assert isinstance(entry, dict)
-        return entry["command"], entry["args"]  # pyright: ignore[reportUnknownVariableType]  # as it was read
-
-    script = desk.bin / "arta-mcp"
-    assert command(str(script)) == (str(script), [])
-    assert command("../bin/../bin/arta-mcp") == (f"{desk.project}/../bin/../bin/arta-mcp", [])
-    assert command("/somewhere/pytest") == (str(script), []), "the one on PATH"
-    script.rename(desk.bin / "arta-mcp.exe")
-    assert command(str(script)) == (f"{script}.exe", [])
-    (desk.bin / "arta-mcp.exe").unlink()
-    assert command("/x/arta_mcp/__main__.py") == (sys.executable, ["-m", "arta_mcp"])
+ADD_TO_CLAUDE = """
+path = os.path.join(os.environ["HOME"], ".claude.json")
+said = json.load(open(path))
+said["numStartups"] += 1
+said["mcpServers"][sys.argv[-2]] = json.loads(sys.argv[-1])
+json.dump(said, open(path, "w"), indent=2)
+"""
+ADD_TO_CODE = """
+path = os.path.join(os.environ["HOME"], ".config/Code/User/mcp.json")
+entry = json.loads(sys.argv[-1])
+name = entry.pop("name")
+os.makedirs(os.path.dirname(path), exist_ok=True)
+json.dump({"servers": {name: entry}}, open(path, "w"), indent="\\t")
+"""
 
 
-def test_uvx_is_written_when_asked_for_or_when_the_script_will_not_last(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
+def test_claude_code_adds_an_entry_through_its_own_command(
+    computer: Computer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = desk.put("cursor")
-    with pytest.raises(ConfigError, match="uvx is not on PATH"):
-        desk.run("install", "cursor", "--uvx")
-    (desk.bin / "uvx").touch(mode=0o755)
-    desk.run("install", "cursor", "--uvx")
-    wanted = {"command": str(desk.bin / "uvx"), "args": ["arta-mcp"]}
-    assert entry_of(path, "cursor") == wanted
-    desk.run("uninstall", "cursor")
-    capsys.readouterr()
-    desk.program = Path("/home/ada/.cache/uv/archive-v0/Zx1/bin/arta-mcp")
-    desk.run("install", "cursor")
-    assert entry_of(path, "cursor") == wanted
-    assert "lies in uv's cache" in capsys.readouterr().err
+    computer.put_program("claude", ADD_TO_CLAUDE)
+    path = computer.put("claude-code")
+    before = path.read_bytes()
+    given = ("--env", "ARTA_MAX_WAIT=20", "--env", "ARTA_API_KEY=${ARTA_API_KEY}")
+    computer.run("install", "claude-code", *given, "--dry-run")
+    assert computer.arguments_of("claude") is None
+    assert "by its own command: claude mcp add-json" in capsys.readouterr().err
+    assert computer.run("install", "claude-code", *given) == cli.OK
+    arguments = computer.arguments_of("claude")
+    assert arguments is not None
+    assert arguments[:5] == ["mcp", "add-json", "--scope", "user", "arta"]
+    assert json.loads(arguments[5]) == entry_of(path, "claude-code")
+    assert json.loads(path.read_bytes())["numStartups"] == 43, "the command wrote it, not we"
+    out, err = capsys.readouterr()
+    assert out.startswith(f"--- {path}\n+++ {path}\n@@ mcpServers @@\n")
+    assert "by its own command: claude mcp add-json --scope user arta '{" in err
+    assert f"wrote {path}; as it was: {backups(path)[0]}\n" in err
+    assert backups(path)[0].read_bytes() == before
+    assert computer.run("install", "claude-code", *given) == cli.OK
+    assert "already there" in capsys.readouterr().err
+    assert computer.run("uninstall", "claude-code") == cli.OK
+    assert entry_of(path, "claude-code") is None
 
 
-def test_each_host_is_told_what_makes_it_see_the_change(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
+def test_vs_code_adds_an_entry_through_its_own_command(computer: Computer) -> None:
+    computer.put_program("code", ADD_TO_CODE)
+    (computer.home / ".config" / "Code").mkdir(parents=True)
+    assert computer.run("install", "vscode") == cli.OK
+    arguments = computer.arguments_of("code")
+    assert arguments is not None
+    assert arguments[0] == "--add-mcp"
+    wanted = {"type": "stdio", "command": str(computer.program), "args": list[str]()}
+    assert json.loads(arguments[1]) == {"name": "arta"} | wanted
+    assert entry_of(computer.file("vscode"), "vscode") == wanted
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--env", f"ARTA_API_KEY={SECRET}"),
+        ("--env", "OTHER_TOKEN=could be one"),
+        ("--ask", "ARTA_API_KEY"),
+        ("--name", "perplexity", "--force"),
+        ("--file", "some.json"),
+        ("--project",),
+        (),
+    ],
+)
+def test_the_file_is_edited_where_the_command_would_lose_something(
+    more: tuple[str, ...], computer: Computer
 ) -> None:
-    for host in USER_HOSTS:
-        path = desk.put(host)
-        desk.run("install", host)
-        err = capsys.readouterr().err
-        assert f"wrote {path}; as it was: {backups(path)[0]}\n" in err
-        assert f"next: {find_host(host).then}\n" in err
+    """Secrets to `ps`; questions, other entries and, in a file that people wrote, the layout."""
+    computer.put_program("code", "sys.exit('never')")
+    if not more or more[0] == "--file":
+        computer.put("vscode")
+    else:
+        said = json.loads((SAMPLES / "vscode.json").read_bytes())
+        computer.put("vscode", json.dumps(said, indent="\t").encode())
+    assert computer.run("install", "vscode", *more) == cli.OK
+    assert computer.arguments_of("code") is None
 
 
-def test_a_place_is_looked_for_without_making_anything(desk: Desk) -> None:
-    for host in HOSTS[:-1]:
-        assert find_files(host, desk.machine, file=None, project=False) == []
-    assert list(desk.home.iterdir()) == []
+def test_a_file_with_comments_is_never_given_to_vs_code(computer: Computer) -> None:
+    computer.put_program("code", ADD_TO_CODE)
+    computer.put("vscode", COMMENTED.read_bytes().replace(b"mcpServers", b"servers"))
+    with pytest.raises(ArtaError, match="has a comment"):
+        computer.run("install", "vscode")
+    assert computer.arguments_of("code") is None
+
+
+@pytest.mark.parametrize(
+    ("script", "sentence"),
+    [
+        (
+            "sys.exit(f'no \\x1b[1mroom\\nfor eyJhbGciOiJIUzI1NiJ9.e30.c2ln')",
+            "code 1: no [1mroom for [redacted]",
+        ),
+        ("print('odd'); sys.exit(7)", "claude ended with exit code 7: odd"),
+        ("time.sleep(60)", "claude gave no answer in "),
+        ("", "claude ended well, but PATH has no entry called 'arta'"),
+    ],
+)
+def test_a_command_that_fails_is_told_in_its_own_words_with_another_way(
+    script: str, sentence: str, computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_command, "COMMAND_TIMEOUT", 2.0)
+    computer.put_program("claude", script)
+    path = computer.put("claude-code")
+    before = path.read_bytes()
+    with pytest.raises(ConfigError) as caught:
+        computer.run("install", "claude-code")
+    assert sentence.replace("PATH", str(path)) in str(caught.value)
+    assert "eyJ" not in str(caught.value)
+    assert caught.value.message.isprintable()
+    assert caught.value.hint == f"--file {path} writes the file without it"
+    assert path.read_bytes() == before
+    assert computer.run("install", "claude-code", "--file", str(path)) == cli.OK
+
+
+def test_no_batch_file_and_nothing_from_the_current_folder_gets_our_json(
+    computer: Computer,
+) -> None:
+    def found(program: str) -> list[str] | None:
+        def add_command(_name: str, _value: dict[str, object]) -> list[str]:
+            return [program]
+
+        host = replace(find_host("claude-code"), add_command=add_command)
+        config = ConfigText.parse(computer.file("claude-code"), host, "")
+        return find_add_command(config, ServerEntry("arta", {}), computer.environment)
+
+    for program in ("claude", "claude.cmd", "claude.BAT"):
+        computer.put_program(program, "")
+    assert found("claude") == [str(computer.bin / "claude")]
+    assert found("claude.cmd") is None
+    assert found("claude.BAT") is None
+    computer.environ["PATH"] = os.path.relpath(computer.bin)
+    assert found("claude") is None
+
+
+# The whole program
 
 
 @pytest.fixture
-def run_arta(desk: Desk) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run_arta(computer: Computer) -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "arta_mcp", *arguments],
             capture_output=True,
             text=True,
             timeout=60,
-            cwd=desk.project,
-            env=desk.environ | {"ARTA_BACKEND": "nonsense"},
+            cwd=computer.project,
+            env=computer.environ | {"ARTA_BACKEND": "nonsense"},
         )
 
     return run
 
 
 def test_the_command_line_installs_even_with_settings_that_are_wrong(
-    desk: Desk, run_arta: Callable[..., subprocess.CompletedProcess[str]]
+    computer: Computer, run_arta: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    desk.program.unlink()
-    path = desk.put("cursor")
+    computer.program.unlink()
+    path = computer.put("cursor")
     done = run_arta("install", "cursor", "--env", f"ARTA_API_KEY={SECRET}")
     assert (done.returncode, SECRET in done.stdout + done.stderr) == (0, False), done.stderr
     entry = entry_of(path, "cursor")
@@ -706,3 +1042,8 @@ def test_the_command_line_installs_even_with_settings_that_are_wrong(
     assert "error: HOST is 'cursr'" in refused.stderr
     assert run_arta("uninstall", "cursor").returncode == 0
     assert path.read_bytes() == (SAMPLES / "cursor.json").read_bytes()
+    path.write_bytes(COMMENTED.read_bytes())
+    left_alone = run_arta("install", "cursor")
+    assert left_alone.returncode == 1
+    assert "error: " in left_alone.stderr
+    assert json.loads(left_alone.stdout)["mcpServers"]["arta"]["command"] == sys.executable

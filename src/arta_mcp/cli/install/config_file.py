@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 from pathlib import Path
 
 from arta_mcp.errors import ConfigError
+from arta_mcp.files import write_atomically, write_new
 
 
 @dataclass(frozen=True, slots=True)
-class HostFile:
+class ConfigFile:
     """A file as it was when it was read; `content` is None when there was none."""
 
     path: Path
@@ -25,18 +26,19 @@ class HostFile:
     content: bytes | None
 
     @classmethod
-    def read(cls, path: Path) -> HostFile:
+    def read(cls, path: Path) -> ConfigFile:
         """Raises ConfigError."""
-        with _told(path, "cannot be read"):
+        with _name_file_in_errors(path, "cannot be read"):
             target = path.resolve()
-            if target.is_symlink():  # what `resolve` gives up on, from Python 3.13 without a word
+            # What `resolve` gives up on, from Python 3.13 without a word.
+            if target.is_symlink():
                 raise ConfigError(f"{path} is a link that leads in a circle")
             content = target.read_bytes() if target.exists() else None
         return cls(path, target, content)
 
     @property
     def text(self) -> str:
-        """What it says, line ends as they are; nothing when there is no file."""
+        """What it says, line ends as they are; "" when there is none. Raises ConfigError."""
         content = self.content or b""
         try:
             return content.decode("utf-8")
@@ -50,64 +52,59 @@ class HostFile:
     def replace(self, text: str, *, now: datetime, is_private: bool) -> Path | None:
         """Writes `text` and gives the path of the backup, None for a new file.
 
-        The new file is private when it holds a secret; one that was there keeps its mode.
+        A file that was there keeps its mode; a new one is its owner's alone when `is_private`.
         Raises ConfigError; then nothing has changed.
         """
-        with _told(self.path, "cannot be written"):
+        with _name_file_in_errors(self.path, "cannot be written"):
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            mode = None if self.content is None else stat.S_IMODE(self.target.stat().st_mode)
-            locked = mode is not None and not mode & 0o222  # root could write it all the same
-            if locked or (mode is not None and not os.access(self.target, os.W_OK)):
-                raise ConfigError(f"{self.path} is read-only", hint="change it where it is made")
-            beside = self.target.with_name(f".{self.target.name}.{os.getpid()}.part")
+            mode = 0o600
+            if self.content is not None:
+                mode = stat.S_IMODE(self.target.stat().st_mode)
+                # Replacing asks the folder, not the file, and root is never refused.
+                if not mode & 0o222 or not os.access(self.target, os.W_OK):
+                    raise ConfigError(
+                        f"{self.path} is read-only", hint="change it where it is made"
+                    )
+            elif not is_private:
+                # The one way to read the umask is to set it; no other thread makes files here.
+                umask = os.umask(0o077)
+                os.umask(umask)
+                mode = 0o666 & ~umask
+            backup = self.back_up(now)
             try:
-                _write_new(
-                    beside, text.encode(), 0o666 if mode is None and not is_private else 0o600, mode
-                )
-                self._check_unchanged()
-                backup = self._back_up(now, mode)
-                beside.replace(self.target)
-            finally:
-                beside.unlink(missing_ok=True)
+                # A host that runs may write its file at any time, and its words would be lost.
+                if (self.target.read_bytes() if self.target.exists() else None) != self.content:
+                    raise ConfigError(
+                        f"{self.path} has changed while it was edited",
+                        hint="quit the program that writes it, then run this again",
+                    )
+                write_atomically(self.target, text.encode(), mode=mode)
+            except BaseException:
+                if backup:
+                    backup.unlink(missing_ok=True)
+                raise
         return backup
 
-    def _check_unchanged(self) -> None:
-        """A running host may write its file at any time."""
-        content = self.target.read_bytes() if self.target.exists() else None
-        if content != self.content:
-            raise ConfigError(
-                f"{self.path} has changed while it was edited",
-                hint="quit the program that writes it, then run this again",
-            )
+    def back_up(self, now: datetime) -> Path | None:
+        """Writes what was read beside the path, mode and all; None when there was no file.
 
-    def _back_up(self, now: datetime, mode: int | None) -> Path | None:
-        # Beside the link and not beside its target: that may be a folder under version control.
+        Raises OSError.
+        """
         if self.content is None:
             return None
+        mode = stat.S_IMODE(self.target.stat().st_mode)
         for number in count(1):
             again = f"-{number}" if number > 1 else ""
+            # Beside the link, not its target: that may be a folder under version control.
             backup = self.path.with_name(f"{self.path.name}.{now:%Y%m%d-%H%M%S}{again}.bak")
-            try:
-                _write_new(backup, self.content, 0o600, mode)
-            except FileExistsError:
-                continue
-            return backup
+            with suppress(FileExistsError):
+                write_new(backup, self.content, mode=mode)
+                return backup
         raise AssertionError("there is always another number")
 
 
-def _write_new(path: Path, content: bytes, mode_at_first: int, mode: int | None) -> None:
-    """A file that did not exist, on disk when this returns; readable to nobody else before."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags, mode_at_first), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    if mode is not None:
-        path.chmod(mode)
-
-
 @contextmanager
-def _told(path: Path, what: str) -> Generator[None]:
+def _name_file_in_errors(path: Path, what: str) -> Generator[None]:
     try:
         yield
     except (OSError, RuntimeError) as exc:  # RuntimeError: links that lead in a circle

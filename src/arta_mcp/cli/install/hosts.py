@@ -1,25 +1,25 @@
 """Where each host keeps its list of MCP servers, and in which shape.
 
 Sources, looked up in November 2026:
-Claude Desktop  modelcontextprotocol.io/quickstart/user; on Windows the packaged app (all
-                installers since February 2026) reads its own copy of %APPDATA%:
-                github.com/taiste/harvest-mcp-server/pull/12, hannesill/m4/pull/54
-Claude Code     code.claude.com/docs/en/mcp: user scope is `mcpServers` in ~/.claude.json, project
-                scope .mcp.json; with CLAUDE_CONFIG_DIR it lies there: anthropics/claude-code#48448
-Cursor          cursor.com/docs/mcp: ~/.cursor/mcp.json, .cursor/mcp.json
-VS Code         code.visualstudio.com/docs/copilot/reference/mcp-configuration: `servers`, `inputs`,
-                .vscode/mcp.json and mcp.json in the user profile
+Claude Desktop  modelcontextprotocol.io/quickstart/user; the packaged app for Windows reads its own
+                copy of %APPDATA%: taiste/harvest-mcp-server#12, hannesill/m4#54
+Claude Code     code.claude.com/docs/en/mcp; CLAUDE_CONFIG_DIR: anthropics/claude-code#48448
+Cursor          cursor.com/docs/mcp
+VS Code         code.visualstudio.com/docs/copilot/reference/mcp-configuration
 Windsurf        Devin Desktop since June 2026: docs.sevalla.com/ai-agents/windsurf and
-                upstash/context7#3090: ~/.config/devin/mcp_config.json, .devin/mcp_config.json;
-                before: docs.windsurf.com/windsurf/cascade/mcp. Its schema refuses unknown keys
-                such as `type`: colbymchenry/codegraph#1860
-Zed             zed.dev/docs/ai/mcp: `context_servers` in settings.json, command and args side by
-                side; `source` is no longer part of it: zed-industries/zed#62818. The folder:
+                upstash/context7#3090; before: docs.windsurf.com/windsurf/cascade/mcp. It refuses
+                unknown keys such as `type`: colbymchenry/codegraph#1860
+Zed             zed.dev/docs/ai/mcp; no `source` any more: zed-industries/zed#62818. The folder:
                 zed-industries/zed crates/paths/src/paths.rs
 """
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shutil
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +27,12 @@ from pathlib import Path
 from arta_mcp.errors import ConfigError, InvalidRequest
 from arta_mcp.matching import normalize, suggest
 
+_UV_CACHE = re.compile(r"[/\\](archive|environments|builds)-v\d+[/\\]")
+"""a folder of uv's cache: what `uvx` started lies there until the cache is emptied"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
+class HostEnvironment:
     """What finding a host's file depends on; `platform` as `sys.platform` says it."""
 
     environ: Mapping[str, str]
@@ -41,51 +44,82 @@ class Machine:
     python: str
     """the interpreter that runs it"""
 
+    @classmethod
+    def of_process(cls, environ: Mapping[str, str]) -> HostEnvironment:
+        """That of this process, with the variables that it was given."""
+        return cls(
+            environ=environ,
+            platform=sys.platform,
+            folder=Path.cwd(),
+            program=sys.argv[0],
+            python=sys.executable,
+        )
+
     @property
     def home(self) -> Path:
+        """The user's own folder."""
         name = "USERPROFILE" if self.platform == "win32" else "HOME"
         return Path(self.environ[name]) if self.environ.get(name) else Path.home()
 
     @property
-    def config(self) -> Path:
+    def app_config(self) -> Path:
         """Where desktop programs keep their settings."""
-        match self.platform:
-            case "win32":
-                return self._given("APPDATA", self.home / "AppData" / "Roaming")
-            case "darwin":
-                return self.home / "Library" / "Application Support"
-            case _:
-                return self.dot_config
+        on_mac = self.home / "Library" / "Application Support"
+        return on_mac if self.platform == "darwin" else self.dot_config
 
     @property
     def dot_config(self) -> Path:
         """Where programs of Unix descent keep them: ~/.config, on a Mac too."""
-        if self.platform == "win32":
-            return self.config
-        default = self.home / ".config"
-        return default if self.platform == "darwin" else self._given("XDG_CONFIG_HOME", default)
+        match self.platform:
+            case "win32":
+                return self.folder_from("APPDATA", self.home / "AppData" / "Roaming")
+            case "darwin":
+                return self.home / ".config"
+            case _:
+                return self.folder_from("XDG_CONFIG_HOME", self.home / ".config")
 
-    @property
-    def local_data(self) -> Path:
-        return self._given("LOCALAPPDATA", self.home / "AppData" / "Local")
-
-    def _given(self, name: str, default: Path) -> Path:
-        value = Path(self.environ.get(name, ""))
+    def folder_from(self, variable: str, default: Path) -> Path:
+        """The absolute path that a variable holds, or the default."""
+        value = Path(self.environ.get(variable, ""))
         return value if value.is_absolute() else default
 
     def absolute(self, path: str | Path) -> Path:
+        """A path as this process would read it; `~` is the home folder."""
         text = str(path)
         if text == "~" or text.startswith(("~/", "~\\")):
             return self.home / text[2:]
         return self.folder / text
 
+    def find_start_command(self, *, with_uvx: bool) -> tuple[list[str], bool]:
+        """Absolute path and arguments, as hosts have a PATH of their own; and whether by uvx.
+
+        A program in uv's cache will not last, so uvx takes its place. Raises ConfigError when it
+        is not there.
+        """
+        search = self.environ.get("PATH", "")
+        program = self.absolute(self.program)
+        if with_uvx or _UV_CACHE.search(str(program)):
+            uvx = shutil.which("uvx", path=search)
+            if uvx is None:
+                raise ConfigError("uvx is not on PATH", hint="install uv, or leave out --uvx")
+            return [str(self.absolute(uvx)), "arta-mcp"], True
+        # pip's script for Windows is `arta-mcp.exe`, and argv names it with or without the suffix.
+        script = program.with_name(f"{program.name.removesuffix('.exe')}.exe")
+        for path in (program, script):
+            if path.name.startswith("arta-mcp") and path.is_file():
+                return [str(path)], False
+        if found := shutil.which("arta-mcp", path=search):
+            return [str(self.absolute(found))], False
+        # Started as `python -m arta_mcp`, with no script: the interpreter finds the package.
+        return [self.python, "-m", "arta_mcp"], False
+
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A file that a host reads, and a folder that is there when the host is."""
+class ConfigLocation:
+    """A folder that is there when the host is, and the file that the host reads then."""
 
+    folder: Path
     file: Path
-    sign: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,126 +128,111 @@ class Host:
 
     name: str
     title: str
-    places: Callable[[Machine], tuple[Place, ...]]
+    locations: Callable[[HostEnvironment], list[ConfigLocation]]
     """for the user, the likeliest first"""
     key: str = "mcpServers"
+    """what the servers stand under"""
     project: str = ""
     """the file of one project, if it has any, seen from the project's folder"""
-    has_type: bool = False
-    """an entry says `"type": "stdio"`"""
     asks: bool = False
-    """it can ask for a value and keep it (`inputs`)"""
+    """it can ask for a value and keep it (`inputs`), and wants `"type": "stdio"`: VS Code"""
     reference: str = ""
     """how an entry refers to a variable of the host's environment"""
-    is_strict: bool = False
-    """it reads plain JSON: no comments, no trailing commas"""
+    add_command: Callable[[str, dict[str, object]], list[str]] = lambda _name, _value: []
+    """its own command line that adds an entry for the user; empty when it has none"""
     aliases: tuple[str, ...] = ()
-    then: str
+    next_step: str
     """what makes it see the change"""
 
 
-def _claude_desktop(machine: Machine) -> tuple[Place, ...]:
+def _inside(folder: Path, *file: str) -> list[ConfigLocation]:
+    return [ConfigLocation(folder, folder.joinpath(*file))]
+
+
+def _find_claude_desktop(env: HostEnvironment) -> list[ConfigLocation]:
     name = "claude_desktop_config.json"
-    plain = machine.config / "Claude"
-    if machine.platform == "win32":
-        packages = sorted((machine.local_data / "Packages").glob("Claude_*"))
+    if env.platform == "win32":
+        local = env.folder_from("LOCALAPPDATA", env.home / "AppData" / "Local")
         # A packaged app never sees the plain folder, whatever an older one left there.
-        if packages:
-            inner = Path("LocalCache", "Roaming", "Claude", name)
-            return tuple(Place(package / inner, package) for package in packages)
-    return (Place(plain / name, plain),)
+        if packages := sorted((local / "Packages").glob("Claude_*")):
+            inner = ("LocalCache", "Roaming", "Claude", name)
+            return [location for package in packages for location in _inside(package, *inner)]
+    return _inside(env.app_config / "Claude", name)
 
 
-def _claude_code(machine: Machine) -> tuple[Place, ...]:
-    if chosen := machine.environ.get("CLAUDE_CONFIG_DIR"):
-        folder = machine.absolute(chosen)
-        return (Place(folder / ".claude.json", folder),)
-    return (Place(machine.home / ".claude.json", machine.home / ".claude"),)
-
-
-def _cursor(machine: Machine) -> tuple[Place, ...]:
-    folder = machine.home / ".cursor"
-    return (Place(folder / "mcp.json", folder),)
-
-
-def _vscode(machine: Machine) -> tuple[Place, ...]:
-    folder = machine.config / "Code"
-    return (Place(folder / "User" / "mcp.json", folder),)
-
-
-def _windsurf(machine: Machine) -> tuple[Place, ...]:
-    now = machine.dot_config / "devin"
-    before = machine.home / ".codeium" / "windsurf"
-    return (Place(now / "mcp_config.json", now), Place(before / "mcp_config.json", before))
-
-
-def _zed(machine: Machine) -> tuple[Place, ...]:
-    folder = machine.dot_config / ("Zed" if machine.platform == "win32" else "zed")
-    return (Place(folder / "settings.json", folder),)
-
-
-def _nowhere(_: Machine) -> tuple[Place, ...]:
-    return ()
+def _find_claude_code(env: HostEnvironment) -> list[ConfigLocation]:
+    # Inside of a folder that was chosen, but beside the one that it has by default.
+    if chosen := env.environ.get("CLAUDE_CONFIG_DIR"):
+        return _inside(env.absolute(chosen), ".claude.json")
+    return [ConfigLocation(env.home / ".claude", env.home / ".claude.json")]
 
 
 HOSTS = (
     Host(
         name="claude-desktop",
         title="Claude Desktop",
-        places=_claude_desktop,
-        is_strict=True,
-        then="quit Claude Desktop fully and open it again",
+        locations=_find_claude_desktop,
+        next_step="quit Claude Desktop fully and open it again",
     ),
     Host(
         name="claude-code",
         title="Claude Code",
-        places=_claude_code,
+        locations=_find_claude_code,
         project=".mcp.json",
         reference="${NAME}",
-        is_strict=True,
-        then="start a new session; /mcp lists the server",
+        # Without a scope it would add to the project in the current folder.
+        add_command=lambda name, value: (
+            ["claude", "mcp", "add-json", "--scope", "user", name, json.dumps(value)]
+        ),
+        next_step="start a new session; /mcp lists the server",
     ),
     Host(
         name="cursor",
         title="Cursor",
-        places=_cursor,
+        locations=lambda env: _inside(env.home / ".cursor", "mcp.json"),
         project=".cursor/mcp.json",
         reference="${env:NAME}",
-        then="restart Cursor",
+        next_step="restart Cursor",
     ),
     Host(
         name="vscode",
         title="VS Code",
-        places=_vscode,
+        locations=lambda env: _inside(env.app_config / "Code", "User", "mcp.json"),
         key="servers",
         project=".vscode/mcp.json",
-        has_type=True,
         asks=True,
+        add_command=lambda name, value: ["code", "--add-mcp", json.dumps({"name": name} | value)],
         aliases=("code", "visual-studio-code"),
-        then="run `MCP: List Servers` in VS Code and start it",
+        next_step="run `MCP: List Servers` in VS Code and start it",
     ),
     Host(
         name="windsurf",
         title="Windsurf",
-        places=_windsurf,
+        # Its name since June 2026, and the one before.
+        locations=lambda env: [
+            *_inside(env.dot_config / "devin", "mcp_config.json"),
+            *_inside(env.home / ".codeium" / "windsurf", "mcp_config.json"),
+        ],
         project=".devin/mcp_config.json",
         reference="${env:NAME}",
         aliases=("devin", "devin-desktop"),
-        then="refresh the list of MCP servers in Windsurf",
+        next_step="refresh the list of MCP servers in Windsurf",
     ),
     Host(
         name="zed",
         title="Zed",
-        places=_zed,
+        locations=lambda env: _inside(
+            env.dot_config / ("Zed" if env.platform == "win32" else "zed"), "settings.json"
+        ),
         key="context_servers",
-        then="Zed sees it at once; the agent panel's settings list the server",
+        next_step="Zed sees it at once; the agent panel's settings list the server",
     ),
     Host(
         name="generic",
         title="the host",
-        places=_nowhere,
+        locations=lambda _: [],
         aliases=("mcpservers", "mcp-servers", "file"),
-        then="restart the program that reads the file",
+        next_step="restart the program that reads the file",
     ),
 )
 """the last one is whatever reads `mcpServers` from a file that `--file` names"""
@@ -223,48 +242,29 @@ NAMES = tuple(host.name for host in HOSTS)
 
 def find_host(word: str) -> Host:
     """The host of this name, in any spelling of it. Raises InvalidRequest."""
-    asked = _letters(word)
-    for host in HOSTS:
-        if asked in (_letters(host.name), *map(_letters, host.aliases)):
+    spellings = {alias: host for host in HOSTS for alias in (host.name, *host.aliases)}
+    for alias, host in spellings.items():
+        if normalize(alias).replace("-", "") == normalize(word).replace("-", ""):
             return host
-    spellings = {alias: host.name for host in HOSTS for alias in (host.name, *host.aliases)}
-    meant = dict.fromkeys(spellings[found] for found in suggest(word, spellings))
+    meant = dict.fromkeys(spellings[found].name for found in suggest(word, spellings))
     hint = f"did you mean {' or '.join(meant)}?" if meant else "any other: --file PATH"
     raise InvalidRequest("HOST", word, f"one of {', '.join(NAMES)}", hint=hint)
 
 
-def _letters(word: str) -> str:
-    return normalize(word).replace("-", "")
-
-
-def find_files(host: Host, machine: Machine, *, file: str | None, project: bool) -> list[Path]:
+def find_files(host: Host, env: HostEnvironment, *, file: str | None, project: bool) -> list[Path]:
     """The files that the host may read, the one to change first; none when it is not here.
 
     A file that exists goes before one that could. Raises InvalidRequest.
     """
     if file:
-        return [machine.absolute(file)]
+        return [env.absolute(file)]
     if host.name == "generic":
         raise InvalidRequest("--file", None, "the path of a file with `mcpServers`")
+    if project and not host.project:
+        able = ", ".join(host.name for host in HOSTS if host.project)
+        raise InvalidRequest("--project", host.name, f"one of {able}")
     if project:
-        return [machine.folder / _project_file(host)]
-    places = host.places(machine)
-    there = [place.file for place in places if place.file.is_file() or place.file.is_symlink()]
-    could = [place.file for place in places if place.sign.is_dir() and place.file not in there]
-    return there + could
-
-
-def not_here(host: Host, machine: Machine) -> ConfigError:
-    """What to say when no file was found."""
-    signs = " or ".join(str(place.sign) for place in host.places(machine))
-    return ConfigError(
-        f"{host.title} seems not installed: there is no {signs}",
-        hint=f"start {host.title} once, or name its file with --file PATH",
-    )
-
-
-def _project_file(host: Host) -> str:
-    if not host.project:
-        have = ", ".join(host.name for host in HOSTS if host.project)
-        raise InvalidRequest("--project", host.name, f"one of {have}")
-    return host.project
+        return [env.folder / host.project]
+    # A link counts as a file wherever it leads: people keep their settings elsewhere.
+    places = [p for p in host.locations(env) if os.path.lexists(p.file) or p.folder.is_dir()]
+    return [p.file for p in sorted(places, key=lambda p: not os.path.lexists(p.file))]
