@@ -31,8 +31,8 @@ from arta_mcp.quick_replies import (
     Desk,
     Json,
 )
-from arta_mcp.server.sdk import Wire
-from arta_mcp.server.tools import build_server, serve_wire
+from arta_mcp.server.build import build_server
+from arta_mcp.server.sdk import Wire, serve_wire
 from write_quick_replies import ASKED, CLIENT, UNKNOWN, Replies, ask_all, without_settings
 
 ROOT = Path(__file__).parent.parent

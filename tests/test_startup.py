@@ -35,7 +35,8 @@ LATER = {
 AFTER_THE_DESK = {
     "anyio",
     "arta_mcp.app",
-    "arta_mcp.server.tools",
+    "arta_mcp.server.build",
+    "arta_mcp.server.sdk",
     "asyncio",
     "mcp",
     "pydantic",

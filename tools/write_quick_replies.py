@@ -157,7 +157,7 @@ def enveloped(revision: str) -> list[dict[str, object]]:
 
 def sources() -> set[str]:
     """The files of the package that decide the answers: what the server imports, less `ASIDE`."""
-    found, rest = {"__init__.py"}, ["server/tools"]
+    found, rest = {"__init__.py"}, ["server/build"]
     while rest:
         name = rest.pop()
         file = f"{name}.py" if (frontdesk.HERE / f"{name}.py").exists() else f"{name}/__init__.py"

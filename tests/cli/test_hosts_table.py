@@ -13,7 +13,8 @@ from mcp import Client
 
 from arta_mcp.config import Settings
 from arta_mcp.engines.sketch.engine import draw
-from arta_mcp.server.tools import Extras, build_server
+from arta_mcp.server.build import build_server
+from arta_mcp.server.tools import ResultExtras
 from harness.world import LIMITS, World, new_world
 
 TABLE = Path(__file__).parents[3] / "shared" / "facts" / "mcp-sdk.md"
@@ -116,7 +117,7 @@ async def test_a_pending_result_tells_the_model_of_every_host_how_to_go_on(
 async def test_the_extras_stay_within_what_every_host_takes(host: Host, tmp_path: Path) -> None:
     """Links and previews are off unless asked for; asked for, no result is over a host's limit."""
     world = new_world(tmp_path, engine=draw)
-    asked_for = Extras(previews=host.most > 100_000, resource_links=host.takes_links)
+    asked_for = ResultExtras(previews=host.most > 100_000, resource_links=host.takes_links)
     result = await drawn(world, asked_for)
     kinds = {block.type for block in result.content}
     assert ("resource_link" in kinds) == host.takes_links
@@ -128,6 +129,6 @@ async def test_the_extras_stay_within_what_every_host_takes(host: Host, tmp_path
             assert block.annotations.audience == ["user"]
 
 
-async def drawn(world: World, extras: Extras) -> mcp.types.CallToolResult:
+async def drawn(world: World, extras: ResultExtras) -> mcp.types.CallToolResult:
     async with Client(build_server(world.generations(), extras)) as asked:
         return await asked.call_tool("generate_image", {"prompt": "a red fox", "n": 2})

@@ -37,7 +37,12 @@ from arta_mcp.generations.results import (
 )
 from arta_mcp.generations.schedule import Pace
 from arta_mcp.generations.submission import HEARTBEAT, OnUpdate, Order, Ordering, Place, Teller
-from arta_mcp.generations.values import Generation, GenerationRequest, Update
+from arta_mcp.generations.values import (
+    GeneratedImage,
+    Generation,
+    GenerationRequest,
+    Update,
+)
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import State
 from arta_mcp.state.records import JournalEntry
@@ -93,8 +98,7 @@ class Generations:
         self.backend: Literal["arta", "local"] = backend
         self.limits = limits or Limits()
         self.known = KnownStyles(service, clock=clock)
-        self.on_change: Callable[[str], Awaitable[None]] | None = None
-        """told the record id of every generation that is new or has ended"""
+        self._listeners: list[Callable[[str], Awaitable[None]]] = []
         self._connect, self._service = connect, service
         self._output_dir, self._clock, self._pace = output_dir, clock, pace
         self._errands = Errands()
@@ -219,11 +223,22 @@ class Generations:
                 f"generation {record_id} has no picture {index}; it has {have}",
                 hint="call get_generation with its record id",
             )
-        image = generation.images[index]
+        return await self.fetch_picture(generation.images[index])
+
+    async def fetch_picture(self, image: GeneratedImage) -> Picture:
+        """A picture of a generation at hand: as saved, else downloaded."""
         if image.path is not None and (saved := await read_saved(Path(image.path))):
             return saved
         remote = await self._open()
         return await remote.client.download(Image(image.url))
+
+    def subscribe(self, listener: Callable[[str], Awaitable[None]]) -> Callable[[], None]:
+        """Calls `listener` with the record id of every generation that is new or has ended.
+
+        Gives the function that ends this.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     async def save_pictures(
         self, generation: Generation, folder: Path, *, on_failure: Callable[[int, str], None]
@@ -232,14 +247,7 @@ class Generations:
 
         `on_failure` is told the index of a picture that was not saved, and why.
         """
-        remote = await self._open()
         images = list(generation.images)
-
-        async def fetch(index: int) -> Picture:
-            path = images[index].path
-            saved = await read_saved(Path(path)) if path else None
-            return saved or await remote.client.download(Image(images[index].url))
-
         missing = [
             index
             for index, image in enumerate(images)
@@ -248,7 +256,7 @@ class Generations:
             or not await anyio.Path(image.path).exists()
         ]
         paths = await save_pictures(
-            fetch,
+            lambda index: self.fetch_picture(images[index]),
             missing,
             folder=folder,
             record_id=generation.record_id or "",
@@ -266,8 +274,9 @@ class Generations:
             return (await self.catalogue()).resolve(model)
 
     async def _changed(self, entry: JournalEntry) -> None:
-        if self.on_change is not None and entry.record_id is not None:
-            await self.on_change(entry.record_id)
+        for listener in tuple(self._listeners):
+            if entry.record_id is not None:
+                await listener(entry.record_id)
 
     async def _open(self) -> Remote:
         async with self._opening:
