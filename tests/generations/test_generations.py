@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +20,12 @@ from arta_mcp.errors import (
     UnknownRecord,
     UnknownStyle,
 )
-from arta_mcp.generations.schedule import Pace
+from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.local.faults.catalogue import Fault
-from arta_mcp.styles import SHIPPED, Catalogue
+from arta_mcp.state.records import StyleList
+from arta_mcp.state.sqlite import SqliteState
+from arta_mcp.styles import SHIPPED
 from harness.world import LIMITS, World, new_world
 
 pytestmark = pytest.mark.anyio
@@ -67,7 +70,7 @@ async def test_waited_seconds_rise_from_update_to_update(tmp_path: Path) -> None
 async def test_a_slow_sign_up_and_submit_are_not_silent(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("arta_mcp.generations.submission.HEARTBEAT", 0.02)
+    monkeypatch.setattr("arta_mcp.generations.progress.HEARTBEAT", 0.02)
     world.service.latency = 0.1
     async with world.generations() as generations:
         await generations.generate(FOX, world.on_update)
@@ -195,13 +198,15 @@ async def test_a_lost_answer_is_never_sent_again_not_even_with_its_key(world: Wo
 
 
 async def test_a_refused_style_teaches_the_catalogue(world: World) -> None:
+    stale = (*(style.name for style in SHIPPED.styles), "Watercolour Two")
+    state = SqliteState(world.folder / "state")
+    await state.keep_styles("test", StyleList(stale, time.time()))
     async with world.generations() as generations:
-        stale = [*(style.name for style in SHIPPED.styles), "Watercolour Two"]
-        generations.known.catalogue = Catalogue.from_names(stale, "2026-01-01")
+        await generations.catalogue()
         with pytest.raises(UnknownStyle) as caught:
             await generations.generate(GenerationRequest(prompt="x", model="Watercolour Two"))
         assert caught.value.suggestions[0] == "watercolor"
-        taught = {style.name for style in generations.known.catalogue.styles}
+        taught = {style.name for style in generations.known_catalogue.styles}
         assert taught == {style.name for style in SHIPPED.styles}
 
 
@@ -333,7 +338,7 @@ async def test_a_stream_raises_what_generate_raises(world: World) -> None:
 
 async def test_pacing_learns_from_finished_jobs(tmp_path: Path) -> None:
     world = new_world(tmp_path, queue=0.1, draw=0.1)
-    async with world.generations(pace=Pace) as generations:
+    async with world.generations(schedule=PollSchedule) as generations:
         for _ in range(2):
             await generations.generate(FOX, world.on_update)
     assert world.updates[0].usual is None

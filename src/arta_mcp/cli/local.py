@@ -32,7 +32,7 @@ def add_local(words: Words) -> None:
 
 
 def local(settings: Settings, options: argparse.Namespace) -> int:
-    from arta_mcp.app import state_dir
+    from arta_mcp.app import service_dir
     from arta_mcp.local.faults.catalogue import FAULTS, Fault
     from arta_mcp.local.loopback import run_forever
     from arta_mcp.local.service import Service
@@ -43,7 +43,7 @@ def local(settings: Settings, options: argparse.Namespace) -> int:
         return cli.OK
     try:
         service = Service(
-            state_dir(settings) / "local",
+            service_dir(settings),
             queue=options.queue,
             draw=options.draw,
             latency=options.latency,

@@ -50,7 +50,7 @@ async def make_previews(generations: Generations, generation: Generation) -> dic
     async def make(index: int) -> None:
         async with limiter:
             try:
-                picture = await generations.fetch_picture(generation.images[index])
+                picture = await generations.read_picture(generation, index)
                 previews[index] = await shrink(picture.content, Bounds(PREVIEW.side, size))
             except ArtaError as exc:
                 log.warning("no preview of %s, picture %s: %s", generation.record_id, index, exc)
