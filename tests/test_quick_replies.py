@@ -34,8 +34,8 @@ from arta_mcp.quick_replies import (
     RecordedReplies,
     Responder,
 )
-from arta_mcp.server.sdk import Wire
-from arta_mcp.server.tools import build_server, serve_wire
+from arta_mcp.server.build import build_server
+from arta_mcp.server.sdk import Wire, serve_wire
 from write_quick_replies import (
     ASIDE,
     CLIENT,

@@ -11,12 +11,17 @@ import anyio
 import mcp
 import pytest
 from mcp import Client
-from mcp.shared.subscriptions import ResourceUpdated
+from mcp.server.subscriptions import InMemorySubscriptionBus
+from mcp.shared.subscriptions import ResourceUpdated, ServerEvent
 from mcp.types import PromptReference, ResourceTemplateReference
 from PIL import Image as Pillow
 
 from arta_mcp.engines.sketch.engine import draw
-from arta_mcp.server.tools import build_server
+from arta_mcp.errors import ArtaError, UnknownRecord
+from arta_mcp.generations.values import GenerationRequest
+from arta_mcp.server.build import build_server
+from arta_mcp.server.notifications import ChangeNotifier
+from harness.errors import WORDS, every_error
 from harness.world import World, new_world
 
 pytestmark = pytest.mark.anyio
@@ -74,13 +79,40 @@ async def test_a_picture_is_a_resource_small_enough_for_every_host(tmp_path: Pat
     assert len(blob) <= 700_000
 
 
-@pytest.mark.parametrize("path", ["nope", "nope/images/0", "{}/images/7", "{}/images/x"])
+@pytest.mark.parametrize(
+    "path",
+    ["nope", "nope/images/0", "{}/images/7", "{}/images/x", "{}/images/" + "9" * 5000],
+    ids=["record id", "its picture", "index", "letter", "more digits than Python reads"],
+)
 async def test_what_is_not_there_is_told_as_such(world: World, path: str) -> None:
     async with client(world) as asked:
         record_id = await drawn(asked)
         with pytest.raises(mcp.MCPError) as caught:
             await asked.read_resource(f"arta://generations/{path.format(record_id)}")
     assert caught.value.code == -32602
+
+
+async def test_every_error_of_ours_is_told_and_only_an_unknown_record_is_not_found(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    generations = world.generations()
+    raised: list[ArtaError] = []
+
+    async def fail(*_: object) -> object:
+        raise raised[-1]
+
+    for name in ("get", "catalogue", "history", "picture"):
+        monkeypatch.setattr(generations, name, fail)
+    async with Client(build_server(generations)) as asked:
+        for error in every_error():
+            raised.append(error)
+            code = -32602 if isinstance(error, UnknownRecord) else -32603
+            for path in ("models", "generations", "generations/r", "generations/r/images/0"):
+                with pytest.raises(mcp.MCPError) as caught:
+                    await asked.read_resource(f"arta://{path}")
+                assert (caught.value.code, caught.value.message) == (code, WORDS), repr(error)
+    assert len(raised) > 14
+    assert "Traceback" not in caplog.text
 
 
 @BOTH_ERAS
@@ -128,6 +160,19 @@ async def test_models_ratios_and_record_ids_are_completed(world: World, mode: st
     assert record.completion.values == [record_id]
 
 
+async def test_an_answer_holds_as_many_completions_as_the_specification_allows(
+    world: World,
+) -> None:
+    draw_prompt = PromptReference(type="ref/prompt", name="draw")
+    async with client(world) as asked:
+        every = (await asked.complete(draw_prompt, {"name": "model", "value": ""})).completion
+        some = (await asked.complete(draw_prompt, {"name": "model", "value": "flux"})).completion
+        none = (await asked.complete(draw_prompt, {"name": "idea", "value": "a"})).completion
+    assert (len(every.values), every.total, every.has_more) == (100, 110, True)
+    assert (len(some.values), some.has_more) == (some.total, False)
+    assert none.values == []
+
+
 async def test_listeners_of_the_new_era_are_told_when_a_generation_ends(world: World) -> None:
     told: list[str] = []
     async with (
@@ -145,18 +190,61 @@ async def test_listeners_of_the_new_era_are_told_when_a_generation_ends(world: W
 
 
 async def test_subscribers_of_the_old_era_are_told_when_a_generation_ends(world: World) -> None:
-    told: list[str] = []
+    send, told = anyio.create_memory_object_stream[str](100)
 
     async def handler(message: object) -> None:
         if isinstance(message, mcp.types.ResourceUpdatedNotification):
-            told.append(str(message.params.uri))
+            await send.send(str(message.params.uri))
 
     server = build_server(world.generations())
     async with Client(server, mode="legacy", message_handler=handler) as asked:
-        with pytest.warns(mcp.MCPDeprecationWarning):
-            await asked.subscribe_resource("arta://generations")  # pyright: ignore[reportDeprecated]  # the old era
+        for uri in ("arta://generations", "arta://generations/other"):
+            with pytest.warns(mcp.MCPDeprecationWarning):
+                await asked.subscribe_resource(uri)  # pyright: ignore[reportDeprecated]  # the old era
         await drawn(asked)
+        with anyio.fail_after(10):
+            assert [await told.receive() for _ in range(2)] == ["arta://generations"] * 2
         with pytest.warns(mcp.MCPDeprecationWarning):
             await asked.unsubscribe_resource("arta://generations")  # pyright: ignore[reportDeprecated]  # the old era
         await drawn(asked)
-    assert told == ["arta://generations", "arta://generations"]
+    with pytest.raises(anyio.WouldBlock):
+        told.receive_nowait()
+    send.close()
+    told.close()
+
+
+async def test_two_servers_over_the_same_generations_are_both_told_until_they_close(
+    world: World,
+) -> None:
+    buses = Bus(), Bus()
+    async with world.generations() as generations:
+        first, second = (ChangeNotifier(bus).follow(generations) for bus in buses)
+        with second:
+            with first:
+                await generations.generate(GenerationRequest(prompt="a fox"))
+                with anyio.fail_after(10):
+                    for bus in buses:
+                        await bus.holds(6)
+            await generations.generate(GenerationRequest(prompt="a crow"))
+            with anyio.fail_after(10):
+                await buses[1].holds(12)
+    assert len(buses[0].events) == 6
+
+
+class Bus(InMemorySubscriptionBus):
+    """A bus that keeps what is published: three events for a change, of which a job has two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[ServerEvent] = []
+        self._published = anyio.Condition()
+
+    async def publish(self, event: ServerEvent) -> None:
+        async with self._published:
+            self.events.append(event)
+            self._published.notify_all()
+
+    async def holds(self, count: int) -> None:
+        async with self._published:
+            while len(self.events) < count:
+                await self._published.wait()

@@ -6,9 +6,15 @@ import io
 import json
 import os
 import random
+import sys
+from base64 import b64decode
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import jsonschema
 import mcp
 import pytest
@@ -16,10 +22,15 @@ from mcp import Client
 from PIL import Image as Pillow
 
 from arta_mcp import __version__
+from arta_mcp.arta.protocol import RATIOS
 from arta_mcp.engines.base import ImageRequest
+from arta_mcp.errors import ArtaError
+from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.local.faults.catalogue import Fault
-from arta_mcp.server.tools import INSTRUCTIONS, Extras, build_server
-from harness.world import World, new_world
+from arta_mcp.server.build import INSTRUCTIONS, build_server
+from arta_mcp.server.tools import ResultExtras
+from harness.errors import WORDS, every_error
+from harness.world import LIMITS, World, new_world
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +43,7 @@ def world(tmp_path: Path) -> World:
     return new_world(tmp_path)
 
 
-def client(world: World, mode: Any = "auto", extras: Extras = Extras()) -> Client:  # noqa: B008  # frozen
+def client(world: World, mode: Any = "auto", extras: ResultExtras = ResultExtras()) -> Client:  # noqa: B008  # frozen
     return Client(build_server(world.generations(), extras), mode=mode)
 
 
@@ -58,7 +69,7 @@ async def test_what_a_model_reads_is_the_reviewed_snapshot(world: World) -> None
     if os.environ.get("WRITE_SNAPSHOTS") == "1":
         text = json.dumps(seen, indent=1, ensure_ascii=False)
         SNAPSHOT.write_text(f"{text}\n", encoding="utf-8")
-    hint = "a changed description is fine when meant: WRITE_SNAPSHOTS=1 pytest tests/test_server.py"
+    hint = f"a changed description is fine when meant: WRITE_SNAPSHOTS=1 pytest {__file__}"
     assert seen == json.loads(SNAPSHOT.read_text(encoding="utf-8")), hint
 
 
@@ -132,6 +143,78 @@ async def test_a_picture_comes_as_text_and_as_structure_and_each_stands_alone(
     assert len(seen) >= 2
 
 
+async def test_the_arguments_are_those_of_a_request_and_a_result_repeats_them(
+    world: World,
+) -> None:
+    async with client(world) as asked:
+        tool = (await asked.list_tools()).tools[0]
+    properties = tool.input_schema["properties"]
+    assert list(properties) == list(GenerationRequest.model_fields)
+    assert properties["aspect_ratio"]["enum"] == list(RATIOS)
+    assert set(properties) - {"idempotency_key"} <= set((tool.output_schema or {})["properties"])
+
+
+async def test_a_prompt_is_validated_once_on_its_way_in(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: Counter[str] = Counter()
+    before_generate: list[dict[str, int]] = []
+    generations = world.generations()
+    generate = generations.generate
+
+    def count(_: object, event: str, called: Any) -> None:
+        if event == "c_call" and called.__name__ in ("validate_python", "validate_json"):
+            models[called.__self__.title] += 1
+
+    async def counted(*arguments: Any) -> Generation:
+        holds_prompt = {"generate_imageArguments", "GenerationRequest", "Submit"}
+        before_generate.append({name: models[name] for name in models if name in holds_prompt})
+        return await generate(*arguments)
+
+    monkeypatch.setattr(generations, "generate", counted)
+    async with Client(build_server(generations)) as asked:
+        sys.setprofile(count)
+        try:
+            await asked.call_tool("generate_image", {"prompt": "  a fox ", "seed": "7"})
+        finally:
+            sys.setprofile(None)
+    assert before_generate == [{"generate_imageArguments": 1}]
+
+
+async def test_a_default_that_is_spelled_out_makes_no_other_request(world: World) -> None:
+    call: dict[str, object] = {"prompt": "a fox", "idempotency_key": "k", "seed": 7}
+    async with client(world) as asked:
+        first = await asked.call_tool("generate_image", call)
+        second = await asked.call_tool("generate_image", {**call, "guidance_scale": 7, "n": 1})
+    assert not second.is_error
+    assert first.structured_content is not None
+    assert second.structured_content is not None
+    assert second.structured_content["record_id"] == first.structured_content["record_id"]
+
+
+async def test_progress_rises_even_when_two_updates_fall_together(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+    generations = world.generations()
+    generate = generations.generate
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        seen.append(progress)
+
+    async def reporting(
+        request: GenerationRequest, on_update: Callable[[Update], Awaitable[None]]
+    ) -> Generation:
+        for waited in (1.0, 1.0, 1.0004, 0.2, 3.0):
+            await on_update(Update("drawing", waited))
+        return await generate(request)
+
+    monkeypatch.setattr(generations, "generate", reporting)
+    async with Client(build_server(generations)) as asked:
+        await asked.call_tool("generate_image", {"prompt": "x"}, progress_callback=on_progress)
+    assert [round(progress, 3) for progress in seen] == [1.0, 1.001, 1.002, 1.003, 3.0]
+
+
 WRONG: list[tuple[dict[str, object], tuple[str, ...]]] = [
     ({"prompt": ""}, ("prompt", "''", "1..4000")),
     ({"prompt": "   "}, ("prompt", "1..4000")),
@@ -152,12 +235,11 @@ WRONG: list[tuple[dict[str, object], tuple[str, ...]]] = [
 ]
 
 
-@BOTH_ERAS
 @pytest.mark.parametrize(("arguments", "told"), WRONG)
 async def test_a_wrong_argument_is_named_with_its_value_and_what_is_allowed(
-    world: World, mode: str, arguments: dict[str, object], told: tuple[str, ...]
+    world: World, arguments: dict[str, object], told: tuple[str, ...]
 ) -> None:
-    async with client(world, mode) as asked:
+    async with client(world, "legacy") as asked:
         result = await asked.call_tool("generate_image", arguments)
     assert result.is_error
     for words in told:
@@ -173,6 +255,18 @@ async def test_an_unknown_record_id_is_a_tool_error(world: World) -> None:
     assert "no generation has the record id 'nope'" in text_of(result)
 
 
+async def test_no_call_waits_longer_than_the_server_itself(tmp_path: Path) -> None:
+    world = new_world(tmp_path, queue=3600)
+    async with Client(build_server(world.generations(replace(LIMITS, max_wait=0.1)))) as asked:
+        await asked.call_tool("generate_image", {"prompt": "x"})
+        with anyio.fail_after(10):
+            result = await asked.call_tool(
+                "get_generation", {"record_id": world.service.jobs[0], "max_wait": 600}
+            )
+    assert result.structured_content is not None
+    assert result.structured_content["status"] == "pending"
+
+
 async def test_a_failed_job_is_told_with_its_record_id(world: World) -> None:
     world.service.faults.add(Fault.parse("error-code@status=NSFW"))
     async with client(world) as asked:
@@ -180,6 +274,33 @@ async def test_a_failed_job_is_told_with_its_record_id(world: World) -> None:
     assert result.is_error
     assert "NSFW" in text_of(result)
     assert f"Record id: {world.service.jobs[0]}" in text_of(result)
+
+
+async def test_every_error_of_ours_is_a_tool_error_in_its_own_words(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    generations = world.generations()
+    raised: list[ArtaError] = []
+
+    async def fail(*_: object, **__: object) -> Generation:
+        raise raised[-1]
+
+    for name in ("generate", "get", "catalogue"):
+        monkeypatch.setattr(generations, name, fail)
+    calls: dict[str, dict[str, object]] = {
+        "generate_image": {"prompt": "x"},
+        "get_generation": {"record_id": "r"},
+        "list_models": {},
+    }
+    async with Client(build_server(generations)) as asked:
+        for error in every_error():
+            raised.append(error)
+            for tool, arguments in calls.items():
+                result = await asked.call_tool(tool, arguments)
+                assert result.is_error
+                assert text_of(result) == f"Error executing tool {tool}: {WORDS}", repr(error)
+    assert len(raised) > 14
+    assert "Traceback" not in caplog.text
 
 
 async def test_a_bug_is_not_told_to_the_model(
@@ -191,6 +312,23 @@ async def test_a_bug_is_not_told_to_the_model(
         result = await asked.call_tool("list_models", {})
     assert result.is_error
     assert text_of(result) == "Error executing tool list_models"
+    assert "Traceback" in caplog.text
+
+
+async def test_a_result_outside_its_schema_is_a_bug_and_not_a_wrong_argument(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    generations = world.generations()
+    generate = generations.generate
+
+    async def refused(*arguments: Any) -> Generation:
+        return replace(await generate(*arguments), status="refused")
+
+    monkeypatch.setattr(generations, "generate", refused)
+    async with Client(build_server(generations)) as asked:
+        result = await asked.call_tool("generate_image", {"prompt": "x"})
+    assert result.is_error
+    assert text_of(result) == "Error executing tool generate_image"
     assert "Traceback" in caplog.text
 
 
@@ -209,7 +347,7 @@ async def test_list_models_says_where_its_knowledge_comes_from(world: World) -> 
 
 @BOTH_ERAS
 async def test_links_and_previews_come_only_when_asked_for(world: World, mode: str) -> None:
-    extras = Extras(resource_links=True, previews=True)
+    extras = ResultExtras(resource_links=True, previews=True)
     async with client(world, mode, extras) as asked:
         result = await asked.call_tool("generate_image", {"prompt": "x"})
         kinds = [block.type for block in result.content]
@@ -226,15 +364,39 @@ async def test_links_and_previews_come_only_when_asked_for(world: World, mode: s
 
 async def test_eight_previews_stay_under_the_smallest_limit_of_a_host(tmp_path: Path) -> None:
     world = new_world(tmp_path, engine=noise)
-    async with client(world, extras=Extras(previews=True)) as asked:
+    async with client(world, extras=ResultExtras(previews=True)) as asked:
         result = await asked.call_tool("generate_image", {"prompt": "x", "n": 8})
     assert [block.type for block in result.content] == ["text", *["image"] * 8]
+    images = [block for block in result.content if isinstance(block, mcp.types.ImageContent)]
+    assert sum(len(b64decode(image.data)) for image in images) <= 700_000
     assert len(result.model_dump_json()) < 1024 * 1024
 
 
+async def test_previews_cost_one_download_each_and_the_generation_is_not_read_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generations = world.generations()
+    monkeypatch.delattr(type(generations), "get")
+    async with Client(build_server(generations, ResultExtras(previews=True))) as asked:
+        result = await asked.call_tool("generate_image", {"prompt": "x", "n": 3})
+    assert [block.type for block in result.content] == ["text", *["image"] * 3]
+    assert (world.service.seen["status"], world.service.seen["image"]) == (1, 3)
+
+
+async def test_a_preview_that_cannot_be_made_leaves_the_others(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.service.faults.add(Fault.parse("404@image"))
+    async with client(world, extras=ResultExtras(previews=True)) as asked:
+        result = await asked.call_tool("generate_image", {"prompt": "x", "n": 3})
+    assert not result.is_error
+    assert [block.type for block in result.content] == ["text", "image", "image"]
+    assert "no preview of" in caplog.text
+
+
 def noise(request: ImageRequest) -> bytes:
-    """A picture that no format makes small."""
-    pixels = random.Random(request.index).randbytes(512 * 512 * 3)
+    """Grey noise: as a preview it takes about 100 kB, whose eightfold no result may hold."""
+    pixels = bytes(96 + byte // 4 for byte in random.Random(request.index).randbytes(512 * 512 * 3))
     buffer = io.BytesIO()
     Pillow.frombytes("RGB", (512, 512), pixels).save(buffer, "PNG")
     return buffer.getvalue()

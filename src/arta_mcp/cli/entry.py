@@ -162,10 +162,11 @@ def serve_stdio(settings: Settings) -> int:
     gc.disable()  # what an import makes stays; looking for garbage meanwhile finds none
     handoff = start_quick_replies() if settings.front_desk else None
     from arta_mcp.app import open_generations
-    from arta_mcp.server.sdk import repair_stdin
-    from arta_mcp.server.tools import Extras, build_server, serve_wire
+    from arta_mcp.server.build import build_server
+    from arta_mcp.server.sdk import repair_stdin, serve_wire
+    from arta_mcp.server.tools import ResultExtras
 
-    extras = Extras(resource_links=settings.resource_links, previews=settings.preview)
+    extras = ResultExtras(resource_links=settings.resource_links, previews=settings.preview)
     server = build_server(open_generations(settings, warn=talk), extras)
     gc.freeze()
     gc.enable()

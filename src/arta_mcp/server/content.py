@@ -15,7 +15,7 @@ from mcp.types import (
     ResourceLink,
     TextContent,
 )
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from arta_mcp.errors import ArtaError
 from arta_mcp.generations.values import Generation, Update
@@ -26,8 +26,6 @@ from arta_mcp.styles import Catalogue, Style
 class ImageOutput(BaseModel):
     """One picture of a result."""
 
-    model_config = ConfigDict(from_attributes=True)
-
     url: str
     mime_type: str
     blurred: bool
@@ -37,7 +35,8 @@ class ImageOutput(BaseModel):
 class GenerationOutput(BaseModel):
     """A result of `generate_image` and `get_generation`."""
 
-    model_config = ConfigDict(from_attributes=True)
+    # the request's arguments stand here once more: as results they have no bounds, no descriptions
+    # and no choices, and deriving that from GenerationRequest says it less plainly than seven lines
 
     record_id: str
     status: Literal["done", "pending"]
@@ -84,7 +83,7 @@ def render(generation: Generation, extras: Sequence[ContentBlock] = ()) -> CallT
     )
 
 
-def link(generation: Generation, index: int, uri: str) -> ResourceLink:
+def link_image(generation: Generation, index: int, uri: str) -> ResourceLink:
     """A link for the person, not for the model, which has the address in the text."""
     return ResourceLink(
         type="resource_link",
@@ -92,11 +91,12 @@ def link(generation: Generation, index: int, uri: str) -> ResourceLink:
         name=f"{generation.record_id}-{index}",
         title=f"{generation.request.prompt[:80]} ({index + 1} of {len(generation.images)})",
         mime_type="image/webp",
+        # without it VS Code reads the resource and gives the picture to the model, as tokens
         annotations=Annotations(audience=["user"]),
     )
 
 
-def preview(webp: bytes) -> ImageContent:
+def embed_preview(webp: bytes) -> ImageContent:
     """A small picture inside the result."""
     data = base64.b64encode(webp).decode("ascii")
     return ImageContent(type="image", data=data, mime_type="image/webp")
@@ -164,8 +164,10 @@ def explain(error: ArtaError) -> str:
 
 def progress_message(update: Update) -> str:
     """Where things stand, for people: `drawing, 12 s (usually about 15 s)`."""
-    is_telling = update.usual is not None and update.waited < update.usual
-    usual = f" (usually about {math.ceil(update.usual or 0)} s)" if is_telling else ""
     words = {"waiting": "waiting for a free place", "saving": "saving the pictures"}
-    step = words.get(update.step, update.step)
-    return f"{step}, {update.waited:.0f} s{usual if update.step in ('queued', 'drawing') else ''}"
+    message = f"{words.get(update.step, update.step)}, {update.waited:.0f} s"
+    # once the usual time has passed it says nothing about this job any more
+    is_early = update.usual is not None and update.waited < update.usual
+    if is_early and update.step in ("queued", "drawing"):
+        message += f" (usually about {math.ceil(update.usual or 0)} s)"
+    return message

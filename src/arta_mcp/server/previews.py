@@ -3,34 +3,70 @@
 from __future__ import annotations
 
 import io
+import logging
+from typing import NamedTuple
 
+import anyio
 import anyio.to_thread
 
-from arta_mcp.errors import ProtocolError
+from arta_mcp.errors import ArtaError, ProtocolError
+from arta_mcp.generations.downloads import MAX_DOWNLOADS
+from arta_mcp.generations.service import Generations
+from arta_mcp.generations.values import Generation
 
-PREVIEW = (512, 150 * 1000)
-"""longest side in pixels and most bytes of a preview inside a result"""
-
-ALL_PREVIEWS = 700 * 1000
-"""most bytes of all previews of a result: Claude Desktop cuts a result at 1 MiB, in base64"""
-
-READABLE = (1536, 700 * 1000)
-"""the same of a picture that is read as a resource: in base64 it stays under 1 MiB"""
+log = logging.getLogger(__name__)
 
 
-def preview_bounds(count: int) -> tuple[int, int]:
-    """The bounds of each of `count` previews of one result."""
-    side, limit = PREVIEW
-    return side, min(limit, ALL_PREVIEWS // max(1, count))
+class Bounds(NamedTuple):
+    """What a smaller copy may measure at most."""
+
+    side: int
+    """pixels of the longer side"""
+
+    size: int
+    """bytes as WebP"""
 
 
-async def shrunk(content: bytes, bounds: tuple[int, int]) -> bytes:
-    """The picture as WebP within (longest side in pixels, most bytes); raises ProtocolError."""
-    side, limit = bounds
-    return await anyio.to_thread.run_sync(_shrink, content, side, limit)
+PREVIEW = Bounds(512, 150 * 1000)
+"""of a preview inside a result"""
+
+MAX_PREVIEWS_SIZE = 700 * 1000
+"""bytes of all previews of a result: Claude Desktop cuts a result at 1 MiB, in base64"""
+
+READABLE = Bounds(1536, 700 * 1000)
+"""of a picture that is read as a resource: in base64 it stays under 1 MiB"""
 
 
-def _shrink(content: bytes, side: int, limit: int) -> bytes:
+async def make_previews(generations: Generations, generation: Generation) -> dict[int, bytes]:
+    """The previews of a result as WebP, by index; one that cannot be made is logged and left out.
+
+    A preview is an extra: without it the result still serves.
+    """
+    previews: dict[int, bytes] = {}
+    size = min(PREVIEW.size, MAX_PREVIEWS_SIZE // max(1, len(generation.images)))
+    # a picture in memory can be 32 MiB, and several times that once Pillow has opened it
+    limiter = anyio.CapacityLimiter(MAX_DOWNLOADS)
+
+    async def make(index: int) -> None:
+        async with limiter:
+            try:
+                picture = await generations.read_picture(generation, index)
+                previews[index] = await shrink(picture.content, Bounds(PREVIEW.side, size))
+            except ArtaError as exc:
+                log.warning("no preview of %s, picture %s: %s", generation.record_id, index, exc)
+
+    async with anyio.create_task_group() as group:
+        for index in range(len(generation.images)):
+            group.start_soon(make, index)
+    return previews
+
+
+async def shrink(content: bytes, bounds: Bounds) -> bytes:
+    """The picture as WebP within `bounds`; raises ProtocolError for what is no picture."""
+    return await anyio.to_thread.run_sync(_shrink, content, bounds.side, bounds.size)
+
+
+def _shrink(content: bytes, side: int, size: int) -> bytes:
     from PIL import Image  # for the first picture, not for the first answer
 
     try:
@@ -38,11 +74,13 @@ def _shrink(content: bytes, side: int, limit: int) -> bytes:
             small = picture.convert("RGBA" if "A" in picture.getbands() else "RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as exc:
         raise ProtocolError("what came as a picture cannot be read as one") from exc
+    # first a worse quality, which few people see at this size, then fewer pixels; noise, which no
+    # format makes small, ends here too
     while True:
         small.thumbnail((side, side))
         for quality in (86, 70, 50, 30):
             buffer = io.BytesIO()
             small.save(buffer, "WEBP", quality=quality, method=2)
-            if buffer.tell() <= limit:
+            if buffer.tell() <= size:
                 return buffer.getvalue()
         side = side * 2 // 3

@@ -1,9 +1,10 @@
-"""Repair of half surrogate pairs, without which the SDK never replies to such a line.
+"""Everything that works round the SDK (mcp 2.3), each with the reason and when it can go.
 
-`JSON.stringify` of a string that was cut within an emoji writes half of a surrogate pair as an
-escape (RFC 8259, section 8.2, leaves open what a reader makes of it). pydantic's parser refuses it,
-and `mcp.server.stdio`, 2.3, then drops the request without a reply. The halves become U+FFFD. To
-be removed when the SDK replies to a line that it cannot parse.
+Half surrogate pairs are repaired, or the SDK never replies to such a line: `JSON.stringify` of a
+string that was cut within an emoji writes half of a pair as an escape (RFC 8259, section 8.2,
+leaves open what a reader makes of it). pydantic's parser refuses it, and `mcp.server.stdio` then
+drops the request without a reply. The halves become U+FFFD. To be removed when the SDK replies to a
+line that it cannot parse.
 """
 
 from __future__ import annotations
@@ -11,7 +12,25 @@ from __future__ import annotations
 import json
 import os
 import threading
-from typing import Protocol
+from collections.abc import Callable
+from inspect import Parameter, signature
+from typing import Annotated, Any, Protocol, TypeVar
+
+import anyio
+from mcp.server.connection import Connection
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel import Server
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp.server.mcpserver.tools import Tool
+from mcp.server.stdio import stdio_server
+from pydantic import BaseModel, ValidationError
+
+from arta_mcp.errors import ArtaError
+from arta_mcp.generations.values import explain_arguments
+from arta_mcp.server.content import explain
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Wire(Protocol):
@@ -77,3 +96,106 @@ def repair_stdin() -> None:
 
     # A daemon, as it stands in a read until the host says more, even when the server has ended.
     threading.Thread(target=feed, name="surrogate repair", daemon=True).start()
+
+
+class StrictTool(Tool):
+    """A tool that refuses unknown arguments and explains every ArtaError in our own words.
+
+    Without it mcp 2.3 drops an argument that it does not know, so that a misspelt one never comes
+    to light, and shows pydantic's own text for a wrong one. Ends when `MCPServer.tool` takes a
+    model configuration and a function that explains errors.
+    """
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Makes the argument model strict, which `from_function` has no parameter for."""
+        arguments = self.fn_metadata.arg_model
+        # defaults are validated too: the fingerprint behind an idempotency key tells 7 from 7.0
+        arguments.model_config.update(extra="forbid", validate_default=True)
+        arguments.model_rebuild(force=True)
+        self.parameters = without_titles(arguments.model_json_schema(by_alias=True))
+
+    async def run(
+        self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False
+    ) -> Any:
+        """Runs the tool; the one place where an ArtaError becomes a ToolError.
+
+        The SDK documents that every failure is a ToolError whose `__cause__` is what was raised,
+        and marks a bug as UnexpectedToolError, whose text it keeps from the model.
+        """
+        try:
+            return await super().run(arguments, context, convert_result)
+        except ToolError as exc:
+            match exc.__cause__:
+                case ArtaError() as error:
+                    cause = error
+                # a result that does not fit its schema is a ValidationError too, but a bug
+                case ValidationError() as cause if not isinstance(exc, UnexpectedToolError):
+                    error = explain_arguments(cause, self.parameters)
+                case _:
+                    raise
+            # `from cause`: of a ValidationError the SDK logs the names and leaves the values out
+            raise ToolError(f"Error executing tool {self.name}: {explain(error)}") from cause
+
+
+def without_titles(schema: dict[str, Any]) -> dict[str, Any]:
+    """A schema without pydantic's titles, which repeat the names and cost every host bytes."""
+    return {
+        key: without_titles(value) if isinstance(value, dict) else value  # pyright: ignore[reportUnknownArgumentType]  # JSON
+        for key, value in schema.items()
+        if not (key == "title" and isinstance(value, str))
+    }
+
+
+def takes_fields_of(model: type[BaseModel]) -> Callable[[Function], Function]:
+    """Gives a function with `**arguments` the model's fields for them, in its signature.
+
+    `Tool.from_function` makes a tool's arguments from a signature and takes no model (mcp 2.3);
+    with one, this ends. Fields with a default factory are not supported.
+    """
+    fields = [
+        Parameter(
+            name,
+            Parameter.KEYWORD_ONLY,
+            default=Parameter.empty if field.is_required() else field.default,
+            annotation=Annotated[field.annotation, field],
+        )
+        for name, field in model.model_fields.items()
+    ]
+
+    def decorate(function: Function) -> Function:
+        written = signature(function, eval_str=True)
+        kept = [one for one in written.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        function.__signature__ = written.replace(parameters=[*kept, *fields])  # pyright: ignore[reportFunctionMemberAccess]  # PEP 362 names it, typeshed does not
+        return function
+
+    return decorate
+
+
+def lowlevel_server(server: MCPServer[Any]) -> Server[Any]:
+    """The server below an MCPServer, for what MCPServer of mcp 2.3 has no method for.
+
+    That is serving methods that 2026-07-28 removed (`mcp.server.extension` refers to this server
+    for them) and running on streams that are open already. Ends when both are public.
+    """
+    return server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # see above
+
+
+def connection_of(ctx: ServerRequestContext[Any]) -> Connection:
+    """The client's connection: a session lives for one request only, a subscription for longer.
+
+    Ends when ServerRequestContext has the `connection` that the SDK's next Context has already,
+    or with the last client that speaks a revision before 2026-07-28.
+    """
+    return ctx.session._connection  # pyright: ignore[reportPrivateUsage]  # see above
+
+
+def serve_wire(server: MCPServer[Any], wire: Wire) -> None:
+    """Serves one connection until it ends, as `server.run()` does on one that it opens itself."""
+    file = anyio.AsyncFile[str](SurrogateRepair(wire))  # pyright: ignore[reportArgumentType]  # these three will do
+    core = lowlevel_server(server)
+
+    async def serve() -> None:
+        async with stdio_server(file, file) as (incoming, outgoing):
+            await core.run(incoming, outgoing, core.create_initialization_options())
+
+    anyio.run(serve)

@@ -1,0 +1,60 @@
+"""Completions of arguments while a person types them: models, ratios, record ids, indexes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mcp.server.mcpserver import MCPServer
+from mcp.types import (
+    Completion,
+    CompletionArgument,
+    CompletionContext,
+    PromptReference,
+    ResourceTemplateReference,
+)
+
+from arta_mcp.arta.protocol import RATIOS
+from arta_mcp.generations.service import Generations
+from arta_mcp.matching import normalize
+from arta_mcp.server.resources import MAX_LISTED
+
+MAX_COMPLETIONS = 100
+"""values in one answer; the specification's bound, and a host may drop an answer that is longer"""
+
+
+def add_completions(server: MCPServer[Any], generations: Generations) -> None:
+    """Puts completions of prompts and resource templates on the server, by argument name."""
+
+    @server.completion()
+    async def complete(
+        ref: PromptReference | ResourceTemplateReference,
+        argument: CompletionArgument,
+        context: CompletionContext | None,
+    ) -> Completion | None:
+        match argument.name:
+            case "model":
+                # as known by now: a person who types does not wait for the service's list
+                values = [style.id for style in generations.known_catalogue.styles]
+            case "aspect_ratio":
+                values = RATIOS
+            case "record_id":
+                latest = await generations.history(MAX_LISTED)
+                values = [entry.record_id for entry in latest if entry.record_id]
+            case "index":
+                values = [str(index) for index in range(8)]
+            case _:
+                return None
+        return complete_value(values, argument.value)
+
+
+def complete_value(values: Sequence[str], begun: str) -> Completion:
+    """The values that hold the text: those that begin with it, then those with such a word."""
+    key = normalize(begun)
+    keys = {value: normalize(value) for value in values}
+    begin = [value for value in values if keys[value].startswith(key)]
+    word = [value for value in values if f"-{key}" in keys[value]]
+    hold = [value for value in values if key in keys[value]]
+    found = list(dict.fromkeys(begin + word + hold))
+    first = found[:MAX_COMPLETIONS]
+    return Completion(values=first, total=len(found), has_more=len(found) > len(first))
