@@ -9,9 +9,9 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from arta_mcp.cli import batch
-from arta_mcp.cli import entry as cli
-from arta_mcp.cli.batch import read_wishes
+from arta_mcp.cli.batch import read_items, run_batch
+from arta_mcp.cli.generate import add_generate
+from arta_mcp.cli.parser import build_parser
 from arta_mcp.config import Settings
 from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.local.loopback import Running
@@ -170,9 +170,11 @@ def test_a_line_without_room_waits_as_long_as_the_service_says(
     service.service.faults.add(Fault("429-wait", "submit", value="45"))
     prompts = shell.machine.elsewhere / "prompts"
     prompts.write_text("a hill\n", encoding="utf-8")
-    options = cli.build_parser().parse_args(["generate", "--batch", str(prompts), "--no-save"])
+    options = build_parser([add_generate]).parse_args(
+        ["generate", "--batch", str(prompts), "--no-save"]
+    )
     settings = Settings.from_env(shell.machine.environ)
-    assert batch.run(settings, options, options.batch, {}, sleep=sleep) == 0
+    assert run_batch(settings, options, {}, sleep=sleep) == 0
     assert slept == [45.0]
     assert service.service.seen["submit"] == 2
 
@@ -264,8 +266,8 @@ def test_a_file_without_prompts_draws_nothing(shell: Shell) -> None:
 
 
 def test_line_numbers_and_copies_are_counted() -> None:
-    wishes = read_wishes("a\r\n\r\nb\na\n")
-    assert [(wish.line, wish.prompt, wish.copy) for wish in wishes] == [
+    items = read_items("a\r\n\r\nb\na\n")
+    assert [(item.line, item.prompt, item.copy) for item in items] == [
         (1, "a", 0),
         (3, "b", 0),
         (4, "a", 1),

@@ -16,9 +16,10 @@ import pytest
 import shtab
 from PIL import Image
 
-from arta_mcp.cli import entry as cli
-from arta_mcp.cli import generate as commands
-from arta_mcp.cli.thumbnails import render, way_of
+from arta_mcp.cli.completion import SHELLS
+from arta_mcp.cli.console import print_data, translate_hint
+from arta_mcp.cli.generate import OPTIONS
+from arta_mcp.cli.thumbnails import detect_protocol, render
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.local.loopback import Running
@@ -54,10 +55,10 @@ def shell(
 def test_help_says_of_each_argument_what_the_tool_says(shell: Shell) -> None:
     told = " ".join(shell("generate", "--help").out.split())
     properties = GenerationRequest.model_json_schema()["properties"]
-    for name in commands.OPTIONS:
+    for name in OPTIONS:
         described = properties[name]
         words = described.get("description") or described["anyOf"][0]["description"]
-        assert " ".join(cli.as_commands(words).split()) in re.sub(r"(?<=\w)- (?=\w)", "-", told), (
+        assert " ".join(translate_hint(words).split()) in re.sub(r"(?<=\w)- (?=\w)", "-", told), (
             name
         )
 
@@ -335,19 +336,19 @@ def picture_of(*colours: tuple[int, int, int], size: int = 1) -> bytes:
 
 
 def test_half_blocks_hold_two_pixels_each() -> None:
-    shown = render([picture_of(RED, BLUE)], "colours", columns=1)
+    shown = render([picture_of(RED, BLUE)], "truecolor", columns=1)
     assert shown == "\x1b[0;38;2;255;0;0;48;2;0;0;255m▀\x1b[0m"
 
 
 def test_a_terminal_of_256_colours_gets_the_nearest() -> None:
-    shown = render([picture_of(RED, BLUE)], "256", columns=1)
+    shown = render([picture_of(RED, BLUE)], "256color", columns=1)
     assert shown == "\x1b[0;38;5;196;48;5;21m▀\x1b[0m"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 @pytest.mark.parametrize("columns", [12, 79, 300])
 def test_pictures_stand_beside_each_other_and_fit(count: int, columns: int) -> None:
-    shown = render([picture_of(RED, size=40)] * count, "colours", columns=columns)
+    shown = render([picture_of(RED, size=40)] * count, "truecolor", columns=columns)
     widths = [len(re.sub(r"\x1b\[[0-9;]*m", "", line)) for line in shown.split("\n")]
     assert 0 < max(widths) <= columns
     assert len(set(widths)) == 1
@@ -356,7 +357,7 @@ def test_pictures_stand_beside_each_other_and_fit(count: int, columns: int) -> N
 def test_kitty_and_iterm_get_a_real_picture() -> None:
     picture = picture_of(RED, size=40)
     kitty = render([picture], "kitty", columns=30)
-    iterm = render([picture], "iterm", columns=30)
+    iterm = render([picture], "iterm2", columns=30)
     chunks = re.findall(r"\x1b_G([^;]*);([^\x1b]*)\x1b\\", kitty)
     assert "".join(f"\x1b_G{head};{body}\x1b\\" for head, body in chunks) == kitty
     assert chunks[0][0].startswith("a=T,f=100,q=2,c=30,")
@@ -371,7 +372,7 @@ def test_kitty_and_iterm_get_a_real_picture() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n" + b"\0" * 50])
 def test_what_is_no_picture_is_not_shown(content: bytes) -> None:
-    assert render([content], "colours", columns=40) == ""
+    assert render([content], "truecolor", columns=40) == ""
 
 
 @pytest.mark.parametrize(
@@ -379,17 +380,17 @@ def test_what_is_no_picture_is_not_shown(content: bytes) -> None:
     [
         ({"TERM": "xterm-kitty"}, "kitty"),
         ({"TERM": "xterm-ghostty"}, "kitty"),
-        ({"TERM": "xterm-256color", "TERM_PROGRAM": "iTerm.app"}, "iterm"),
-        ({"TERM": "tmux-256color", "KITTY_WINDOW_ID": "1", "TMUX": "x"}, "256"),
-        ({"TERM": "xterm-256color", "COLORTERM": "truecolor"}, "colours"),
-        ({"TERM": "xterm-256color"}, "256"),
+        ({"TERM": "xterm-256color", "TERM_PROGRAM": "iTerm.app"}, "iterm2"),
+        ({"TERM": "tmux-256color", "KITTY_WINDOW_ID": "1", "TMUX": "x"}, "256color"),
+        ({"TERM": "xterm-256color", "COLORTERM": "truecolor"}, "truecolor"),
+        ({"TERM": "xterm-256color"}, "256color"),
         ({"TERM": "xterm-256color", "NO_COLOR": "1"}, None),
         ({"TERM": "dumb", "COLORTERM": "truecolor"}, None),
         ({}, None),
     ],
 )
 def test_a_terminal_gets_what_it_can_show(environ: dict[str, str], way: str | None) -> None:
-    assert way_of(environ) == way
+    assert detect_protocol(environ) == way
 
 
 # Completion
@@ -423,10 +424,10 @@ def test_bash_completes_commands_options_and_their_values(shell: Shell) -> None:
 
 
 def test_every_shell_that_the_library_knows_is_offered() -> None:
-    assert set(commands.SHELLS) == set(shtab.SUPPORTED_SHELLS)
+    assert set(SHELLS) == set(shtab.SUPPORTED_SHELLS)
 
 
-@pytest.mark.parametrize("name", commands.SHELLS)
+@pytest.mark.parametrize("name", SHELLS)
 def test_every_shell_gets_a_script_and_needs_no_settings(shell: Shell, name: str) -> None:
     shell.set(ARTA_MAX_WAIT="abc")
     said = shell("completion", name)
@@ -569,5 +570,5 @@ def test_an_address_keeps_its_signature_and_loses_our_secret(
 ) -> None:
     signed = "https://images.example/x.png?sig=eyJhbGciOiJIUzI1NiJ9.eyJhIjoxfQ.c2lnbmF0dXJl"
     Secret("our-own-key-123")
-    cli.data(f"{signed}&key=our-own-key-123")
+    print_data(f"{signed}&key=our-own-key-123")
     assert capsys.readouterr().out == f"{signed}&key=[redacted]\n"

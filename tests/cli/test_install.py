@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from arta_mcp.cli import entry as cli
+from arta_mcp.cli import console
 from arta_mcp.cli.install import command as install
 from arta_mcp.cli.install import jsonc
 from arta_mcp.cli.install.config_file import HostFile
 from arta_mcp.cli.install.hosts import HOSTS, Machine, find_files, find_host
+from arta_mcp.cli.parser import Parser
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
 
 SAMPLES = Path(__file__).parents[1] / "hosts"
@@ -89,7 +90,7 @@ class Desk:
         return path
 
     def run(self, *arguments: str) -> int:
-        parser = cli.Parser()
+        parser = Parser()
         words = parser.add_subparsers()
         install.add_install(words)
         install.add_uninstall(words)
@@ -124,7 +125,7 @@ def test_a_host_is_found_where_each_system_keeps_it(
     desk = Desk(tmp_path, platform)
     path = desk.put(host)
     before = path.read_bytes()
-    assert desk.run("install", host) == cli.OK
+    assert desk.run("install", host) == console.OK
     wanted: dict[str, object] = {"command": str(desk.program), "args": []}
     assert entry_of(path, host) == ({"type": "stdio"} if host == "vscode" else {}) | wanted
     (backup,) = backups(path)
@@ -161,7 +162,7 @@ def test_a_second_install_touches_nothing(
     desk.run("install", host)
     before = desk.files()
     capsys.readouterr()
-    assert desk.run("install", host) == cli.OK
+    assert desk.run("install", host) == console.OK
     out, err = capsys.readouterr()
     assert desk.files() == before
     assert out == ""
@@ -174,7 +175,7 @@ def test_an_entry_that_the_host_has_added_words_to_is_still_the_same(desk: Desk)
     there |= {"args": [], "env": {}, "disabled": True}
     path.write_text(json.dumps({"mcpServers": {"arta": there}}), encoding="utf-8")
     before = desk.files()
-    assert desk.run("install", "claude-code") == cli.OK
+    assert desk.run("install", "claude-code") == console.OK
     assert desk.files() == before
 
 
@@ -184,7 +185,7 @@ def test_a_dry_run_shows_the_change_and_writes_nothing(
 ) -> None:
     path = desk.put(host)
     before = desk.files()
-    assert desk.run("install", host, "--dry-run") == cli.OK
+    assert desk.run("install", host, "--dry-run") == console.OK
     out, err = capsys.readouterr()
     assert desk.files() == before
     assert out.startswith(f"--- {path}\n+++ {path}\n@@ ")
@@ -223,7 +224,7 @@ def test_a_file_of_one_long_line_is_shown_indented_and_kept_in_one_line(
 
 def test_a_new_file_is_made_when_the_host_is_there(desk: Desk) -> None:
     (desk.home / ".config" / "Code").mkdir(parents=True)
-    assert desk.run("install", "vscode") == cli.OK
+    assert desk.run("install", "vscode") == console.OK
     path = desk.file("vscode")
     assert json.loads(path.read_bytes()) == {
         "servers": {"arta": {"type": "stdio", "command": str(desk.program), "args": []}}
@@ -237,7 +238,7 @@ def test_an_empty_file_is_filled_and_backed_up(content: bytes, desk: Desk) -> No
     path = desk.file("cursor")
     path.parent.mkdir()
     path.write_bytes(content)
-    assert desk.run("install", "cursor") == cli.OK
+    assert desk.run("install", "cursor") == console.OK
     assert path.read_bytes().startswith(content.rstrip())
     assert entry_of(path, "cursor") == {"command": str(desk.program), "args": []}
     assert [backup.read_bytes() for backup in backups(path)] == [content]
@@ -251,7 +252,7 @@ def test_a_host_that_is_not_here_is_said_to_be_missing_and_nothing_is_made(
         desk.run("install", host)
     assert "--file PATH" in caught.value.hint
     assert list(desk.home.iterdir()) == []
-    assert desk.run("uninstall", host) == cli.OK
+    assert desk.run("uninstall", host) == console.OK
 
 
 @pytest.mark.parametrize("host", PROJECT_FILES)
@@ -259,11 +260,11 @@ def test_a_project_has_a_file_of_its_own(
     host: str, desk: Desk, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = desk.project / PROJECT_FILES[host]
-    assert desk.run("install", host, "--project") == cli.OK
+    assert desk.run("install", host, "--project") == console.OK
     assert entry_of(path, host) is not None
     assert "is a path on this machine" in capsys.readouterr().err
     assert list(desk.home.iterdir()) == []
-    assert desk.run("uninstall", host, "--project") == cli.OK
+    assert desk.run("uninstall", host, "--project") == console.OK
     assert entry_of(path, host) is None
 
 
@@ -309,9 +310,9 @@ def test_without_a_host_or_a_file_the_hosts_are_told(desk: Desk) -> None:
 
 
 def test_a_named_file_is_made_with_its_folders(desk: Desk) -> None:
-    assert desk.run("install", "--file", "~/deep/er/mcp.json") == cli.OK
+    assert desk.run("install", "--file", "~/deep/er/mcp.json") == console.OK
     assert entry_of(desk.home / "deep" / "er" / "mcp.json", "generic") is not None
-    assert desk.run("install", "vscode", "--file", "near.json") == cli.OK
+    assert desk.run("install", "vscode", "--file", "near.json") == console.OK
     assert entry_of(desk.project / "near.json", "vscode") is not None
 
 
@@ -327,7 +328,7 @@ def test_another_server_of_the_same_name_is_left_alone_without_force(
     with pytest.raises(ConfigError, match="has another program called 'tickets'"):
         desk.run("uninstall", "cursor", "--name", "tickets")
     assert path.read_bytes() == (SAMPLES / "cursor.json").read_bytes()
-    assert desk.run("install", "cursor", "--name", "tickets", "--force") == cli.OK
+    assert desk.run("install", "cursor", "--name", "tickets", "--force") == console.OK
     assert entry_of(path, "cursor", "tickets") == {"command": str(desk.program), "args": []}
     assert b"], // trailing" not in path.read_bytes()
     assert b'// "draft": {},' in path.read_bytes()
@@ -443,7 +444,7 @@ def test_vs_code_can_ask_for_a_secret_and_forgets_the_question_with_the_server(
         "args": [],
         "env": {"ARTA_API_KEY": "${input:arta-api-key}"},
     }
-    assert desk.run("install", "vscode", "--ask", "ARTA_API_KEY") == cli.OK
+    assert desk.run("install", "vscode", "--ask", "ARTA_API_KEY") == console.OK
     assert len(backups(path)) == 1
     desk.run("uninstall", "vscode")
     assert path.read_bytes() == before

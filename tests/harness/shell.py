@@ -23,7 +23,7 @@ from typing import Self
 
 import pytest
 
-from arta_mcp.cli import entry as cli
+from arta_mcp.cli import main
 from harness.installed import PATIENCE, Machine
 
 
@@ -73,7 +73,7 @@ class Shell:
         with self.patch.context() as patch:
             patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
             try:
-                code = cli.main(arguments)
+                code = main(arguments)
             except SystemExit as ended:
                 code = int(ended.code or 0)
         said = self.captured.readouterr()

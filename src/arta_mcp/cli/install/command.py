@@ -11,21 +11,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from arta_mcp.cli import entry as cli
+from arta_mcp.cli import console
 from arta_mcp.cli.install import jsonc
 from arta_mcp.cli.install import jsonc_edit as splice
 from arta_mcp.cli.install.config_file import HostFile
 from arta_mcp.cli.install.diff import difference
 from arta_mcp.cli.install.hosts import NAMES, Host, Machine, find_files, find_host, not_here
+from arta_mcp.cli.parser import Parser, Subparsers
 from arta_mcp.config import PREFIX, SETTINGS
 from arta_mcp.errors import ConfigError, InvalidRequest
 from arta_mcp.matching import suggest
 from arta_mcp.untrusted_json import entries, is_object
-
-if TYPE_CHECKING:
-    from arta_mcp.cli.generate import Words
 
 DEFAULT_NAME = "arta"
 SECRETS = frozenset(setting.name for setting in SETTINGS if setting.secret)
@@ -34,7 +31,7 @@ _PASSING = re.compile(r"[/\\](archive|environments|builds)-v\d+[/\\]")
 """a folder of uv's cache: what `uvx` started lies there until the cache is emptied"""
 
 
-def add_install(words: Words) -> None:
+def add_install(words: Subparsers) -> None:
     parser = words.add_parser("install", help="add this server to a host's configuration")
     _add_place(parser)
     parser.add_argument(
@@ -56,14 +53,14 @@ def add_install(words: Words) -> None:
     parser.set_defaults(run_without_settings=run_install)
 
 
-def add_uninstall(words: Words) -> None:
+def add_uninstall(words: Subparsers) -> None:
     parser = words.add_parser("uninstall", help="remove this server from a host's configuration")
     _add_place(parser)
     parser.add_argument("--force", action="store_true", help="remove what is not this server, too")
     parser.set_defaults(run_without_settings=run_uninstall)
 
 
-def _add_place(parser: cli.Parser) -> None:
+def _add_place(parser: Parser) -> None:
     parser.add_argument(
         "host", nargs="?", metavar="HOST", help=f"{', '.join(NAMES)}; generic needs --file"
     )
@@ -117,15 +114,15 @@ def install(options: argparse.Namespace, machine: Machine) -> int:
         is_there = _is_there(file, host, entry, force=options.force)
         after = file.text if is_there else _with_entry(file.text, host, entry)
     if is_there:
-        cli.talk(f"already there: {file.path} has this server as {entry.name!r}")
-        return cli.OK
+        console.print_message(f"already there: {file.path} has this server as {entry.name!r}")
+        return console.OK
     _check_others(file.text, after, host, entry.name)
     secret = [name for name, value in _env(entry.value).items() if _is_bare_secret(name, value)]
     _show(file, after, host, entry.name)
     _warn(file, host, options, entry, secret, paths[1:])
     if _write(file, after, options, is_private=bool(secret)):
-        cli.talk(f"next: {host.then}")
-    return cli.OK
+        console.print_message(f"next: {host.then}")
+    return console.OK
 
 
 def uninstall(options: argparse.Namespace, machine: Machine) -> int:
@@ -142,11 +139,13 @@ def uninstall(options: argparse.Namespace, machine: Machine) -> int:
             changes.append((file, after))
     if not changes:
         where = f" in {' or '.join(map(str, paths))}" if paths else ""
-        cli.talk(f"nothing to remove: {host.title} has no server called {name!r}{where}")
+        console.print_message(
+            f"nothing to remove: {host.title} has no server called {name!r}{where}"
+        )
     for file, after in changes:
         _show(file, after, host, name)
         _write(file, after, options, is_private=False)
-    return cli.OK
+    return console.OK
 
 
 def _host(options: argparse.Namespace) -> Host:
@@ -216,7 +215,9 @@ def _command(machine: Machine, *, with_uvx: bool) -> tuple[str, list[str]]:
     search = machine.environ.get("PATH", "")
     program = machine.absolute(machine.program)
     if not with_uvx and _PASSING.search(str(program)):
-        cli.talk("note: this arta-mcp lies in uv's cache, which may be emptied; uvx is written")
+        console.print_message(
+            "note: this arta-mcp lies in uv's cache, which may be emptied; uvx is written"
+        )
         with_uvx = True
     if with_uvx:
         uvx = shutil.which("uvx", path=search)
@@ -337,7 +338,7 @@ def _check_others(before: str, after: str, host: Host, name: str) -> None:
 def _show(file: HostFile, after: str, host: Host, name: str) -> None:
     public = {setting.name for setting in SETTINGS if not setting.secret}
     for line in difference(file.text, after, str(file.path), (host.key, name), public, _is_ours):
-        cli.data(line)
+        console.print_data(line)
 
 
 def _warn(
@@ -350,32 +351,38 @@ def _warn(
 ) -> None:
     for name in secret:
         shared = " and is shared with the project" if options.project else ""
-        cli.talk(f"warning: {name} lies in {file.path} as plain text{shared}")
+        console.print_message(f"warning: {name} lies in {file.path} as plain text{shared}")
         if host.asks:
-            cli.talk(f"hint: `--ask {name}` lets {host.title} ask for it and keep it safely")
+            console.print_message(
+                f"hint: `--ask {name}` lets {host.title} ask for it and keep it safely"
+            )
         elif host.reference:
             reference = host.reference.replace("NAME", name)
-            cli.talk(f"hint: --env '{name}={reference}' takes it from {host.title}'s environment")
+            console.print_message(
+                f"hint: --env '{name}={reference}' takes it from {host.title}'s environment"
+            )
     if options.project:
-        cli.talk(f"note: {entry.value['command']} is a path on this machine; others need their own")
+        console.print_message(
+            f"note: {entry.value['command']} is a path on this machine; others need their own"
+        )
     if host.is_strict and (extras := jsonc.parse(file.text).extras):
         line, _ = jsonc.position(file.text, extras[0])
-        cli.talk(
+        console.print_message(
             f"warning: {host.title} reads plain JSON; a comment or trailing comma in line {line}"
             " may keep it from reading this file"
         )
     for other in others:
-        cli.talk(f"note: {other} is another place for it; --file {other} writes there")
+        console.print_message(f"note: {other} is another place for it; --file {other} writes there")
 
 
 def _write(file: HostFile, after: str, options: argparse.Namespace, *, is_private: bool) -> bool:
     """Whether it was written; tells either way."""
     if options.dry_run:
-        cli.talk("nothing was written (--dry-run)")
+        console.print_message("nothing was written (--dry-run)")
         return False
     now = datetime.now()  # by people's own clock: it names the backup
     backup = file.replace(after, now=now, is_private=is_private)
-    cli.talk(f"wrote {file.path}" + (f"; as it was: {backup}" if backup else ""))
+    console.print_message(f"wrote {file.path}" + (f"; as it was: {backup}" if backup else ""))
     return True
 
 
