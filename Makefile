@@ -36,7 +36,7 @@ quick-replies: $(VENV)/.tested
 	$(BIN)/python tools/write_quick_replies.py
 
 bench: $(VENV)/.tested
-	for file in startup pacing call load; do $(BIN)/python benchmarks/$$file.py || exit 1; done
+	for file in startup schedule call load; do $(BIN)/python benchmarks/$$file.py || exit 1; done
 
 soak: $(VENV)/.tested
 	$(BIN)/python tools/soak.py

@@ -20,7 +20,7 @@ from arta_mcp.app import open_generations
 from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
 from arta_mcp.config import Settings
 from arta_mcp.engines.sketch.engine import Order
-from arta_mcp.generations.schedule import Pace
+from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import Generations
 from arta_mcp.local.loopback import run_forever
 from arta_mcp.local.service import Service
@@ -59,7 +59,7 @@ def settings_for(url: str, state: Path, **more: str) -> Settings:
 
 @asynccontextmanager
 async def generations_on(
-    url: str, state: Path, *, pace: type[Pace] = Pace, **more: str
+    url: str, state: Path, *, pace: type[PollSchedule] = PollSchedule, **more: str
 ) -> AsyncGenerator[Generations]:
     async with open_generations(settings_for(url, state, **more), pace=pace) as generations:
         yield generations

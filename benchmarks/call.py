@@ -2,8 +2,8 @@
 
 `python benchmarks/call.py [--quick]`. Both do the same work on one service in another process:
 one submit, looks every 30 ms until the job is done (about three). Ours also keeps the journal,
-the pacing, and renders what MCP shows. `straight` is how other clients do it: a new connection
-for every call.
+the poll schedule, and renders what MCP shows. `straight` is how other clients do it: a new
+connection for every call.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import anyio
 import httpx
 from bench_world import generations_on, memory, service_process, table, verdict, write
 
-from arta_mcp.generations.schedule import Pace
+from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.server.content import render
@@ -38,7 +38,7 @@ FORM = {
 }
 
 
-class Fixed(Pace):
+class Fixed(PollSchedule):
     """The same looks for everybody."""
 
     def delay(self, waited: float, phase: str | None = None) -> float:

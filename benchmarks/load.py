@@ -23,7 +23,7 @@ from bench_world import generations_on, memory, quantile, service_process, table
 
 from arta_mcp.app import open_generations
 from arta_mcp.config import Settings
-from arta_mcp.generations.schedule import Pace
+from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.server.content import render
@@ -34,7 +34,7 @@ LOOK_EVERY = 0.5
 FORM = {"prompt": "a red fox in snow", "style": "Flux", "images_num": "1", "aspect_ratio": "1:1"}
 
 
-class Fixed(Pace):
+class Fixed(PollSchedule):
     """The same looks for both."""
 
     def delay(self, waited: float, phase: str | None = None) -> float:

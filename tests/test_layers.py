@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "background": "errors",
     "untrusted_json": "errors redaction",
     "styles": "errors matching redaction",
-    "config": "errors redaction",
+    "config": "arta errors redaction",
     "arta": "background errors redaction styles untrusted_json",
     "state": "arta errors files redaction untrusted_json",
     "engines": "",

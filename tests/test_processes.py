@@ -89,7 +89,7 @@ def test_a_program_that_dies_with_the_lock_holds_nobody_up(service: Running, sit
         async def is_blocked() -> bool:
             with anyio.move_on_after(0.3) as scope:
                 async with site.tokens() as tokens:
-                    await tokens.current()
+                    await tokens.get_token()
             return scope.cancelled_caught
 
         assert anyio.run(is_blocked)
@@ -161,9 +161,15 @@ async def test_cancelling_stops_at_once_and_leaves_no_task(
             group.cancel_scope.cancel()
             began = time.monotonic()
         assert time.monotonic() - began < PROMPTLY
-        if endpoint in ("sign_up", "submit"):  # an errand that goes on, so that nothing is lost
+        if endpoint in (
+            "sign_up",
+            "submit",
+        ):  # a detached task that goes on, so that nothing is lost
             names = [str(task.name) for task in anyio.get_running_tasks()]
-            assert len([name for name in names if "Errands.finish" in name]) == len(names) - tasks
+            assert (
+                len([name for name in names if "BackgroundTasks.detach" in name])
+                == len(names) - tasks
+            )
         else:
             await _until(lambda: len(anyio.get_running_tasks()) == tasks)
             looks = service.service.seen["status"]

@@ -11,10 +11,15 @@ import anyio
 import httpx
 import pytest
 
-from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS, SUBMIT_PATH, Tokens, status_path
-from arta_mcp.arta.tokens import Identity, TokenSource
+from arta_mcp.arta.protocol import (
+    REFRESH_PATH,
+    SIGN_UP_PATHS,
+    SUBMIT_PATH,
+    Addresses,
+    Tokens,
+    status_path,
+)
 from arta_mcp.arta.transport import Transport
-from arta_mcp.background import Errands
 from arta_mcp.config import Settings
 from arta_mcp.errors import AuthError, UnknownStyle
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
@@ -22,7 +27,7 @@ from arta_mcp.local.service import Service
 from arta_mcp.redaction import Secret
 from arta_mcp.state.sqlite import SqliteState
 from arta_mcp.styles import DEFAULT, SHIPPED
-from harness.world import ORIGIN, World, new_world, tiny_picture
+from harness.world import ORIGIN, Client, World, new_world, tiny_picture
 
 ROOT = Path(__file__).parent.parent
 FACTS = ROOT.parent / "shared" / "facts" / "reference-provider.md"
@@ -58,16 +63,6 @@ def test_every_alias_of_the_document_is_known(alias: str) -> None:
         assert SHIPPED.resolve(alias).name
     except UnknownStyle as gone:
         pytest.fail(str(gone))
-
-
-def identity(client_type: str = "CLIENT_TYPE_ANDROID") -> Identity:
-    return Identity(
-        name="reference",
-        auth_url=ORIGIN + SIGN_UP_PATHS[0],
-        token_refresh_url=ORIGIN + REFRESH_PATH,
-        client_type=client_type,
-        api_key=Secret("reference-key"),
-    )
 
 
 @pytest.mark.anyio
@@ -115,14 +110,16 @@ async def test_current_creates_then_keeps_then_refreshes(tmp_path: Path) -> None
 async def current(service: Service, folder: Path, *, later: float = 0) -> Secret:
     """One process that asks for the current token, `later` seconds after the epoch of the test."""
     clock = lambda: 1_800_000_000 + later  # noqa: E731  # a name for one expression
-    transport = Transport(user_agent="test", app=httpx.ASGITransport(app=service))
     service.clock = clock
-    async with Errands() as errands, transport:
-        state = SqliteState(folder)
-        source = TokenSource(
-            identity(), store=state, transport=transport, errands=errands, clock=clock
-        )
-        return await source.current()
+    client = Client(
+        state_dir=folder,
+        addresses=Addresses.at_origin(ORIGIN),
+        app=httpx.ASGITransport(app=service),
+        account="reference",
+        clock=clock,
+    )
+    async with client.open_tokens() as tokens:
+        return await tokens.get_token()
 
 
 @pytest.fixture
@@ -180,7 +177,7 @@ async def test_the_form_and_the_bare_token(world: World) -> None:
         "seed": "7",
     }
     assert not submit.headers["authorization"].lower().startswith("bearer")
-    assert {request.headers["user-agent"] for request in sent} == {"test"}
+    assert {request.headers["user-agent"] for request in sent} == {"arta-mcp tests"}
 
 
 @pytest.mark.anyio

@@ -377,7 +377,7 @@ def _call(machine: Machine, arguments: dict[str, object]) -> dict[str, object]:
 
 async def _keep_an_old_account(site: Site) -> None:
     async with site.tokens() as tokens:
-        await tokens.current()
+        await tokens.get_token()
     (kept,) = site.folder.glob("account-*.json")
     old = json.loads(kept.read_text(encoding="utf-8")) | {"issued_at": 1.0, "expires_at": 3601.0}
     kept.write_text(json.dumps(old), encoding="utf-8")

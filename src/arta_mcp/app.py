@@ -1,22 +1,23 @@
-"""From Settings to Generations: the one place that joins the rooms."""
+"""The composition root: from Settings to Generations, the one place that joins the rooms."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
 import anyio.to_thread
 
 from arta_mcp.arta.client import ArtaClient
-from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
+from arta_mcp.arta.protocol import Addresses
 from arta_mcp.arta.tokens import Identity, TokenSource
 from arta_mcp.arta.transport import Transport
-from arta_mcp.background import Errands
+from arta_mcp.background import BackgroundTasks, open_background
 from arta_mcp.config import Settings
-from arta_mcp.generations.schedule import Pace
-from arta_mcp.generations.service import Generations, Limits, Remote
+from arta_mcp.generations.schedule import PollSchedule
+from arta_mcp.generations.service import Backend, Generations, Limits
 from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import State
 
@@ -24,48 +25,36 @@ LOCAL_KEY = "arta-mcp-local"
 """what the embedded service is told as a key; it takes any"""
 
 
-@dataclass(frozen=True, slots=True)
-class Addresses:
-    """Where one backend answers."""
-
-    base_url: str
-    auth_url: str
-    token_refresh_url: str
-    styles_url: str | None = None
-    """none for the embedded service: what it draws is what is shipped"""
-
-
 def open_generations(
     settings: Settings,
     *,
     output_dir: Path | None = None,
     warn: Callable[[str], None] | None = None,
-    pace: type[Pace] = Pace,
+    schedule: type[PollSchedule] = PollSchedule,
 ) -> Generations:
     """The Generations that the settings describe; nothing is opened before its first call.
 
     `output_dir` goes before the setting; `warn` is told what a person should know;
-    `pace` decides when to look.
+    `schedule` decides when to poll.
     """
 
     @asynccontextmanager
-    async def connect(errands: Errands) -> AsyncGenerator[Remote]:
+    async def open_backend(background: BackgroundTasks) -> AsyncGenerator[Backend]:
         state = open_state(settings, warn=warn)
         try:
             async with _addresses(settings) as addresses, open_transport(settings) as transport:
-                tokens = token_source(settings, addresses, state, transport, errands)
-                client = ArtaClient(
-                    addresses.base_url,
-                    tokens=tokens,
+                yield connect(
+                    _identity(settings),
+                    addresses,
+                    state=state,
                     transport=transport,
-                    styles_url=addresses.styles_url,
+                    background=background,
                 )
-                yield Remote(client, state)
         finally:
             await state.close()
 
     return Generations(
-        connect,
+        open_backend,
         backend=settings.backend,
         service=settings.service,
         limits=Limits(
@@ -75,26 +64,38 @@ def open_generations(
             min_poll_interval=settings.min_poll_interval,
         ),
         output_dir=output_dir or settings.output_dir,
-        pace=pace,
+        engine_notice=LOCAL_NOTICE if settings.backend == "local" else None,
+        schedule=schedule,
     )
 
 
-def token_source(
-    settings: Settings,
+LOCAL_NOTICE = (
+    "a sketch by the embedded service, not by an AI model; set ARTA_API_KEY to use the remote one"
+)
+
+
+def connect(
+    identity: Identity,
     addresses: Addresses,
+    *,
     state: State,
     transport: Transport,
-    errands: Errands,
-) -> TokenSource:
-    """The tokens of the account that the settings name."""
-    identity = Identity(
-        name=settings.account_name,
-        auth_url=addresses.auth_url,
-        token_refresh_url=addresses.token_refresh_url,
-        client_type=settings.client_type,
-        api_key=settings.api_key or Secret(LOCAL_KEY),
+    background: BackgroundTasks,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+) -> Backend:
+    """The backend that answers at these addresses, with the tokens of one account."""
+    tokens = TokenSource(
+        identity,
+        addresses,
+        store=state,
+        transport=transport,
+        background=background,
+        clock=clock,
+        sleep=sleep,
     )
-    return TokenSource(identity, store=state, transport=transport, errands=errands)
+    client = ArtaClient(addresses, tokens=tokens, transport=transport, clock=clock, sleep=sleep)
+    return Backend(client, state)
 
 
 def open_state(settings: Settings, *, warn: Callable[[str], None] | None = None) -> State:
@@ -107,10 +108,16 @@ def open_state(settings: Settings, *, warn: Callable[[str], None] | None = None)
 async def forget_account(settings: Settings, *, warn: Callable[[str], None] | None = None) -> None:
     """Drops the stored account under its lock; the next picture signs up anew."""
     state = open_state(settings, warn=warn)
-    where = Addresses(settings.base_url, settings.auth_url, settings.token_refresh_url)
     try:
-        async with Errands() as errands, open_transport(settings) as transport:
-            await token_source(settings, where, state, transport, errands).forget()
+        async with open_background() as background, open_transport(settings) as transport:
+            tokens = TokenSource(
+                _identity(settings),
+                _remote_addresses(settings),
+                store=state,
+                transport=transport,
+                background=background,
+            )
+            await tokens.forget_account()
     finally:
         await state.close()
 
@@ -124,6 +131,11 @@ def state_dir(settings: Settings) -> Path:
     return user_state_path("arta-mcp", appauthor=False)
 
 
+def service_dir(settings: Settings) -> Path:
+    """The folder of the embedded service: its accounts, jobs and pictures."""
+    return state_dir(settings) / "local"
+
+
 def open_transport(settings: Settings) -> Transport:
     """The HTTP client that the settings describe; the embedded service is asked directly."""
     if settings.backend == "local":
@@ -132,23 +144,34 @@ def open_transport(settings: Settings) -> Transport:
     return Transport(user_agent=settings.user_agent, proxy=proxy)
 
 
+def _identity(settings: Settings) -> Identity:
+    return Identity(
+        name=settings.account_name,
+        client_type=settings.client_type,
+        api_key=settings.api_key or Secret(LOCAL_KEY),
+    )
+
+
+def _remote_addresses(settings: Settings) -> Addresses:
+    return Addresses(
+        settings.base_url, settings.auth_url, settings.token_refresh_url, settings.styles_url
+    )
+
+
 @asynccontextmanager
 async def _addresses(settings: Settings) -> AsyncGenerator[Addresses]:
     """The remote addresses, or those of an embedded service that runs meanwhile."""
     if settings.backend == "arta":
-        yield Addresses(
-            settings.base_url, settings.auth_url, settings.token_refresh_url, settings.styles_url
-        )
+        yield _remote_addresses(settings)
         return
     from arta_mcp.local.loopback import Running
     from arta_mcp.local.service import Service
 
-    service = Service(state_dir(settings) / "local")
-    running = Running(service)
+    running = Running(Service(service_dir(settings)))
     await anyio.to_thread.run_sync(running.__enter__)
     try:
-        url = running.base_url
-        yield Addresses(url, url + SIGN_UP_PATHS[0], url + REFRESH_PATH)
+        yield Addresses.at_origin(running.base_url)
     finally:
+        # Shielded: a cancelled server must still free the port for the next one.
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(running.close)

@@ -1,117 +1,155 @@
-"""Errands: work that must reach its end although whoever asked for it may leave.
+"""Background tasks that survive the cancellation of their caller, and work that is tried again.
 
-A sign-up, a refresh and a submit are such: given up half-way they would leave an account or a job
-that nobody knows of. The caller stops waiting at once; the errand ends by itself.
+A sign-up, a refresh and a submit must not stop half-way: that would leave an account or a job that
+no one knows of. Their caller stops waiting at once; the task ends by itself.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
-from types import TracebackType
-from typing import Self, TypeVar
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Generic, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
+from arta_mcp.errors import ArtaError
+
 T = TypeVar("T")
 
-Told = Callable[[], Coroutine[object, object, None]]
-"""what is called again and again while somebody waits"""
+SHUTDOWN_TIMEOUT = 2.0
+"""seconds that detached tasks still have when the block is left: an answer under way arrives"""
 
 log = logging.getLogger(__name__)
 
 
-class Errands:
-    """A task group whose tasks outlive their callers, but not the `async with` block.
+class DetachedTask(Generic[T]):
+    """A task that no cancellation of its caller reaches."""
 
-    Leaving the block gives errands `grace` seconds and stops everything else at once.
-    """
+    def __init__(self) -> None:
+        self._done = anyio.Event()
+        # Shielded: not even the cancellation of the whole block reaches it before its time is up.
+        self._scope = anyio.CancelScope(shield=True)
+        self._results: list[T] = []
+        self._failure: Exception | None = None
 
-    def __init__(self, *, grace: float = 2.0) -> None:
-        self._grace = grace
-        self._group: TaskGroup | None = None
-        self._beside: TaskGroup | None = None
-        self._running = 0
-        self._idle = anyio.Event()
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Whether it has ended, after at most `timeout` seconds."""
+        with anyio.move_on_after(timeout):
+            await self._done.wait()
+        return self._done.is_set()
 
-    async def __aenter__(self) -> Self:
-        self._group = anyio.create_task_group()
-        await self._group.__aenter__()
-        self._beside = anyio.create_task_group()
-        await self._beside.__aenter__()
-        return self
+    def result(self) -> T:
+        """What it returned; raises what it raised."""
+        if self._failure is not None:
+            raise self._failure
+        if not self._results:
+            raise RuntimeError("the task was given up: its `open_background` block has ended")
+        return self._results[0]
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        assert self._group is not None
-        assert self._beside is not None
-        beside, self._beside = self._beside, None  # first: it may ask for errands
-        beside.cancel_scope.cancel()
-        await beside.__aexit__(None, None, None)
-        group, self._group = self._group, None
-        with anyio.CancelScope(shield=True), anyio.move_on_after(self._grace):
-            while self._running:
-                self._idle = anyio.Event()
-                await self._idle.wait()
-        group.cancel_scope.cancel()
-        # without `error`, which the group would wrap into one of its own
-        await group.__aexit__(None, None, None)
+    def give_up(self) -> None:
+        """Cancels it, whoever waits for it."""
+        self._scope.cancel()
 
-    def start(self, call: Callable[[], Coroutine[object, object, None]]) -> None:
-        """Runs `call` beside the callers; it must handle its own errors."""
-        if self._beside is None:
-            raise RuntimeError("errands run only inside their `async with` block")
-        self._beside.start_soon(call)
+    async def run(self, call: Callable[[], Coroutine[object, object, T]]) -> None:
+        """The task itself: keeps what `call` returns or raises for whoever waits."""
+        try:
+            with self._scope:
+                self._results.append(await call())
+        except Exception as exc:
+            self._failure = exc
+            log.debug("a background task ended with %s", type(exc).__name__)
+        finally:
+            self._done.set()
 
-    async def finish(
-        self,
-        call: Callable[[], Coroutine[object, object, T]],
-        *,
-        meanwhile: Told | None = None,
-        every: float = 2.5,
-    ) -> T:
-        """What `call` returns or raises; cancelling the caller does not cancel `call`.
 
-        `meanwhile` is called `every` so many seconds while the caller waits.
-        """
-        done = anyio.Event()
-        results: list[T] = []
-        failures: list[Exception] = []
+class BackgroundTasks:
+    """Tasks that outlive their callers, but not the `open_background` block they run in."""
+
+    spawned: TaskGroup
+
+    def __init__(self, detached: TaskGroup) -> None:
+        self._detached = detached
+        self._running: set[DetachedTask[object]] = set()
+
+    def spawn(self, call: Callable[[], Coroutine[object, object, None]]) -> None:
+        """Runs `call` beside the callers; it must handle its own errors, and is stopped first."""
+        self.spawned.start_soon(call)
+
+    def detach(self, call: Callable[[], Coroutine[object, object, T]]) -> DetachedTask[T]:
+        """Starts `call` so that it ends by itself, whatever becomes of its caller."""
+        task = DetachedTask[T]()
 
         async def run() -> None:
             try:
-                results.append(await call())
-            except Exception as exc:
-                failures.append(exc)
-                log.debug("an errand ended with %s", type(exc).__name__)
+                await task.run(call)
             finally:
-                self._running -= 1
-                self._idle.set()
-                done.set()
+                self._running.discard(task)  # pyright: ignore[reportArgumentType]  # of any result
 
-        self._running += 1
+        self._running.add(task)  # pyright: ignore[reportArgumentType]  # of any result
+        self._detached.start_soon(run)
+        return task
+
+    async def run_detached(self, call: Callable[[], Coroutine[object, object, T]]) -> T:
+        """What `call` returns or raises; cancelling the caller does not cancel `call`."""
+        task = self.detach(call)
+        await task.wait()
+        return task.result()
+
+    async def finish(self, timeout: float) -> None:
+        """Waits for detached tasks, new ones included; gives up those that take longer."""
+        with anyio.CancelScope(shield=True), anyio.move_on_after(timeout):
+            while self._running:
+                await next(iter(self._running)).wait()
+        for task in self._running:
+            task.give_up()
+
+
+@asynccontextmanager
+async def open_background(
+    *, shutdown_timeout: float = SHUTDOWN_TIMEOUT
+) -> AsyncGenerator[BackgroundTasks]:
+    """Background tasks for one block.
+
+    At its end what was spawned is stopped at once, and what was detached has `shutdown_timeout`
+    seconds to end by itself.
+    """
+    failure: BaseException | None = None
+    # Two groups: what is spawned may start detached tasks, so it has to stop before them.
+    async with anyio.create_task_group() as detached:
+        background = BackgroundTasks(detached)
         try:
-            self._open().start_soon(run)
-        except BaseException:
-            self._running -= 1
-            raise
-        while not done.is_set():
-            with anyio.move_on_after(None if meanwhile is None else every):
-                await done.wait()
-            if meanwhile is not None and not done.is_set():
-                await meanwhile()
-        if failures:
-            raise failures[0]
-        if not results:
-            raise RuntimeError("the errand was given up: its `async with` block has ended")
-        return results[0]
+            async with anyio.create_task_group() as background.spawned:
+                try:
+                    yield background
+                except BaseException as exc:  # a group would wrap it into one of its own
+                    failure = exc
+                background.spawned.cancel_scope.cancel()
+        finally:
+            await background.finish(shutdown_timeout)
+    if failure is not None:
+        raise failure
 
-    def _open(self) -> TaskGroup:
-        if self._group is None:
-            raise RuntimeError("errands run only inside their `async with` block")
-        return self._group
+
+async def retry(
+    call: Callable[[], Awaitable[T]],
+    pause_after: Callable[[ArtaError, int], float | None],
+    *,
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
+) -> T:
+    """Calls until it succeeds or must not be repeated.
+
+    `pause_after` gives, for an error and how often it was tried, the seconds until the next try;
+    None raises the error.
+    """
+    for tries in count(1):
+        try:
+            return await call()
+        except ArtaError as exc:
+            pause = pause_after(exc, tries)
+            if pause is None:
+                raise
+        await sleep(pause)
+    raise AssertionError("count() does not end")

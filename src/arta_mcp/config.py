@@ -13,11 +13,11 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from arta_mcp import __version__
+from arta_mcp.arta.url_guard import is_loopback
 from arta_mcp.errors import ConfigError
 from arta_mcp.redaction import MIN_SECRET, Secret, sanitize
 
 Backend = Literal["arta", "local"]
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PREFIX = "ARTA_"
 
 
@@ -103,7 +103,7 @@ def _address(name: str, value: str) -> str:
         raise ConfigError(
             f"{name} is {sanitize(repr(value), 120)}; leave out what follows the path"
         )
-    if parts.scheme == "http" and host not in LOOPBACK:
+    if parts.scheme == "http" and not is_loopback(host):
         raise ConfigError(
             f"{name} is {sanitize(repr(value), 120)}; plain http is for this machine only",
             hint="use https://",

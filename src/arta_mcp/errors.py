@@ -1,13 +1,17 @@
-"""Every error raised on purpose: one class per reaction.
+"""Every error raised on purpose: one class per reaction, its special cases below it.
 
     ArtaError                   .hint, .record_id | None
       ConfigError               fix a setting
       InvalidRequest            .argument .value .allowed: change that argument
       AuthError                 the identity host gives no token: check the key
+        AccountGone             .code: sign up anew (never leaves `arta.tokens`)
       UnknownStyle              .name .suggestions: pick another model
+        RefusedStyle            .valid: the service has just listed what it has
       PromptRejected            write another prompt
       RateLimited               .retry_after: wait
-      Unavailable               no answer, an empty one, 5xx: try later
+      Unavailable               .retry_after: no answer, an empty one, 5xx: try later
+        NotSent                 nothing left this machine: safe to send again
+        PollFailed              poll again; the job is not touched by it
       SubmitUnknown             the answer was lost: look before asking again
       KeyConflict               the idempotency key belongs to another request: use a new key
       JobFailed                 the service gave up: its words, verbatim, cut to 500 characters
@@ -69,6 +73,14 @@ class AuthError(ArtaError):
     default_hint = "check ARTA_API_KEY"
 
 
+class AccountGone(AuthError):
+    """A refresh was refused for good; `code` is the identity host's. Signing up anew mends it."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        super().__init__(f"the refresh token was refused: {code}")
+
+
 class UnknownStyle(ArtaError):
     """No such model; `suggestions` holds the closest names, best first."""
 
@@ -82,6 +94,14 @@ class UnknownStyle(ArtaError):
             message or f"no model is called {sanitize(repr(name), 80)}",
             hint=hint or f"{meant}list_models shows them all",
         )
+
+
+class RefusedStyle(UnknownStyle):
+    """The service does not draw this style now; `valid` are the wire names that it listed."""
+
+    def __init__(self, name: str, valid: tuple[str, ...]) -> None:
+        self.valid = valid
+        super().__init__(name, message=f"the service has no style {sanitize(repr(name), 80)} now")
 
 
 class PromptRejected(ArtaError):
@@ -107,9 +127,31 @@ class RateLimited(ArtaError):
 
 
 class Unavailable(ArtaError):
-    """No answer, an empty one, or one that says the service is down."""
+    """No answer, an empty one, or one that says the service is down.
+
+    `retry_after` is in seconds, None when the service did not say.
+    """
 
     default_hint = "try again later"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        hint: str = "",
+        record_id: str | None = None,
+    ) -> None:
+        self.retry_after = retry_after
+        super().__init__(message, hint=hint, record_id=record_id)
+
+
+class NotSent(Unavailable):
+    """No connection was made, so the other side saw nothing of the request."""
+
+
+class PollFailed(Unavailable):
+    """A poll that failed in a way that the next one may not; the job is not touched by it."""
 
 
 class SubmitUnknown(ArtaError):

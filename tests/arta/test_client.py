@@ -13,26 +13,27 @@ import anyio.lowlevel
 import httpx
 import pytest
 
-from arta_mcp.arta.client import ArtaClient, RefusedStyle, Transient
+from arta_mcp.arta.client import ArtaClient
 from arta_mcp.arta.protocol import (
     MAX_SEED,
     REFRESH_PATH,
     SIGN_UP_PATHS,
     STYLES_PATH,
     SUBMIT_PATH,
+    Addresses,
     Image,
     Job,
     Submit,
 )
-from arta_mcp.arta.tokens import Identity, TokenSource
-from arta_mcp.arta.transport import Transport
-from arta_mcp.background import Errands
+from arta_mcp.background import open_background
 from arta_mcp.errors import (
     ArtaError,
     AuthError,
+    PollFailed,
     PromptRejected,
     ProtocolError,
     RateLimited,
+    RefusedStyle,
     SubmitUnknown,
     Unavailable,
     UnknownRecord,
@@ -40,10 +41,9 @@ from arta_mcp.errors import (
 from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.local.loopback import Running
 from arta_mcp.local.service import Service
-from arta_mcp.redaction import Secret
-from arta_mcp.state.sqlite import SqliteState
 from arta_mcp.styles import SHIPPED
 from harness.service_calls import Clock, paint
+from harness.world import Client
 
 pytestmark = pytest.mark.anyio
 
@@ -88,39 +88,23 @@ class World:
     async def client(
         self, base_url: str = "", app: httpx.AsyncBaseTransport | None = None
     ) -> AsyncGenerator[ArtaClient]:
-        transport = Transport(
-            user_agent="test", direct=True, app=app, exchange_timeout=self.exchange_timeout
-        )
         here = base_url or self.running.base_url
-        identity = Identity(
-            name="test",
-            auth_url=here + SIGN_UP_PATHS[0],
-            token_refresh_url=here + REFRESH_PATH,
-            client_type="CLIENT_TYPE_ANDROID",
-            api_key=Secret(KEY),
+        wiring = Client(
+            state_dir=self.folder / "state",
+            addresses=Addresses.at_origin(here, styles_url=here + STYLES_PATH),
+            app=app,
+            key=KEY,
+            clock=self.clock,
+            sleep=self.sleep,
+            exchange_timeout=self.exchange_timeout,
         )
-        async with Errands() as errands, transport:
-            state = SqliteState(self.folder / "state")
-            yield ArtaClient(
-                here,
-                tokens=TokenSource(
-                    identity,
-                    store=state,
-                    transport=transport,
-                    errands=errands,
-                    clock=self.clock,
-                ),
-                transport=transport,
-                styles_url=here + STYLES_PATH,
-                clock=self.clock,
-                sleep=self.sleep,
-            )
-            await state.close()
+        async with open_background() as background, wiring.open_backend(background) as backend:
+            yield backend.client
 
     async def submit(self, *faults: str, deadline: float = 30.0) -> Job | ArtaError:
         """What a submit comes to while faults strike."""
         async with self.client() as client:
-            await client.ready()
+            await client.prepare_token()
             self.strike(*faults)
             return await outcome(client.submit(ORDER, deadline=deadline))
 
@@ -132,14 +116,14 @@ class World:
             self.service.seen.clear()
             self.strike(*faults)
             self.looked_at = job.record_id
-            return await outcome(client.look(job.record_id))
+            return await outcome(client.poll(job.record_id))
 
     async def picture(self, *faults: str) -> object:
         """What a download comes to while faults strike."""
         async with self.client() as client:
             job = await client.submit(ORDER, deadline=30)
             self.service.finish_drawing()
-            image = (await client.look(job.record_id)).images[0]
+            image = (await client.poll(job.record_id)).images[0]
             self.strike(*faults)
             return await outcome(client.download(image))
 
@@ -230,7 +214,7 @@ async def test_an_answer_that_comes_too_late_is_never_asked_for_by_another_submi
 ) -> None:
     before = len(world.service.jobs)
     async with world.client() as client:
-        await client.ready()
+        await client.prepare_token()
     world.exchange_timeout = 0.2
     error = await world.submit(f"{fault}@submit=30")
     assert isinstance(error, SubmitUnknown)
@@ -315,7 +299,7 @@ async def test_a_token_that_is_refused_again_is_an_error_and_no_loop(world: Worl
 
 async def test_a_submit_that_never_left_is_tried_again_and_then_unavailable(world: World) -> None:
     async with world.client() as client:
-        await client.ready()
+        await client.prepare_token()
         with world.running.refused():
             error = await outcome(client.submit(ORDER, deadline=30))
     assert isinstance(error, Unavailable)
@@ -325,7 +309,7 @@ async def test_a_submit_that_never_left_is_tried_again_and_then_unavailable(worl
 
 async def test_a_submit_that_never_left_is_sent_once_the_service_is_back(world: World) -> None:
     async with world.client() as client:
-        await client.ready()
+        await client.prepare_token()
         door = world.running.refused()
         door.__enter__()
         world.on_pause = lambda: None if len(world.slept) < 2 else _open(door.__exit__)
@@ -340,7 +324,7 @@ def _open(leave: Callable[[None, None, None], object]) -> None:
 
 async def test_a_submit_that_never_left_is_not_tried_beyond_the_deadline(world: World) -> None:
     async with world.client() as client:
-        await client.ready()
+        await client.prepare_token()
         with world.running.refused():
             error = await outcome(client.submit(ORDER, deadline=1))
     assert isinstance(error, Unavailable)
@@ -398,7 +382,7 @@ TRANSIENT = listed("""
 @pytest.mark.parametrize("fault", TRANSIENT)
 async def test_a_look_that_fails_in_passing_says_so(world: World, fault: str) -> None:
     error = await world.look(f"{fault}@status")
-    assert isinstance(error, Transient)
+    assert isinstance(error, PollFailed)
     expected = 1.0 if fault.endswith(("-wait", "-date")) else None
     assert error.retry_after == expected
     assert (world.service.seen["status"], world.slept) == (1, [])
@@ -480,15 +464,15 @@ def saying(status: int, body: bytes) -> httpx.MockTransport:
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 418])
 async def test_a_refusal_without_a_word_may_be_a_hiccup(world: World, status: int) -> None:
     async with world.client(REMOTE, saying(status, b"")) as client:
-        with pytest.raises(Transient, match="no reason given"):
-            await client.look("r1")
+        with pytest.raises(PollFailed, match="no reason given"):
+            await client.poll("r1")
 
 
 async def test_an_answer_about_another_job_is_not_taken_for_ours(world: World) -> None:
     body = json.dumps({"record_id": "r2", "status": "IN_QUEUE"}).encode()
     async with world.client(REMOTE, saying(200, body)) as client:
-        with pytest.raises(Transient, match="answered for another job: r2"):
-            await client.look("r1")
+        with pytest.raises(PollFailed, match="answered for another job: r2"):
+            await client.poll("r1")
 
 
 @pytest.mark.parametrize("record_id", ["", "..", "\ud800", "a\nb", "x" * 1000])
@@ -497,14 +481,14 @@ async def test_what_cannot_be_a_record_id_is_unknown_and_nobody_is_asked(
 ) -> None:
     async with world.client() as client:
         with pytest.raises(UnknownRecord):
-            await client.look(record_id)
+            await client.poll(record_id)
     assert world.service.seen["status"] == 0
 
 
 async def test_a_record_id_that_nobody_gave_out_is_unknown(world: World) -> None:
     async with world.client() as client:
         with pytest.raises(UnknownRecord) as caught:
-            await client.look("0" * 32)
+            await client.poll("0" * 32)
     assert caught.value.record_id == "0" * 32
 
 
@@ -596,7 +580,7 @@ async def test_a_remote_service_cannot_make_us_fetch_from_the_one_on_this_machin
     async with world.client() as client:
         job = await client.submit(ORDER, deadline=30)
         world.service.finish_drawing()
-        image = (await client.look(job.record_id)).images[0]
+        image = (await client.poll(job.record_id)).images[0]
     async with world.client(REMOTE) as client:
         with pytest.raises(ProtocolError, match="is inside this network"):
             await client.download(image)
@@ -623,14 +607,14 @@ async def test_no_call_follows_a_redirect_with_its_secrets(
     async with world.client() as client:
         if endpoint == "sign_up":
             world.strike(fault)
-            error = await outcome(client.ready())
+            error = await outcome(client.prepare_token())
         else:
             job = await client.submit(ORDER, deadline=30)
             world.clock.now += 3600 if endpoint == "refresh" else 0
             world.strike(fault)
             submit = endpoint == "submit"
             error = await outcome(
-                client.submit(ORDER, deadline=30) if submit else client.look(job.record_id)
+                client.submit(ORDER, deadline=30) if submit else client.poll(job.record_id)
             )
     assert isinstance(error, ArtaError)
     assert elsewhere.service.seen == Counter()
@@ -664,7 +648,7 @@ async def test_a_service_that_repeats_our_secrets_gets_them_into_no_error(
 async def test_the_live_styles_are_those_of_the_service(world: World) -> None:
     async with world.client() as client:
         assert client.lists_styles
-        assert await client.styles() == tuple(style.name for style in SHIPPED.styles)
+        assert await client.list_styles() == tuple(style.name for style in SHIPPED.styles)
     assert world.service.seen["sign_up"] == 0
 
 
@@ -686,4 +670,4 @@ async def test_a_style_list_that_cannot_be_had_is_an_error(
 ) -> None:
     async with world.client() as client:
         world.strike(f"{fault}@styles")
-        assert isinstance(await outcome(client.styles()), kind)
+        assert isinstance(await outcome(client.list_styles()), kind)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import parse_qsl
@@ -14,17 +14,15 @@ import httpx
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
-from arta_mcp.arta.tokens import Identity, TokenSource
-from arta_mcp.arta.transport import Transport
-from arta_mcp.background import Errands
+from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS, Addresses
+from arta_mcp.arta.tokens import TokenSource
 from arta_mcp.errors import ArtaError, AuthError, ProtocolError, RateLimited, Unavailable
 from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.local.loopback import Running
 from arta_mcp.local.service import Service
 from arta_mcp.redaction import Secret
-from arta_mcp.state.sqlite import SqliteState
 from harness.service_calls import Clock, paint
+from harness.world import Client
 
 pytestmark = pytest.mark.anyio
 
@@ -62,43 +60,30 @@ class World:
     def stored(self, name: str = "test") -> dict[str, str]:
         return json.loads(self.file(name).read_text(encoding="utf-8"))
 
-    def identity(self, name: str, key: str) -> Identity:
-        return Identity(
-            name=name,
-            auth_url=self.origin + SIGN_UP_PATHS[0],
-            token_refresh_url=self.origin + REFRESH_PATH,
-            client_type="CLIENT_TYPE_ANDROID",
-            api_key=Secret(key),
-        )
-
-    def transport(self) -> Transport:
+    def source(
+        self, name: str = "test", key: str = KEY
+    ) -> AbstractAsyncContextManager[TokenSource]:
         on_port = self.origin != ORIGIN
-        app = None if on_port else httpx.ASGITransport(app=self.app or self.service)
-        return Transport(user_agent="test", direct=True, app=app)
-
-    @asynccontextmanager
-    async def source(self, name: str = "test", key: str = KEY) -> AsyncGenerator[TokenSource]:
-        async with Errands() as errands, self.transport() as transport:
-            state = SqliteState(self.folder)
-            yield TokenSource(
-                self.identity(name, key),
-                store=state,
-                transport=transport,
-                errands=errands,
-                clock=self.clock,
-                sleep=self.sleep,
-            )
-            await state.close()
+        client = Client(
+            state_dir=self.folder,
+            addresses=Addresses.at_origin(self.origin),
+            app=None if on_port else httpx.ASGITransport(app=self.app or self.service),
+            account=name,
+            key=key,
+            clock=self.clock,
+            sleep=self.sleep,
+        )
+        return client.open_tokens()
 
     async def current(self) -> str:
         """The token that a new process gets."""
         async with self.source() as source:
-            return (await source.current()).reveal()
+            return (await source.get_token()).reveal()
 
     async def refused(self) -> ArtaError:
         async with self.source() as source:
             with pytest.raises(ArtaError) as caught:
-                await source.current()
+                await source.get_token()
         return caught.value
 
 
@@ -139,16 +124,16 @@ async def fifty(ask: Callable[[], Awaitable[Secret]]) -> set[str]:
 
 async def test_fifty_first_calls_at_once_make_one_sign_up(either: World) -> None:
     async with either.source() as source:
-        (token,) = await fifty(source.current)
+        (token,) = await fifty(source.get_token)
     assert either.seen == (1, 0)
     assert either.stored()["id_token"] == token
 
 
 async def test_fifty_calls_with_a_stale_token_make_one_refresh(either: World) -> None:
     async with either.source() as source:
-        before = (await source.current()).reveal()
+        before = (await source.get_token()).reveal()
         either.clock.now += HOUR
-        (after,) = await fifty(source.current)
+        (after,) = await fifty(source.get_token)
     assert before != after
     assert either.seen == (1, 1)
     assert len(either.service.accounts) == 1
@@ -187,7 +172,7 @@ async def test_two_processes_that_start_at_once_share_one_sign_up_and_one_refres
             found: set[str] = set()
 
             async def ask(source: TokenSource, found: set[str] = found) -> None:
-                found |= await fifty(source.current)
+                found |= await fifty(source.get_token)
 
             with anyio.fail_after(20):
                 async with anyio.create_task_group() as tasks:
@@ -200,17 +185,17 @@ async def test_two_processes_that_start_at_once_share_one_sign_up_and_one_refres
 
 async def test_a_process_uses_what_another_renewed_meanwhile(world: World) -> None:
     async with world.source() as first, world.source() as second:
-        await first.current()
-        await second.current()
+        await first.get_token()
+        await second.get_token()
         world.clock.now += HOUR
-        assert await first.current() == await second.current()
+        assert await first.get_token() == await second.get_token()
     assert world.seen == (1, 1)
 
 
 async def test_months_of_use_are_one_account(world: World) -> None:
     async with world.source() as source:
         for _ in range(60):
-            await source.current()
+            await source.get_token()
             world.clock.now += 36 * HOUR
     assert world.seen == (1, 59)
     assert len(world.service.accounts) == 1
@@ -221,25 +206,25 @@ async def test_months_of_use_are_one_account(world: World) -> None:
 
 async def test_fifty_calls_refused_with_one_token_renew_it_once(either: World) -> None:
     async with either.source() as source:
-        refused = await source.current()
+        refused = await source.get_token()
         either.service.refuse_token(refused.reveal())
-        (token,) = await fifty(lambda: source.renew(refused))
+        (token,) = await fifty(lambda: source.renew_token(refused))
     assert token != refused.reveal()
     assert either.seen == (1, 1)
 
 
 async def test_a_refusal_that_comes_late_does_not_renew_again(world: World) -> None:
     async with world.source() as source, world.source() as other:
-        refused = await source.current()
-        renewed = await other.renew(refused)
-        assert await source.renew(refused) == renewed
-        assert await source.renew(refused) == renewed
+        refused = await source.get_token()
+        renewed = await other.renew_token(refused)
+        assert await source.renew_token(refused) == renewed
+        assert await source.renew_token(refused) == renewed
     assert world.seen == (1, 1)
 
 
 async def test_a_refused_token_is_not_given_out_again_after_a_restart(world: World) -> None:
     async with world.source() as source:
-        renewed = await source.renew(await source.current())
+        renewed = await source.renew_token(await source.get_token())
     assert await world.current() == renewed.reveal()
 
 
@@ -325,35 +310,35 @@ async def test_any_half_of_a_token_file_is_the_same_as_none(world: World) -> Non
 
 async def test_a_clock_that_goes_back_renews_and_does_not_sign_up(world: World) -> None:
     async with world.source() as source:
-        token = await source.current()
+        token = await source.get_token()
         world.clock.now -= 30
-        assert await source.current() == token
+        assert await source.get_token() == token
         world.clock.now -= 24 * HOUR
-        assert await source.current() != token
-        assert await source.current() == await source.current()
+        assert await source.get_token() != token
+        assert await source.get_token() == await source.get_token()
     assert world.seen == (1, 1)
 
 
 async def test_a_forgotten_account_is_made_anew(world: World) -> None:
     async with world.source() as source:
-        first = await source.current()
-        await source.forget()
+        first = await source.get_token()
+        await source.forget_account()
         assert not world.file().exists()
-        assert await source.current() != first
-        await source.forget()
-        await source.forget()
+        assert await source.get_token() != first
+        await source.forget_account()
+        await source.forget_account()
     assert world.seen == (2, 0)
 
 
 async def test_accounts_of_different_names_never_mix(world: World) -> None:
     async with world.source("one") as one, world.source("two", "another-key") as two:
-        first, second = await one.current(), await two.current()
+        first, second = await one.get_token(), await two.get_token()
         assert first != second
         world.clock.now += HOUR
-        assert await one.current() not in (first, second)
+        assert await one.get_token() not in (first, second)
         assert world.stored("two")["id_token"] == second.reveal()
-        await one.forget()
-        assert await two.current() not in (first, second)
+        await one.forget_account()
+        assert await two.get_token() not in (first, second)
     assert world.seen == (2, 2)
 
 
@@ -368,10 +353,10 @@ async def test_a_refresh_that_is_refused_for_good_leads_to_one_new_sign_up(
     either: World, code: str
 ) -> None:
     async with either.source() as source:
-        await source.current()
+        await source.get_token()
         either.clock.now += HOUR
         either.strike(f"{code}@refresh")
-        (token,) = await fifty(source.current)
+        (token,) = await fifty(source.get_token)
     assert either.seen == (2, 1)
     assert either.stored()["id_token"] == token
 
@@ -553,12 +538,12 @@ async def test_a_cancelled_caller_does_not_lose_the_sign_up(world: World) -> Non
     with anyio.fail_after(5):
         async with world.source() as source:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(source.current)
+                tasks.start_soon(source.get_token)
                 await gate.arrived.wait()
                 tasks.cancel_scope.cancel()
             assert (world.seen, world.file().exists()) == ((1, 0), False)
             gate.opened.set()
-            assert await source.current()
+            assert await source.get_token()
         assert await world.current()
     assert world.seen == (1, 0)
 
@@ -569,7 +554,7 @@ async def test_a_process_that_ends_in_the_middle_of_a_sign_up_still_keeps_it(wor
     with anyio.fail_after(5):
         async with world.source() as source:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(source.current)
+                tasks.start_soon(source.get_token)
                 await gate.arrived.wait()
                 tasks.cancel_scope.cancel()
             gate.opened.set()
@@ -586,13 +571,13 @@ async def test_one_of_fifty_callers_may_leave_and_the_others_have_their_token(wo
 
             async def leave() -> None:
                 with leaver:
-                    await source.current()
+                    await source.get_token()
 
             tasks.start_soon(leave)
             await gate.arrived.wait()
             leaver.cancel()
             gate.opened.set()
-            assert len(await fifty(source.current)) == 1
+            assert len(await fifty(source.get_token)) == 1
     assert world.seen == (1, 0)
 
 
@@ -604,14 +589,14 @@ async def test_an_error_reaches_every_caller_and_the_next_one_asks_again(world: 
 
         async def ask() -> None:
             try:
-                await source.current()
+                await source.get_token()
             except Unavailable as exc:
                 errors.append(str(exc))
 
         async with anyio.create_task_group() as tasks:
             for _ in range(5):
                 tasks.start_soon(ask)
-        assert await source.current()
+        assert await source.get_token()
     assert errors == ["the identity host refuses with 500: INTERNAL Internal Server Error"]
     assert world.seen == (2, 0)
 

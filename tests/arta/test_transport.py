@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arta_mcp.arta.protocol import MAX_JSON, STYLES_PATH, is_web_address
-from arta_mcp.arta.transport import MOST_REDIRECTS, Answer, NotSent, Transport
-from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Unavailable
+from arta_mcp.arta.transport import MAX_REDIRECTS, Answer, Transport
+from arta_mcp.errors import ArtaError, ConfigError, NotSent, ProtocolError, Unavailable
 from arta_mcp.local.loopback import Running
 from arta_mcp.local.service import Service
 from arta_mcp.redaction import Secret, redact
@@ -477,7 +477,7 @@ async def test_a_proxy_that_repeats_the_password_shows_it_to_nobody(
 async def test_a_picture_is_followed_over_three_redirects_and_no_more() -> None:
     network = Network(leading(a="b", b="/c", c="//93.184.216.34/d", d=f"{PUBLIC}/e"))
     assert (await network.download(f"{PUBLIC}/b")).body == b"picture"
-    assert len(network.asked) == MOST_REDIRECTS + 1
+    assert len(network.asked) == MAX_REDIRECTS + 1
     with pytest.raises(ProtocolError, match="leads in circles"):
         await network.download(f"{PUBLIC}/a")
 
@@ -487,7 +487,7 @@ async def test_a_picture_that_leads_to_itself_is_given_up(location: str) -> None
     network = Network(leading(a=location))
     with pytest.raises(ProtocolError, match="leads in circles"):
         await network.download(f"{PUBLIC}/a")
-    assert len(network.asked) == MOST_REDIRECTS + 1
+    assert len(network.asked) == MAX_REDIRECTS + 1
 
 
 async def test_a_picture_goes_to_the_very_address_that_was_checked_under_its_own_name() -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import anyio
 import pytest
 
 from arta_mcp.arta.client import Picture
-from arta_mcp.generations.downloads import save_picture
+from arta_mcp.errors import Unavailable
+from arta_mcp.generations.downloads import MAX_DOWNLOADS, save_picture, save_pictures
 
 FOX, OWL = Picture(b"a fox", "png"), Picture(b"an owl", "png")
 
@@ -99,3 +102,63 @@ def test_a_saved_picture_is_an_ordinary_file(tmp_path: Path) -> None:
     path = save_picture(tmp_path, "rec-0", FOX)
     assert stat.S_ISREG(path.lstat().st_mode)
     assert path.stat().st_nlink == 1
+
+
+@pytest.fixture
+def no_hard_links(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk like exFAT or a network share."""
+
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(1, "Operation not permitted", str(target))
+
+    monkeypatch.setattr("os.link", refuse)
+
+
+@pytest.mark.usefixtures("no_hard_links")
+def test_a_disk_without_hard_links_is_written_to_and_nothing_is_overwritten(
+    tmp_path: Path,
+) -> None:
+    assert save_picture(tmp_path, "rec-0", FOX).read_bytes() == b"a fox"
+    assert save_picture(tmp_path, "rec-0", OWL).name == "rec-0-2.png"
+    assert (tmp_path / "rec-0.png").read_bytes() == b"a fox"
+    assert names(tmp_path) == ["rec-0-2.png", "rec-0.png"]
+
+
+def _keep(failures: list[tuple[int, str]]) -> Callable[[int, str], None]:
+    return lambda index, why: failures.append((index, why))
+
+
+@pytest.mark.anyio
+async def test_no_more_pictures_are_in_memory_than_allowed(tmp_path: Path) -> None:
+    in_memory, most = 0, 0
+
+    async def fetch(index: int) -> Picture:
+        nonlocal in_memory, most
+        in_memory += 1
+        most = max(most, in_memory)
+        await anyio.sleep(0.01)
+        in_memory -= 1
+        return Picture(b"picture %d" % index, "png")
+
+    failures: list[tuple[int, str]] = []
+    paths = await save_pictures(
+        fetch, range(12), folder=tmp_path, record_id="rec", on_failure=_keep(failures)
+    )
+    assert sorted(paths) == list(range(12))
+    assert most == MAX_DOWNLOADS
+    assert failures == []
+
+
+@pytest.mark.anyio
+async def test_a_picture_that_cannot_be_had_stops_no_other(tmp_path: Path) -> None:
+    async def fetch(index: int) -> Picture:
+        if index == 1:
+            raise Unavailable("a picture's host answers with 404")
+        return FOX
+
+    failures: list[tuple[int, str]] = []
+    paths = await save_pictures(
+        fetch, range(3), folder=tmp_path, record_id="rec", on_failure=_keep(failures)
+    )
+    assert sorted(paths) == [0, 2]
+    assert failures == [(1, "a picture's host answers with 404")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +17,16 @@ from arta_mcp.errors import (
     PromptRejected,
     RateLimited,
     SubmitUnknown,
+    Unavailable,
     UnknownRecord,
     UnknownStyle,
 )
-from arta_mcp.generations.schedule import Pace
+from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.local.faults.catalogue import Fault
-from arta_mcp.styles import SHIPPED, Catalogue
+from arta_mcp.state.records import StyleList, Timing
+from arta_mcp.state.sqlite import SqliteState
+from arta_mcp.styles import SHIPPED
 from harness.world import LIMITS, World, new_world
 
 pytestmark = pytest.mark.anyio
@@ -67,7 +71,7 @@ async def test_waited_seconds_rise_from_update_to_update(tmp_path: Path) -> None
 async def test_a_slow_sign_up_and_submit_are_not_silent(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("arta_mcp.generations.submission.HEARTBEAT", 0.02)
+    monkeypatch.setattr("arta_mcp.generations.progress.HEARTBEAT", 0.02)
     world.service.latency = 0.1
     async with world.generations() as generations:
         await generations.generate(FOX, world.on_update)
@@ -195,13 +199,15 @@ async def test_a_lost_answer_is_never_sent_again_not_even_with_its_key(world: Wo
 
 
 async def test_a_refused_style_teaches_the_catalogue(world: World) -> None:
+    stale = (*(style.name for style in SHIPPED.styles), "Watercolour Two")
+    state = SqliteState(world.folder / "state")
+    await state.keep_styles("test", StyleList(stale, time.time()))
     async with world.generations() as generations:
-        stale = [*(style.name for style in SHIPPED.styles), "Watercolour Two"]
-        generations.known.catalogue = Catalogue.from_names(stale, "2026-01-01")
+        await generations.catalogue()
         with pytest.raises(UnknownStyle) as caught:
             await generations.generate(GenerationRequest(prompt="x", model="Watercolour Two"))
         assert caught.value.suggestions[0] == "watercolor"
-        taught = {style.name for style in generations.known.catalogue.styles}
+        taught = {style.name for style in generations.known_catalogue.styles}
         assert taught == {style.name for style in SHIPPED.styles}
 
 
@@ -333,8 +339,163 @@ async def test_a_stream_raises_what_generate_raises(world: World) -> None:
 
 async def test_pacing_learns_from_finished_jobs(tmp_path: Path) -> None:
     world = new_world(tmp_path, queue=0.1, draw=0.1)
-    async with world.generations(pace=Pace) as generations:
+    async with world.generations(schedule=PollSchedule) as generations:
         for _ in range(2):
             await generations.generate(FOX, world.on_update)
     assert world.updates[0].usual is None
     assert world.updates[-1].usual is not None
+
+
+# Listeners, and calls that others could hold up
+
+
+async def test_a_listener_that_reads_at_once_costs_no_slot(tmp_path: Path) -> None:
+    world = new_world(tmp_path, queue=0.1)
+    limits = replace(LIMITS, max_concurrency=1, max_wait=5)
+    async with world.generations(limits) as generations:
+
+        async def read(record_id: str) -> None:
+            await generations.get(record_id)
+
+        generations.subscribe(read)
+        for _ in range(4):
+            assert (await generations.generate(FOX)).status == "done"
+
+
+async def test_a_call_that_finds_its_job_polled_brings_its_slot_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What reads between the record id and the first poll must not keep the slot for ever."""
+    slow = SqliteState.timings
+
+    async with world.generations(replace(LIMITS, max_concurrency=1, max_wait=5)) as generations:
+
+        async def timings(
+            state: SqliteState, service: str, style: str, limit: int
+        ) -> tuple[Timing, ...]:
+            if world.service.jobs and not read:
+                read.append(world.service.jobs[-1])
+                await generations.get(read[0])
+            return await slow(state, service, style, limit)
+
+        read: list[str] = []
+        monkeypatch.setattr(SqliteState, "timings", timings)
+        for _ in range(3):
+            read.clear()
+            assert (await generations.generate(FOX)).status == "done"
+            assert read
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_listener_that_never_returns_or_fails_delays_no_call(
+    world: World, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arta_mcp.generations.events.LISTENER_TIMEOUT", 0.05)
+    heard: list[str] = []
+
+    async def listen(record_id: str) -> None:
+        heard.append(record_id)
+        if fails:
+            raise ValueError("a listener's bug")
+        await anyio.sleep_forever()
+
+    async with world.generations() as generations:
+        generations.subscribe(listen)
+        with anyio.fail_after(10):
+            done = await generations.generate(FOX)
+            while len(heard) < 2:  # new, then ended: the first one did not end the listening
+                await anyio.sleep(0.01)
+    assert set(heard) == {done.record_id}
+
+
+async def test_every_listener_is_told_until_it_leaves(world: World) -> None:
+    heard: dict[str, list[str]] = {"one": [], "two": []}
+
+    async def one(record_id: str) -> None:
+        heard["one"].append(record_id)
+
+    async def two(record_id: str) -> None:
+        heard["two"].append(record_id)
+
+    async with world.generations() as generations:
+        leave = generations.subscribe(one)
+        generations.subscribe(two)
+        with anyio.fail_after(10):
+            first = await generations.generate(FOX)
+            while len(heard["one"]) < 2:
+                await anyio.sleep(0.01)
+            leave()
+            second = await generations.generate(FOX)
+            while len(heard["two"]) < 4:
+                await anyio.sleep(0.01)
+    assert heard["one"] == [first.record_id] * 2
+    assert heard["two"] == [first.record_id] * 2 + [second.record_id] * 2
+
+
+async def test_a_caller_that_takes_no_report_does_not_hold_its_call(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arta_mcp.generations.progress.REPORT_TIMEOUT", 0.05)
+
+    async def take_nothing(_: Update) -> None:
+        await anyio.sleep_forever()
+
+    async with world.generations() as generations:
+        with anyio.fail_after(10):
+            assert (await generations.generate(FOX, take_nothing)).status == "done"
+
+
+async def test_what_is_remembered_of_finished_generations_is_bounded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arta_mcp.generations.service.MAX_CONFIRMED", 2)
+    async with world.generations() as generations:
+        ids = [(await generations.generate(FOX)).record_id or "" for _ in range(4)]
+        polls = world.service.seen["status"]
+        await generations.get(ids[-1])
+        assert world.service.seen["status"] == polls
+        await generations.get(ids[0])
+        assert world.service.seen["status"] == polls + 1
+
+
+# Bounds of waiting for the service
+
+
+async def test_a_service_that_does_not_answer_for_a_foreign_job_is_not_waited_for(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.generations() as generations:
+        record_id = (await generations.generate(FOX)).record_id or ""
+    monkeypatch.setattr("arta_mcp.generations.service.POLL_TIMEOUT", 0.05)
+    world.service.faults.add(Fault.parse("slow-headers@status*always=20"))
+    other = World(tmp_path / "other", world.service)
+    async with other.generations() as generations:
+        with anyio.fail_after(10):
+            with pytest.raises(Unavailable, match="the service has not answered") as caught:
+                await generations.get(record_id)
+    assert caught.value.record_id == record_id
+
+
+async def test_a_call_out_of_time_waits_a_bounded_time_for_the_poll_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = new_world(tmp_path, queue=30)
+    async with world.generations() as generations:
+        record_id = (await generations.generate(FOX, max_wait=0.05)).record_id or ""
+        monkeypatch.setattr("arta_mcp.generations.service.POLL_TIMEOUT", 0.1)
+        world.service.faults.add(Fault.parse("slow-headers@status*always=20"))
+        with anyio.fail_after(10):
+            assert (await generations.get(record_id)).status == "pending"
+
+
+async def test_however_many_ask_polls_keep_their_distance(tmp_path: Path) -> None:
+    world = new_world(tmp_path, queue=30)
+    async with world.generations(replace(LIMITS, min_poll_interval=0.2)) as generations:
+        record_id = (await generations.generate(FOX, max_wait=0.05)).record_id or ""
+        polls, began = world.service.seen["status"], anyio.current_time()
+        for _ in range(4):
+            async with anyio.create_task_group() as callers:
+                for _ in range(5):
+                    callers.start_soon(generations.get, record_id)
+        elapsed = anyio.current_time() - began
+    assert 1 <= world.service.seen["status"] - polls <= elapsed / 0.2 + 1

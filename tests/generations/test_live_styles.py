@@ -1,4 +1,4 @@
-"""KnownStyles: the live list when there is one, and nobody waits for it."""
+"""LiveCatalogue: the live list when there is one, and nobody waits for it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 
 from arta_mcp.arta.client import ArtaClient
 from arta_mcp.arta.protocol import STYLES_PATH, render_styles
-from arta_mcp.background import Errands
+from arta_mcp.background import open_background
 from arta_mcp.errors import UnknownStyle
-from arta_mcp.generations.live_styles import PATIENCE, KnownStyles
+from arta_mcp.generations.live_styles import WAIT_TIMEOUT, LiveCatalogue
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.state.sqlite import SqliteState
@@ -86,14 +86,14 @@ async def test_a_slow_answer_is_not_waited_for(tmp_path: Path) -> None:
         def lists_styles(self) -> bool:
             return True
 
-        async def styles(self) -> tuple[str, ...]:
+        async def list_styles(self) -> tuple[str, ...]:
             await released.wait()
             return ("Flux",)
 
-    known = KnownStyles("test", clock=lambda: 1_800_000_000)
-    async with Errands() as errands:
-        with anyio.fail_after(PATIENCE * 3):
-            await known.refresh(SqliteState(tmp_path), Slow(), errands)
+    known = LiveCatalogue("test", clock=lambda: 1_800_000_000)
+    async with open_background() as background:
+        with anyio.fail_after(WAIT_TIMEOUT * 3):
+            await known.refresh(SqliteState(tmp_path), Slow(), background)
         assert source_of(known) == "shipped"
         released.set()
         with anyio.fail_after(5):
@@ -101,5 +101,5 @@ async def test_a_slow_answer_is_not_waited_for(tmp_path: Path) -> None:
                 await anyio.sleep(0.01)
 
 
-def source_of(known: KnownStyles) -> str:
+def source_of(known: LiveCatalogue) -> str:
     return known.catalogue.source

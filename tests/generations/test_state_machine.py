@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,20 +22,14 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from arta_mcp.arta.client import ArtaClient
-from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
-from arta_mcp.arta.tokens import Identity, TokenSource
-from arta_mcp.arta.transport import Transport
-from arta_mcp.background import Errands
+from arta_mcp.arta.protocol import Addresses
 from arta_mcp.errors import ArtaError, JobTimedOut
-from arta_mcp.generations.service import Generations, Limits, Remote
+from arta_mcp.generations.service import Generations, Limits
 from arta_mcp.generations.submission import SUBMIT_LEASE
 from arta_mcp.generations.values import Generation, GenerationRequest
 from arta_mcp.local.faults.catalogue import FAULTS, Fault
 from arta_mcp.local.service import Service
-from arta_mcp.redaction import Secret
-from arta_mcp.state.sqlite import SqliteState
-from harness.world import ORIGIN, Eager, tiny_picture
+from harness.world import ORIGIN, Client, EagerSchedule, tiny_picture
 
 T = TypeVar("T")
 
@@ -274,12 +268,12 @@ class Interleavings(RuleBasedStateMachine):
     def _open(self) -> Generations:
         limits = Limits(max_wait=PATIENCE, job_timeout=3e7, min_poll_interval=0.01)
         generations = Generations(
-            self._connect,
+            self._client().open_backend,
             backend="arta",
             service="machine",
             limits=limits,
             clock=self.clock,
-            pace=Eager,
+            schedule=EagerSchedule,
         )
         self.opened = self.portal.wrap_async_context_manager(generations)
         self.opened.__enter__()
@@ -288,36 +282,19 @@ class Interleavings(RuleBasedStateMachine):
     def _close(self) -> None:
         self.opened.__exit__(None, None, None)
 
-    @asynccontextmanager
-    async def _connect(self, errands: Errands) -> AsyncGenerator[Remote]:
-        async def soon(seconds: float) -> None:
+    def _client(self) -> Client:
+        async def sleep_less(seconds: float) -> None:
             await anyio.sleep(seconds / 100)
 
-        identity = Identity(
-            name="machine",
-            auth_url=ORIGIN + SIGN_UP_PATHS[0],
-            token_refresh_url=ORIGIN + REFRESH_PATH,
-            client_type="CLIENT_TYPE_ANDROID",
-            api_key=Secret("machine-api-key"),
+        return Client(
+            state_dir=self.folder / "state",
+            addresses=Addresses.at_origin(ORIGIN),
+            app=httpx.ASGITransport(app=self.service),
+            account="machine",
+            key="machine-api-key",
+            clock=self.clock,
+            sleep=sleep_less,
         )
-        state = SqliteState(self.folder / "state")
-        app = httpx.ASGITransport(app=self.service)
-        try:
-            async with Transport(user_agent="machine", app=app) as transport:
-                tokens = TokenSource(
-                    identity,
-                    store=state,
-                    transport=transport,
-                    errands=errands,
-                    clock=self.clock,
-                    sleep=soon,
-                )
-                client = ArtaClient(
-                    ORIGIN, tokens=tokens, transport=transport, clock=self.clock, sleep=soon
-                )
-                yield Remote(client, state)
-        finally:
-            await state.close()
 
 
 def _one_of(some: Sequence[T], which: int) -> Sequence[T]:

@@ -10,7 +10,7 @@ import re
 import ssl
 import traceback
 from collections.abc import AsyncGenerator, Awaitable, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter, time
@@ -20,13 +20,10 @@ import anyio.to_thread
 import httpx
 
 from arta_mcp.arta.account import Account
-from arta_mcp.arta.client import ArtaClient
-from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS, STYLES_PATH
-from arta_mcp.arta.tokens import Identity, TokenSource
-from arta_mcp.arta.transport import Transport
-from arta_mcp.background import Errands
+from arta_mcp.arta.protocol import STYLES_PATH, Addresses
+from arta_mcp.background import BackgroundTasks, open_background
 from arta_mcp.errors import ArtaError
-from arta_mcp.generations.service import Generations, Limits, Remote
+from arta_mcp.generations.service import Backend, Generations, Limits
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.local.faults.catalogue import ENDPOINTS, FAULTS, Fault
 from arta_mcp.local.loopback import Running
@@ -34,9 +31,8 @@ from arta_mcp.local.service import Service
 from arta_mcp.local.store import Claims
 from arta_mcp.redaction import Secret
 from arta_mcp.server.content import explain, render
-from arta_mcp.state.contract import State
 from arta_mcp.state.sqlite import SqliteState
-from harness.world import Eager, tiny_picture
+from harness.world import Client, EagerSchedule, tiny_picture
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 
@@ -85,8 +81,6 @@ AT_ONCE = 24
 
 SSL = ssl.create_default_context()
 """made once, since making it takes longer than a case"""
-
-_IDENTITY = Secret(KEY)
 
 
 @dataclass(frozen=True)
@@ -268,9 +262,8 @@ class _World:
         return done.status
 
     async def _styles(self) -> None:
-        errands = Errands()
-        async with errands, self._connect(errands) as remote:
-            names = await remote.client.styles()
+        async with open_background() as background, self._open_backend(background) as backend:
+            names = await backend.client.list_styles()
         self.outcome.shown.append(repr(names))
 
     def _count(self) -> None:
@@ -307,12 +300,12 @@ class _World:
     @asynccontextmanager
     async def _generations(self) -> AsyncGenerator[Generations]:
         generations = Generations(
-            self._connect,
+            self._open_backend,
             backend="arta",
             service="matrix",
             limits=self.outcome.case.limits,
             output_dir=self.folder / "pictures",
-            pace=Eager,
+            schedule=EagerSchedule,
         )
         async with generations:
             yield generations
@@ -328,34 +321,19 @@ class _World:
         self.outcome.entry, self.outcome.entry_record_id = found[0].status, found[0].record_id
         self.outcome.shown.append(repr(found))
 
-    @asynccontextmanager
-    async def _connect(self, errands: Errands) -> AsyncGenerator[Remote]:
-        state: State = SqliteState(self.folder / "state")
-        app = httpx.AsyncHTTPTransport(verify=SSL, http2=True)
+    def _open_backend(self, background: BackgroundTasks) -> AbstractAsyncContextManager[Backend]:
         case = self.outcome.case
         timeout = SHORT if case.at_length and not self.outcome.ended else LONG
-        identity = Identity(
-            name="matrix",
-            auth_url=self.url + SIGN_UP_PATHS[0],
-            token_refresh_url=self.url + REFRESH_PATH,
-            client_type="CLIENT_TYPE_ANDROID",
-            api_key=_IDENTITY,
+        client = Client(
+            state_dir=self.folder / "state",
+            addresses=Addresses.at_origin(self.url, styles_url=self.url + STYLES_PATH),
+            app=httpx.AsyncHTTPTransport(verify=SSL, http2=True),
+            account="matrix",
+            key=KEY,
+            exchange_timeout=timeout,
+            download_timeout=timeout,
         )
-        try:
-            async with Transport(
-                user_agent="matrix",
-                direct=True,
-                app=app,
-                exchange_timeout=timeout,
-                download_timeout=timeout,
-            ) as transport:
-                tokens = TokenSource(identity, store=state, transport=transport, errands=errands)
-                client = ArtaClient(
-                    self.url, tokens=tokens, transport=transport, styles_url=self.url + STYLES_PATH
-                )
-                yield Remote(client, state)
-        finally:
-            await state.close()
+        return client.open_backend(background)
 
 
 async def _ending(call: Awaitable[Generation]) -> tuple[str, int]:

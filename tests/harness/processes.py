@@ -11,8 +11,8 @@ import multiprocessing.queues
 import multiprocessing.synchronize
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.context import ForkServerProcess
@@ -22,20 +22,16 @@ import anyio
 import anyio.lowlevel
 
 from arta_mcp.arta.account import Account
-from arta_mcp.arta.client import ArtaClient
-from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
-from arta_mcp.arta.tokens import Identity, TokenSource
-from arta_mcp.arta.transport import Transport
-from arta_mcp.background import Errands
+from arta_mcp.arta.protocol import Addresses
+from arta_mcp.arta.tokens import TokenSource
 from arta_mcp.errors import ArtaError
-from arta_mcp.generations.schedule import Pace
-from arta_mcp.generations.service import Generations, Limits, Remote
+from arta_mcp.generations.service import Generations, Limits
 from arta_mcp.generations.submission import SUBMIT_LEASE
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.local.service import Service
-from arta_mcp.redaction import Secret
 from arta_mcp.state.records import JournalEntry
 from arta_mcp.state.sqlite import SqliteState
+from harness.world import Client, EagerSchedule
 
 LONG = 60.0
 """seconds that anything here may take on a busy machine"""
@@ -48,13 +44,6 @@ CONTEXT.set_forkserver_preload(
 )
 
 
-class Restless(Pace):
-    """Looks as often as the floor allows."""
-
-    def delay(self, waited: float, phase: str | None = None) -> float:
-        return self._floor
-
-
 @dataclass(frozen=True)
 class Site:
     """A service's address and the state folder that every process here uses."""
@@ -62,37 +51,26 @@ class Site:
     url: str
     folder: Path
 
-    @asynccontextmanager
-    async def connect(self, errands: Errands) -> AsyncGenerator[Remote]:
-        state = SqliteState(self.folder)
-        identity = Identity(
-            name=ACCOUNT,
-            auth_url=self.url + SIGN_UP_PATHS[0],
-            token_refresh_url=self.url + REFRESH_PATH,
-            client_type="CLIENT_TYPE_ANDROID",
-            api_key=Secret("processes-api-key"),
+    def client(self) -> Client:
+        return Client(
+            state_dir=self.folder,
+            addresses=Addresses.at_origin(self.url),
+            account=ACCOUNT,
+            key="processes-api-key",
         )
-        try:
-            async with Transport(user_agent="processes", direct=True) as transport:
-                tokens = TokenSource(identity, store=state, transport=transport, errands=errands)
-                yield Remote(ArtaClient(self.url, tokens=tokens, transport=transport), state)
-        finally:
-            await state.close()
 
-    @asynccontextmanager
-    async def tokens(self) -> AsyncGenerator[TokenSource]:
-        async with Errands() as errands, self.connect(errands) as remote:
-            yield remote.client._tokens  # pyright: ignore[reportPrivateUsage]  # the client is a way to get one
+    def tokens(self) -> AbstractAsyncContextManager[TokenSource]:
+        return self.client().open_tokens()
 
     def generations(self, *, later: float = 0.0) -> Generations:
         """One process of ours; `later` puts its clock that many seconds ahead."""
         return Generations(
-            self.connect,
+            self.client().open_backend,
             backend="arta",
             service="shared",
             limits=Limits(max_wait=LONG, job_timeout=10 * LONG, min_poll_interval=0.01),
             clock=lambda: time.time() + later,
-            pace=Restless,
+            schedule=EagerSchedule,
         )
 
     def account(self) -> Account | None:
@@ -156,7 +134,7 @@ def token(site: Site) -> str:
 
     async def ask() -> str:
         async with site.tokens() as tokens:
-            return (await tokens.current()).reveal()
+            return (await tokens.get_token()).reveal()
 
     return anyio.run(ask)
 
@@ -211,9 +189,9 @@ def renew_on_and_on(site: Site) -> None:
 
     async def renew() -> None:
         async with site.tokens() as tokens:
-            current = await tokens.current()
+            current = await tokens.get_token()
             while True:
-                current = await tokens.renew(current)
+                current = await tokens.renew_token(current)
 
     anyio.run(renew)
 

@@ -13,10 +13,10 @@ from arta_mcp.arta.protocol import (
     SIGN_UP_PATHS,
     SUBMIT_PATH,
     Job,
-    Refusal,
     Tokens,
     status_path,
 )
+from arta_mcp.arta.refusals import Refusal
 from arta_mcp.engines.sketch.engine import Order
 from arta_mcp.local.service import Service
 

@@ -29,7 +29,7 @@ import pytest
 from arta_mcp import app
 from arta_mcp.cli import main
 from harness.installed import TIMEOUT, Machine
-from harness.world import Eager
+from harness.world import EagerSchedule
 
 TERM = "xterm-256color"
 """what a terminal here says that it is, unless a test says otherwise"""
@@ -116,7 +116,9 @@ class Shell:
             patch.setenv(name, value)
         patch.chdir(machine.elsewhere)
         # Else a job of a model that is new here is first polled after a second.
-        patch.setattr(app, "open_generations", partial(app.open_generations, pace=Eager))
+        patch.setattr(
+            app, "open_generations", partial(app.open_generations, schedule=EagerSchedule)
+        )
         return cls(machine, patch, captured)
 
     def set(self, **settings: str) -> None:

@@ -1,39 +1,108 @@
-"""A small world for tests: our client rooms and the embedded service in one process, no port."""
+"""The one place where tests wire our client to a service: in process, or on a port."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import anyio
 import httpx
 from PIL import Image as Pillow
 
-from arta_mcp.arta.client import ArtaClient
-from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
+from arta_mcp.app import connect
+from arta_mcp.arta.protocol import Addresses
 from arta_mcp.arta.tokens import Identity, TokenSource
-from arta_mcp.arta.transport import Transport
-from arta_mcp.background import Errands
+from arta_mcp.arta.transport import DOWNLOAD_TIMEOUT, EXCHANGE_TIMEOUT, Transport
+from arta_mcp.background import BackgroundTasks, open_background
 from arta_mcp.engines.sketch.engine import Order
-from arta_mcp.generations.schedule import Pace
-from arta_mcp.generations.service import Generations, Limits, Remote
+from arta_mcp.generations.schedule import PollSchedule
+from arta_mcp.generations.service import Backend, Generations, Limits
 from arta_mcp.generations.values import Update
 from arta_mcp.local.service import Service
 from arta_mcp.local.workers import Engine
 from arta_mcp.redaction import Secret
+from arta_mcp.state.contract import State
 from arta_mcp.state.sqlite import SqliteState
 
 ORIGIN = "http://127.0.0.1:9"
+"""of a service in process: nothing listens there"""
+
+KEY = "test-api-key"
 LIMITS = Limits(max_wait=20, min_poll_interval=0.01)
 
 
-class Eager(Pace):
-    """Looks as often as the floor allows, so that tests need not wait for the first look."""
+class EagerSchedule(PollSchedule):
+    """Polls as often as the floor allows, so that tests need not wait for the first poll."""
 
     def delay(self, waited: float, phase: str | None = None) -> float:
         return self._floor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Client:
+    """How one process of ours reaches a service: everything that tests vary."""
+
+    state_dir: Path
+    addresses: Addresses
+    app: httpx.AsyncBaseTransport | None = None
+    account: str = "test"
+    key: str = field(default=KEY, repr=False)
+    clock: Callable[[], float] = time.time
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+    exchange_timeout: float = EXCHANGE_TIMEOUT
+    download_timeout: float = DOWNLOAD_TIMEOUT
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(
+            name=self.account, client_type="CLIENT_TYPE_ANDROID", api_key=Secret(self.key)
+        )
+
+    @asynccontextmanager
+    async def open_backend(self, background: BackgroundTasks) -> AsyncGenerator[Backend]:
+        async with self._open() as (state, transport):
+            yield connect(
+                self.identity,
+                self.addresses,
+                state=state,
+                transport=transport,
+                background=background,
+                clock=self.clock,
+                sleep=self.sleep,
+            )
+
+    @asynccontextmanager
+    async def open_tokens(self) -> AsyncGenerator[TokenSource]:
+        async with open_background() as background, self._open() as (state, transport):
+            yield TokenSource(
+                self.identity,
+                self.addresses,
+                store=state,
+                transport=transport,
+                background=background,
+                clock=self.clock,
+                sleep=self.sleep,
+            )
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncGenerator[tuple[State, Transport]]:
+        state = SqliteState(self.state_dir)
+        transport = Transport(
+            user_agent="arta-mcp tests",
+            direct=True,
+            app=self.app,
+            exchange_timeout=self.exchange_timeout,
+            download_timeout=self.download_timeout,
+        )
+        try:
+            async with transport:
+                yield state, transport
+        finally:
+            await state.close()
 
 
 def tiny_picture(order: Order) -> bytes:
@@ -61,34 +130,20 @@ class World:
         limits: Limits = LIMITS,
         *,
         output_dir: Path | None = None,
-        pace: type[Pace] = Eager,
+        schedule: type[PollSchedule] = EagerSchedule,
     ) -> Generations:
-        @asynccontextmanager
-        async def connect(errands: Errands) -> AsyncGenerator[Remote]:
-            state = SqliteState(self.folder / "state")
-            app = self.app or httpx.ASGITransport(app=self.service)
-            async with Transport(user_agent="test", app=app) as transport:
-                identity = Identity(
-                    name="test",
-                    auth_url=ORIGIN + SIGN_UP_PATHS[0],
-                    token_refresh_url=ORIGIN + REFRESH_PATH,
-                    client_type="CLIENT_TYPE_ANDROID",
-                    api_key=Secret("test-api-key"),
-                )
-                tokens = TokenSource(identity, store=state, transport=transport, errands=errands)
-                client = ArtaClient(
-                    ORIGIN, tokens=tokens, transport=transport, styles_url=self.styles_url
-                )
-                yield Remote(client, state)
-            await state.close()
-
+        client = Client(
+            state_dir=self.folder / "state",
+            addresses=Addresses.at_origin(ORIGIN, styles_url=self.styles_url),
+            app=self.app or httpx.ASGITransport(app=self.service),
+        )
         return Generations(
-            connect,
+            client.open_backend,
             backend="arta",
             service="test",
             limits=limits,
             output_dir=output_dir,
-            pace=pace,
+            schedule=schedule,
         )
 
 

@@ -23,10 +23,8 @@ import httpx
 import pytest
 
 from arta_mcp.arta.account import Account
-from arta_mcp.arta.protocol import SignUp
-from arta_mcp.arta.tokens import Identity, TokenSource
-from arta_mcp.arta.transport import Transport
-from arta_mcp.background import Errands
+from arta_mcp.arta.protocol import Addresses, SignUp
+from arta_mcp.arta.tokens import TokenSource
 from arta_mcp.errors import AuthError
 from arta_mcp.local.loopback import Running
 from arta_mcp.local.service import Service
@@ -35,6 +33,7 @@ from arta_mcp.state.contract import State
 from arta_mcp.state.sqlite import SqliteState
 from arta_mcp.untrusted_json import entries, is_object
 from harness.clients import Need, node, node_folder
+from harness.world import Client
 
 pytestmark = pytest.mark.anyio
 
@@ -184,25 +183,19 @@ async def opened(
     later: float = 0.0,
 ) -> AsyncGenerator[Desk]:
     """What a process that starts `later` seconds from now would use."""
-    identity = Identity(
-        name="emulated",
-        auth_url=emulator.url + sign_up,
-        token_refresh_url=emulator.url + REFRESH,
-        client_type="CLIENT_TYPE_ANDROID",
-        api_key=Secret(key),
+    witness = Witness()
+    client = Client(
+        state_dir=folder,
+        addresses=Addresses(emulator.url, emulator.url + sign_up, emulator.url + REFRESH),
+        app=witness,
+        account="emulated",
+        key=key,
+        clock=lambda: time.time() + later,
     )
-    state, witness = SqliteState(folder), Witness()
-    transport = Transport(user_agent="arta-mcp tests", direct=True, app=witness)
+    state = SqliteState(folder)
     try:
         with anyio.fail_after(60):
-            async with Errands() as errands, transport:
-                tokens = TokenSource(
-                    identity,
-                    store=state,
-                    transport=transport,
-                    errands=errands,
-                    clock=lambda: time.time() + later,
-                )
+            async with client.open_tokens() as tokens:
                 yield Desk(tokens, state, witness.seen)
     finally:
         await state.close()
@@ -217,8 +210,8 @@ async def test_an_account_is_opened_at_both_addresses(
 ) -> None:
     before = emulator.accounts()
     async with opened(emulator, tmp_path, sign_up=path) as desk:
-        token = await desk.tokens.current()
-        again = await desk.tokens.current()
+        token = await desk.tokens.get_token()
+        again = await desk.tokens.get_token()
         account = await desk.account()
     assert desk.seen == [(path, 200)]
     assert again == token == account.id_token
@@ -236,7 +229,7 @@ async def test_many_tasks_and_two_processes_at_once_open_one_account(
         anyio.create_task_group() as group,
     ):
         for desk in [one, other] * 20:
-            group.start_soon(desk.tokens.current)
+            group.start_soon(desk.tokens.get_token)
     assert one.seen + other.seen == [(OLD_SIGN_UP, 200)]
     assert len(emulator.accounts() - before) == 1
 
@@ -245,11 +238,11 @@ async def test_a_stale_token_is_renewed_for_the_same_account(
     emulator: Emulator, tmp_path: Path
 ) -> None:
     async with opened(emulator, tmp_path) as desk:
-        await desk.tokens.current()
+        await desk.tokens.get_token()
         first = await desk.account()
     before = emulator.accounts()
     async with opened(emulator, tmp_path, later=LATER) as desk:
-        await desk.tokens.current()
+        await desk.tokens.get_token()
         renewed = await desk.account()
     assert desk.seen == [(REFRESH, 200)]
     assert emulator.accounts() == before
@@ -261,8 +254,8 @@ async def test_a_token_that_the_image_host_refused_is_renewed_once(
     emulator: Emulator, tmp_path: Path
 ) -> None:
     async with opened(emulator, tmp_path) as desk:
-        refused = await desk.tokens.current()
-        await desk.tokens.renew(refused)
+        refused = await desk.tokens.get_token()
+        await desk.tokens.renew_token(refused)
     assert desk.seen == [(OLD_SIGN_UP, 200), (REFRESH, 200)]
 
 
@@ -280,12 +273,12 @@ async def test_a_refused_refresh_token_leads_to_one_new_account(
     emulator: Emulator, tmp_path: Path, trouble: Callable[[Emulator, Desk], Awaitable[None]]
 ) -> None:
     async with opened(emulator, tmp_path) as desk:
-        await desk.tokens.current()
+        await desk.tokens.get_token()
         first = await desk.account()
         await trouble(emulator, desk)
     async with opened(emulator, tmp_path, later=LATER) as desk:
-        token = await desk.tokens.current()
-        again = await desk.tokens.current()
+        token = await desk.tokens.get_token()
+        again = await desk.tokens.get_token()
         second = await desk.account()
     assert desk.seen == [(REFRESH, 400), (OLD_SIGN_UP, 200)]
     assert again == token == second.id_token
@@ -297,13 +290,13 @@ async def test_a_disabled_account_is_an_error_and_no_new_account(
     emulator: Emulator, tmp_path: Path
 ) -> None:
     async with opened(emulator, tmp_path) as desk:
-        await desk.tokens.current()
+        await desk.tokens.get_token()
         account = await desk.account()
     emulator.disable(account.user_id)
     before = emulator.accounts()
     async with opened(emulator, tmp_path, later=LATER) as desk:
         with pytest.raises(AuthError, match="USER_DISABLED"):
-            await desk.tokens.current()
+            await desk.tokens.get_token()
     assert desk.seen == [(REFRESH, 400)]
     assert emulator.accounts() == before
 
@@ -311,7 +304,7 @@ async def test_a_disabled_account_is_an_error_and_no_new_account(
 async def test_a_missing_key_is_told_in_the_hosts_words(emulator: Emulator, tmp_path: Path) -> None:
     async with opened(emulator, tmp_path, key="") as desk:
         with pytest.raises(AuthError, match="missing a valid API key") as caught:
-            await desk.tokens.current()
+            await desk.tokens.get_token()
     assert desk.seen == [(OLD_SIGN_UP, 403)]
     assert "ARTA_API_KEY" in caught.value.hint
 

@@ -18,12 +18,11 @@ from arta_mcp.arta.protocol import (
     STYLES_PATH,
     SUBMIT_PATH,
     Job,
-    Refusal,
     Tokens,
-    parse_retry_after,
     parse_styles,
     status_path,
 )
+from arta_mcp.arta.refusals import Refusal, parse_retry_after
 from arta_mcp.engines.sketch.engine import Order
 from arta_mcp.errors import AuthError, ConfigError, ProtocolError
 from arta_mcp.local.faults.catalogue import ENDPOINTS, FAULTS, Fault

@@ -186,7 +186,7 @@ async def test_a_bug_is_not_told_to_the_model(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = build_server(generations := world.generations())
-    generations.known = None  # pyright: ignore[reportAttributeAccessIssue]  # a bug, for once made by hand
+    generations.catalogue = None  # pyright: ignore[reportAttributeAccessIssue]  # a bug, for once made by hand
     async with Client(server) as asked:
         result = await asked.call_tool("list_models", {})
     assert result.is_error

@@ -15,10 +15,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from arta_mcp.arta.refusals import Refusal as Refusal
-from arta_mcp.arta.refusals import detail_words
-from arta_mcp.arta.refusals import parse_retry_after as parse_retry_after
-from arta_mcp.arta.refusals import style_refusal as style_refusal
+from arta_mcp.arta.refusals import Refusal, detail_words
 from arta_mcp.errors import AuthError, ProtocolError, UnknownRecord
 from arta_mcp.redaction import Secret, redact_known, sanitize
 from arta_mcp.untrusted_json import entries, is_object, read_object, text, words_or_none
@@ -35,16 +32,16 @@ SIGN_UP_PATHS = (
     "/v1/accounts:signUp",  # the new one, on identitytoolkit.googleapis.com
 )
 REFRESH_PATH = "/v1/token"
-_LONGEST_RECORD_ID = 200
+_MAX_RECORD_ID = 200
 """characters; the captured ones are UUIDs"""
 
-_SHORTEST_LIFE = 1.0
+_MIN_LIFETIME = 1.0
 """seconds of a token; an end that a float cannot tell from the issue would look damaged on disk"""
 
-_MOST_IMAGES = 64
+_MAX_IMAGES = 64
 """of one job, which can order 8"""
 
-_LONGEST_ADDRESS = 8192
+_MAX_ADDRESS = 8192
 """characters of a picture's address, which may carry a signature"""
 
 STYLES_PATH = "/cms/content/apps/AIArtaAndroid/release/8/default/styles.json"
@@ -79,7 +76,7 @@ def is_record_id(text: str) -> bool:
 
     A record id is shown, logged and written to disk as it is, so one that echoes a token is none.
     """
-    if not 0 < len(text) <= _LONGEST_RECORD_ID or not text.isprintable():
+    if not 0 < len(text) <= _MAX_RECORD_ID or not text.isprintable():
         return False
     return text not in (".", "..") and redact_known(text) == text
 
@@ -92,6 +89,21 @@ def status_path(record_id: str) -> str:
     if not is_record_id(record_id):
         raise UnknownRecord(f"no generation has the record id {sanitize(repr(record_id), 80)}")
     return f"{SUBMIT_PATH}/{quote(record_id, safe='')}/status"
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where one backend answers; without `styles_url` it has no live list of styles."""
+
+    base_url: str
+    auth_url: str
+    token_refresh_url: str
+    styles_url: str | None = None
+
+    @classmethod
+    def at_origin(cls, origin: str, *, styles_url: str | None = None) -> Addresses:
+        """Those of a service that answers for every host of the API, as the embedded one does."""
+        return cls(origin, origin + SIGN_UP_PATHS[0], origin + REFRESH_PATH, styles_url)
 
 
 # What we send
@@ -156,18 +168,17 @@ class Submit(BaseModel):
     aspect_ratio: Ratio = "1:1"
     seed: Seed | None = None
 
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, object], *, style: str, seed: int) -> Submit:
+        """The form for the arguments of a request, which were validated when it was made."""
+        fields = {name: arguments[name] for name in cls.model_fields if name in arguments}
+        values = {**fields, "style": style, "seed": seed}
+        return cls.model_construct(**values)  # pyright: ignore[reportArgumentType]  # typed by the fields
+
     def form(self) -> dict[str, str]:
         """Every field as a decimal or plain string."""
-        fields = {
-            "prompt": self.prompt,
-            "negative_prompt": self.negative_prompt,
-            "style": self.style,
-            "images_num": str(self.n),
-            "cfg_scale": str(self.guidance_scale).removesuffix(".0"),
-            "steps": str(self.num_inference_steps),
-            "aspect_ratio": self.aspect_ratio,
-        }
-        return fields if self.seed is None else {**fields, "seed": str(self.seed)}
+        fields = self.model_dump(by_alias=True, exclude_none=True)
+        return {name: _form_value(value) for name, value in fields.items()}
 
     @classmethod
     def parse(cls, form: Mapping[str, str]) -> Submit | Refusal:
@@ -352,9 +363,14 @@ def render_styles(names: tuple[str, ...]) -> dict[str, object]:
     return {"content": [{"name": "textToImage_styles_v4", "items": items}]}
 
 
+def _form_value(value: object) -> str:
+    """`7` for 7.0 too, as every client seen writes it."""
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
 def is_web_address(url: str) -> bool:
     """Whether a picture's address is http or https with no more than a host, on one short line."""
-    if len(url) > _LONGEST_ADDRESS or not url.isprintable() or " " in url:
+    if len(url) > _MAX_ADDRESS or not url.isprintable() or " " in url:
         return False
     try:
         parts = urlsplit(url)
@@ -376,7 +392,7 @@ def _lifetime(value: object) -> float:
         seconds = 3600.0
     if not math.isfinite(seconds) or not 0 < seconds < 1e8:
         return 3600.0
-    return max(_SHORTEST_LIFE, seconds)
+    return max(_MIN_LIFETIME, seconds)
 
 
 def _seed(value: object) -> int | None:
@@ -389,7 +405,7 @@ def _images(response: object) -> tuple[Image, ...]:
     listed = entries(response)
     if not listed:
         raise ProtocolError("the service says DONE but gives no images")
-    if len(listed) > _MOST_IMAGES:
+    if len(listed) > _MAX_IMAGES:
         raise ProtocolError(f"the service gives {len(listed)} images for one job")
     return tuple(_image(entry) for entry in listed)
 

@@ -13,15 +13,24 @@ from urllib.parse import quote
 import anyio
 
 from arta_mcp.arta.account import Account
-from arta_mcp.arta.protocol import Refresh, Refusal, SignUp, Tokens
-from arta_mcp.arta.transport import NotSent, Transport
-from arta_mcp.background import Errands, Told
-from arta_mcp.errors import ArtaError, AuthError, ProtocolError, RateLimited, Unavailable
+from arta_mcp.arta.protocol import Addresses, Refresh, SignUp, Tokens
+from arta_mcp.arta.refusals import Refusal
+from arta_mcp.arta.transport import Transport
+from arta_mcp.background import BackgroundTasks, retry
+from arta_mcp.errors import (
+    AccountGone,
+    ArtaError,
+    AuthError,
+    NotSent,
+    ProtocolError,
+    RateLimited,
+    Unavailable,
+)
 from arta_mcp.redaction import Secret
 
 log = logging.getLogger(__name__)
 
-_ACCOUNT_IS_GONE = (
+GONE_CODES = (
     "TOKEN_EXPIRED",
     "USER_NOT_FOUND",
     "INVALID_REFRESH_TOKEN",
@@ -29,20 +38,19 @@ _ACCOUNT_IS_GONE = (
 )
 """refusals of a refresh after which a new account is the only way on"""
 
-_TOO_MANY = ("TOO_MANY_ATTEMPTS_TRY_LATER", "QUOTA_EXCEEDED", "RESOURCE_EXHAUSTED")
+QUOTA_CODES = ("TOO_MANY_ATTEMPTS_TRY_LATER", "QUOTA_EXCEEDED", "RESOURCE_EXHAUSTED")
 
-_TRIES = 3
-_LONGEST_PAUSE = 10.0
+MAX_TRIES = 3
+
+MAX_PAUSE = 10.0
 """seconds that a `Retry-After` may ask for before the caller is told instead"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Where an account comes from; `name` is the one it is stored under."""
+    """Whose account it is; `name` is the one it is stored under."""
 
     name: str
-    auth_url: str
-    token_refresh_url: str
     client_type: str
     api_key: Secret
 
@@ -64,40 +72,47 @@ class AccountStore(Protocol):
 
 
 class TokenSource:
-    """The current id token of one identity."""
+    """The current id token of one identity.
+
+    Lock order: the lock of this object, then the store's. The first spares the tasks of a process
+    from queueing at a file; the second is what makes processes sign up once.
+    """
 
     def __init__(
         self,
         identity: Identity,
+        addresses: Addresses,
         *,
         store: AccountStore,
         transport: Transport,
-        errands: Errands,
+        background: BackgroundTasks,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         """`clock` gives seconds since the epoch."""
-        self._identity, self._store, self._transport = identity, store, transport
-        self._errands, self._clock, self._sleep = errands, clock, sleep
+        self._identity, self._addresses = identity, addresses
+        self._store, self._transport = store, transport
+        self._background, self._clock, self._sleep = background, clock, sleep
         self._account: Account | None = None
-        self._turn = anyio.Lock()
+        self._lock = anyio.Lock()
 
-    async def current(self, *, meanwhile: Told | None = None, every: float = 2.5) -> Secret:
+    async def get_token(self) -> Secret:
         """A fresh id token: as kept, else as stored, else refreshed, else from a new account.
 
-        Raises AuthError, RateLimited or Unavailable.
+        Raises AuthError, RateLimited or Unavailable. Cancelling the caller stops its waiting and
+        not the request, whose answer is kept.
         """
         if self._account is not None and self._account.is_fresh(self._clock()):
             return self._account.id_token
-        return await self._errands.finish(self._settle, meanwhile=meanwhile, every=every)
+        return await self._background.run_detached(self._get_or_request)
 
-    async def renew(self, refused: Secret) -> Secret:
-        """Another id token than the one the image host refused; asks only if nobody did yet."""
-        return await self._errands.finish(lambda: self._settle(refused))
+    async def renew_token(self, refused: Secret) -> Secret:
+        """Another id token than the one the image host refused; asks only if none is there yet."""
+        return await self._background.run_detached(lambda: self._get_or_request(refused))
 
-    async def forget(self) -> None:
+    async def forget_account(self) -> None:
         """Removes the stored account; the next call signs up anew."""
-        async with self._turn, self._store.lock(self._lock_name):
+        async with self._lock, self._store.lock(self._lock_name):
             self._account = None
             await self._store.keep_account(self._identity.name, None)
 
@@ -105,97 +120,71 @@ class TokenSource:
     def _lock_name(self) -> str:
         return f"account-{self._identity.name}"
 
-    async def _settle(self, refused: Secret | None = None) -> Secret:
-        async with self._turn:
-            if self._account is None or not self._serves(self._account, refused):
-                self._account = await self._agree(refused)
+    async def _get_or_request(self, refused: Secret | None = None) -> Secret:
+        async with self._lock:
+            if self._account is None or not self._is_usable(self._account, refused):
+                self._account = await self._load_or_request(refused)
             return self._account.id_token
 
-    async def _agree(self, refused: Secret | None) -> Account:
-        """Lock, look again, then ask: another process may have been first."""
+    async def _load_or_request(self, refused: Secret | None) -> Account:
         async with self._store.lock(self._lock_name):
+            # Look again under the lock: while we waited, another process may have asked.
             stored = await self._store.account(self._identity.name)
-            if stored is not None and self._serves(stored, refused):
+            if stored is not None and self._is_usable(stored, refused):
                 return stored
-            account = await self._ask(stored)
+            account = await self._request_account(stored)
             await self._store.keep_account(self._identity.name, account)
             return account
 
-    def _serves(self, account: Account, refused: Secret | None) -> bool:
+    def _is_usable(self, account: Account, refused: Secret | None) -> bool:
         return account.is_fresh(self._clock()) and account.id_token != refused
 
-    async def _ask(self, stored: Account | None) -> Account:
-        if stored is None:
-            return await self._sign_up()
+    async def _request_account(self, stored: Account | None) -> Account:
+        """Refreshes the stored account; signs up where there is none, or none any more."""
+        if stored is not None:
+            form = Refresh(stored.refresh_token).body()
+            try:
+                tokens = await self._request_tokens(self._addresses.token_refresh_url, form=form)
+                return Account.from_tokens(tokens, now=self._clock(), before=stored)
+            except AccountGone as exc:
+                log.warning("the account was given up (%s); signing up anew", exc.code)
+        body = SignUp(self._identity.client_type).body()
         try:
-            return await self._refresh(stored)
-        except _AccountIsGone as exc:
-            log.warning("the account was given up (%s); signing up anew", exc.code)
-            return await self._sign_up()
-
-    async def _sign_up(self) -> Account:
-        identity = self._identity
-        body = SignUp(identity.client_type).body()
-        try:
-            tokens = await self._exchange(identity.auth_url, json=body)
-        except _AccountIsGone as exc:  # nonsense as the answer to a sign-up, and no way on
+            tokens = await self._request_tokens(self._addresses.auth_url, json=body)
+        except AccountGone as exc:  # nonsense as the answer to a sign-up, and no way on
             raise AuthError(f"the identity host refuses a sign-up with {exc.code}") from exc
         return Account.from_tokens(tokens, now=self._clock())
 
-    async def _refresh(self, stored: Account) -> Account:
-        body = Refresh(stored.refresh_token).body()
-        tokens = await self._exchange(self._identity.token_refresh_url, form=body)
-        return Account.from_tokens(tokens, now=self._clock(), before=stored)
-
-    async def _exchange(
+    async def _request_tokens(
         self, url: str, *, json: dict[str, str | bool] | None = None, form: bytes | None = None
     ) -> Tokens:
-        """Tries again what may pass by itself; a refresh is safe to repeat, a sign-up is not.
+        """One POST, repeated where that is safe: a refresh is, a sign-up is only when refused."""
 
-        A second sign-up after a lost answer would leave an account behind, so only a sign-up that
-        was refused in so many words is repeated.
-        """
-        for tries_left in reversed(range(_TRIES)):
-            try:
-                return await self._exchange_once(url, json=json, form=form)
-            except (RateLimited, _Busy) as exc:
-                pause = exc.retry_after
-                if not tries_left or pause is None or pause > _LONGEST_PAUSE:
-                    raise
-            except (Unavailable, ProtocolError) as exc:
-                if not tries_left or not (form or isinstance(exc, NotSent)):
-                    raise
-                pause = 0.5 * (_TRIES - tries_left)
-            await self._sleep(pause)
-        raise AssertionError("the last try returns or raises")
+        async def post() -> Tokens:
+            key = quote(self._identity.api_key.reveal(), safe="")
+            answer = await self._transport.exchange(
+                "POST", f"{url}?key={key}", json=json, form=form
+            )
+            if 200 <= answer.status < 300:
+                return Tokens.parse(answer.body)
+            now = self._clock()
+            raise _explain(Refusal.parse(answer.status, answer.headers, answer.body, now=now))
 
-    async def _exchange_once(
-        self, url: str, *, json: dict[str, str | bool] | None, form: bytes | None
-    ) -> Tokens:
-        key = self._identity.api_key.reveal()
-        answer = await self._transport.exchange(
-            "POST", f"{url}?key={quote(key, safe='')}", json=json, form=form
-        )
-        if 200 <= answer.status < 300:
-            return Tokens.parse(answer.body)
-        refusal = Refusal.parse(answer.status, answer.headers, answer.body, now=self._clock())
-        raise _explain(refusal)
+        def pause_after(exc: ArtaError, tries: int) -> float | None:
+            if tries >= MAX_TRIES:
+                return None
+            match exc:
+                case RateLimited() | Unavailable() if exc.retry_after is not None:
+                    return exc.retry_after if exc.retry_after <= MAX_PAUSE else None
+                case NotSent():
+                    return 0.5 * tries
+                # A second sign-up after a lost answer would leave an account that no one knows.
+                case Unavailable() | ProtocolError() if form:
+                    return 0.5 * tries
+                case _:
+                    return None
 
-
-class _AccountIsGone(ArtaError):
-    """A refresh was refused for good; never leaves this module."""
-
-    def __init__(self, code: str) -> None:
-        self.code = code
-        super().__init__(f"the refresh token was refused: {code}")
-
-
-class _Busy(Unavailable):
-    """The identity host is down and says for how long, in seconds."""
-
-    def __init__(self, message: str, retry_after: float) -> None:
-        self.retry_after = retry_after
-        super().__init__(message, hint=f"wait {retry_after:.0f} s, then try again")
+        return await retry(post, pause_after, sleep=self._sleep)
 
 
 def _explain(refusal: Refusal) -> ArtaError:
@@ -203,9 +192,9 @@ def _explain(refusal: Refusal) -> ArtaError:
     words = f"{refusal.code} {refusal.words}".strip() or "no reason given"
     said = f"the identity host refuses with {refusal.status}: {words}"
     match refusal.code:
-        case code if code in _ACCOUNT_IS_GONE:
-            return _AccountIsGone(code)
-        case code if code in _TOO_MANY or refusal.status == 429:
+        case code if code in GONE_CODES:
+            return AccountGone(code)
+        case code if code in QUOTA_CODES or refusal.status == 429:
             return RateLimited(said, retry_after=refusal.retry_after)
         case "USER_DISABLED":
             return AuthError(
@@ -218,7 +207,8 @@ def _explain(refusal: Refusal) -> ArtaError:
         case "API_KEY_ANDROID_APP_BLOCKED":
             return AuthError(said, hint="this key serves the official app only; use your own")
         case _ if refusal.status == 503 and refusal.retry_after is not None:
-            return _Busy(said, refusal.retry_after)
+            hint = f"wait {refusal.retry_after:.0f} s, then try again"
+            return Unavailable(said, retry_after=refusal.retry_after, hint=hint)
         case _ if refusal.status >= 500 or refusal.status == 408:
             return Unavailable(said)
         case _:

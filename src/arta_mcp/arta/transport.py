@@ -6,10 +6,8 @@ The only module that knows httpx; a move to another client is a change of this f
 from __future__ import annotations
 
 import base64
-import ipaddress
 import logging
 import re
-import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -19,14 +17,15 @@ from urllib.parse import unquote, urljoin
 import anyio
 
 from arta_mcp.arta.protocol import MAX_JSON, is_web_address
-from arta_mcp.errors import ConfigError, ProtocolError, Unavailable
+from arta_mcp.arta.url_guard import is_inside, resolve_public
+from arta_mcp.errors import ConfigError, NotSent, ProtocolError, Unavailable
 from arta_mcp.redaction import Secret, redact, sanitize
 
 if TYPE_CHECKING:
     import httpx  # at run time on first use: it is for the first call, not for the first answer
 
 CONNECT_TIMEOUT = 10.0
-"""seconds until a connection stands"""
+"""seconds until a connection stands; a submit that never left can still be sent again in time"""
 
 EXCHANGE_TIMEOUT = 30.0
 """seconds for one whole exchange, as Google's own web SDK gives a call"""
@@ -34,9 +33,10 @@ EXCHANGE_TIMEOUT = 30.0
 DOWNLOAD_TIMEOUT = 60.0
 """seconds for each step to one picture"""
 
-MOST_REDIRECTS = 3
+MAX_REDIRECTS = 3
+"""of one picture; a CDN needs one or two"""
 
-_LOUD = (
+_TELLING_LOGGERS = (
     "httpx",
     "httpcore.connection",
     "httpcore.http11",
@@ -45,16 +45,6 @@ _LOUD = (
     "httpcore.socks",
 )
 """the loggers that see what is sent"""
-
-_TRANSLATED = tuple(
-    ipaddress.IPv6Network(network)
-    for network in ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
-)
-"""IPv6 addresses that a gateway turns into an IPv4 one, of any kind; no picture lies there"""
-
-
-class NotSent(Unavailable):
-    """No connection was made, so the other side saw nothing of the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +85,7 @@ class Transport:
         trace: TracebackType | None,
     ) -> None:
         if self._client is not None:
+            # Shielded: a cancelled call leaves no socket. Bounded: a host may never end its TLS.
             with anyio.CancelScope(shield=True), anyio.move_on_after(1):
                 await self._client.aclose()
             self._client = None
@@ -122,12 +113,14 @@ class Transport:
         import httpx
 
         try:
-            request = self._open().build_request(
+            request = self._get_client().build_request(
                 method, url, headers=sent, json=json, data=form, content=content
             )
         except (httpx.InvalidURL, UnicodeError) as exc:
-            raise NotSent(f"this cannot be sent: {_why(exc)}", hint="check the settings") from exc
-        return await self._run(request, limit=MAX_JSON, timeout=self._exchange_timeout)
+            raise NotSent(
+                f"this cannot be sent: {_reason(exc)}", hint="check the settings"
+            ) from exc
+        return await self._send(request, limit=MAX_JSON, timeout=self._exchange_timeout)
 
     async def download(self, url: str, *, limit: int, private: bool) -> Answer:
         """A picture, over at most three redirects, with no `Authorization` ever.
@@ -135,34 +128,36 @@ class Transport:
         `private` allows loopback, private and link-local addresses. Raises Unavailable or
         ProtocolError.
         """
-        for _ in range(MOST_REDIRECTS + 1):
-            request = await self._picture_request(url, private=private)
-            answer = await self._run(request, limit=limit, timeout=self._download_timeout)
+        for _ in range(MAX_REDIRECTS + 1):
+            request = await self._build_picture_request(url, private=private)
+            answer = await self._send(request, limit=limit, timeout=self._download_timeout)
             if answer.status not in (301, 302, 303, 307, 308):
                 return answer
-            url = _joined(url, answer.headers.get("location", ""))
+            url = _resolve_redirect(url, answer.headers.get("location", ""))
         raise ProtocolError("a picture's address leads in circles")
 
-    async def _picture_request(self, url: str, *, private: bool) -> httpx.Request:
+    async def _build_picture_request(self, url: str, *, private: bool) -> httpx.Request:
         if not is_web_address(url):
             raise ProtocolError(f"a picture's address is no web address: {sanitize(url, 120)}")
         import httpx
 
-        client = self._open()
+        client = self._get_client()
         try:
             target = httpx.URL(url)
         except (httpx.InvalidURL, UnicodeError) as exc:
             raise ProtocolError(f"a picture's address is malformed: {sanitize(url, 120)}") from exc
         if private:
             return client.build_request("GET", target)
-        if _is_inside(target.host):  # also for a proxy: it may stand on this machine
+        # Asked for a proxy too: it may stand on this machine and reach what we must not.
+        if is_inside(target.host):
             raise ProtocolError(
                 f"the picture's host {sanitize(target.host, 80)} is inside this network"
             )
         if _is_proxied(client, target):  # then only the proxy can check where the name leads
             return client.build_request("GET", target)
-        address = await _public_address(target.host, target.port or 443)
-        # connects to the very address that was checked: a name may resolve otherwise next time
+        address = await resolve_public(target.host, target.port or 443)
+        # To the very address that was checked, or a name that resolves otherwise the next time
+        # would lead inside; TLS and Host still name the host.
         return client.build_request(
             "GET",
             target.copy_with(host=address),
@@ -170,39 +165,41 @@ class Transport:
             extensions={"sni_hostname": target.host},
         )
 
-    async def _run(self, request: httpx.Request, *, limit: int, timeout: float) -> Answer:
+    async def _send(self, request: httpx.Request, *, limit: int, timeout: float) -> Answer:
         import httpx
 
-        client = self._open()
+        client = self._get_client()
         for password in self._passwords:
             password.reveal()  # what is in use stays among what is redacted
         try:
             with anyio.fail_after(timeout):
                 response = await client.send(request, stream=True, follow_redirects=False)
                 try:
-                    body = await _read(response, limit)
+                    body = await _read_body(response, limit)
                 finally:
                     with anyio.CancelScope(shield=True), anyio.move_on_after(1):
                         await response.aclose()
+        # NotSent only where httpx never had a connection: a submit is sent again after it, so
+        # whatever may have reached the other side must not be told as NotSent.
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
-            raise NotSent(f"no connection to {_where(request)}: {_why(exc)}") from exc
+            raise NotSent(f"no connection to {_host_of(request)}: {_reason(exc)}") from exc
         except httpx.ProxyError as exc:
-            raise NotSent(f"no way to {_where(request)}: {_proxy_says(exc)}") from exc
+            raise NotSent(f"no way to {_host_of(request)}: {_proxy_status(exc)}") from exc
         except httpx.UnsupportedProtocol as exc:
-            raise NotSent(f"no way to {_where(request)}: {_why(exc)}") from exc
+            raise NotSent(f"no way to {_host_of(request)}: {_reason(exc)}") from exc
         except TimeoutError as exc:
-            raise Unavailable(f"no answer from {_where(request)} in {timeout:g} s") from exc
+            raise Unavailable(f"no answer from {_host_of(request)} in {timeout:g} s") from exc
         # InvalidURL: httpx reads the address of a redirect although it is not to follow it
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as exc:
-            raise Unavailable(f"no whole answer from {_where(request)}: {_why(exc)}") from exc
+            raise Unavailable(f"no whole answer from {_host_of(request)}: {_reason(exc)}") from exc
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, headers, body)
 
-    def _open(self) -> httpx.AsyncClient:
+    def _get_client(self) -> httpx.AsyncClient:
         if self._client is None:
             import httpx
 
-            _hush()
+            _redact_library_logs()
             self._passwords = self._proxy_passwords()
             try:
                 self._client = httpx.AsyncClient(
@@ -211,6 +208,8 @@ class Transport:
                     transport=self._app,
                     trust_env=not self._direct,
                     timeout=httpx.Timeout(self._download_timeout, connect=CONNECT_TIMEOUT),
+                    # No bound of httpx's own: the concurrency slots are the bound, and a call that
+                    # waits in a pool would look like a host that does not answer.
                     limits=httpx.Limits(max_connections=None, keepalive_expiry=30),
                     headers={
                         "user-agent": self._user_agent,
@@ -221,21 +220,23 @@ class Transport:
                     follow_redirects=False,
                 )
             except (ValueError, OSError, ImportError, httpx.InvalidURL) as exc:
-                raise _unusable(exc) from exc
+                raise _explain_unusable(exc) from exc
         return self._client
 
     def _proxy_passwords(self) -> tuple[Secret, ...]:
         """What must not be shown of the proxies that httpx is about to read."""
         if self._proxy is not None:
-            return tuple(_passwords(self._proxy))
+            return tuple(_secrets_of_proxy(self._proxy))
         if self._direct:
             return ()
         from urllib.request import getproxies
 
-        return tuple(secret for proxy in getproxies().values() for secret in _passwords(proxy))
+        return tuple(
+            secret for proxy in getproxies().values() for secret in _secrets_of_proxy(proxy)
+        )
 
 
-class _Redacting(logging.Filter):
+class _RedactingFilter(logging.Filter):
     """Takes secrets out of what a library logs: at INFO httpx tells addresses, with the key."""
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -243,18 +244,18 @@ class _Redacting(logging.Filter):
         return True
 
 
-_redacting = _Redacting()
+_redacting_filter = _RedactingFilter()
 
 
-def _hush() -> None:
+def _redact_library_logs() -> None:
     """A filter works on the very logger it hangs on, not on those below, so each gets it."""
-    for name in _LOUD:
-        logging.getLogger(name).addFilter(_redacting)
+    for name in _TELLING_LOGGERS:
+        logging.getLogger(name).addFilter(_redacting_filter)
     # at DEBUG hpack writes every header twice, once in a code that no redaction sees through
     logging.getLogger("hpack").setLevel(logging.INFO)
 
 
-def _passwords(proxy: str) -> Iterator[Secret]:
+def _secrets_of_proxy(proxy: str) -> Iterator[Secret]:
     """The secrets in a proxy's address, however malformed, in the forms in which they are sent."""
     login = proxy.rpartition("@")[0]
     name, _, password = (login.partition("://")[2] or login).partition(":")
@@ -265,7 +266,7 @@ def _passwords(proxy: str) -> Iterator[Secret]:
     yield Secret(base64.b64encode(plain).decode("ascii"))
 
 
-def _unusable(exc: Exception) -> ConfigError:
+def _explain_unusable(exc: Exception) -> ConfigError:
     """Which variables keep httpx from starting; its words quote addresses, so they stay out."""
     if isinstance(exc, OSError):
         return ConfigError(
@@ -285,13 +286,13 @@ def _is_proxied(client: httpx.AsyncClient, url: httpx.URL) -> bool:
     return chosen is not client._transport  # pyright: ignore[reportPrivateUsage]  # told nowhere else
 
 
-def _proxy_says(exc: Exception) -> str:
+def _proxy_status(exc: Exception) -> str:
     """The status alone: a proxy's words can hold the password that it was sent."""
     status = re.match(r"\d{3}\b", str(exc))
     return f"the proxy answers with {status[0]}" if status else "the proxy refuses"
 
 
-async def _read(response: httpx.Response, limit: int) -> bytes:
+async def _read_body(response: httpx.Response, limit: int) -> bytes:
     packed = response.headers.get("content-encoding", "").strip().lower()
     if packed not in ("", "identity"):  # httpx unpacks without a bound, layer by layer
         raise ProtocolError(f"an answer is packed as {sanitize(repr(packed), 80)}, unasked")
@@ -303,54 +304,16 @@ async def _read(response: httpx.Response, limit: int) -> bytes:
     return bytes(body)
 
 
-async def _public_address(host: str, port: int) -> str:
-    """The first address of a host, after checking that none of them is inside this network."""
-    try:
-        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as exc:
-        raise Unavailable(f"the picture's host {sanitize(host, 80)} has no address") from exc
-    addresses = [str(entry[4][0]) for entry in found]
-    for address in addresses:
-        if not _is_public(address):
-            raise ProtocolError(f"the picture's host {sanitize(host, 80)} is inside this network")
-    return addresses[0]
-
-
-def _is_inside(host: str) -> bool:
-    """Whether a host is, with no name to resolve, an address in somebody's own network."""
-    host = host.lower().rstrip(".")
-    if host == "localhost":
-        return True
-    try:
-        return not _is_public(host)
-    except ValueError:
-        pass
-    try:
-        return not _is_public(socket.inet_ntoa(socket.inet_aton(host)))  # 127.1 and 0x7f.1 are too
-    except (OSError, ValueError):
-        return False
-
-
-def _is_public(address: str) -> bool:
-    """Whether an address is in nobody's own network, itself or by the IPv4 address inside it."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if found.is_multicast or not found.is_global:
-        return False
-    if isinstance(found, ipaddress.IPv4Address):
-        return True
-    return not found.is_site_local and not any(found in network for network in _TRANSLATED)
-
-
-def _joined(url: str, location: str) -> str:
+def _resolve_redirect(url: str, location: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError as exc:
         raise ProtocolError(f"a picture's address leads to {sanitize(location, 120)}") from exc
 
 
-def _where(request: httpx.Request) -> str:
+def _host_of(request: httpx.Request) -> str:
     return sanitize(request.url.host, 80)
 
 
-def _why(exc: Exception) -> str:
+def _reason(exc: Exception) -> str:
     return sanitize(str(exc) or type(exc).__name__, 160)

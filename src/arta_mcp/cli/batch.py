@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 import anyio
 
+from arta_mcp.background import retry
 from arta_mcp.cli.console import (
     FAILED,
     OK,
@@ -126,11 +128,10 @@ def run_batch(
 ) -> int:
     """Draws every line of `options.batch`; exit code 1 when one failed, 3 when one is pending.
 
-    `given` are the request's arguments that all lines share, the idempotency key as the batch's
-    name. Raises InvalidRequest before anything is sent.
+    `given` are the arguments that all lines share; its idempotency key is the batch's name.
+    Raises InvalidRequest before anything is sent.
     """
-    arguments = dict(given)
-    name = arguments.pop("idempotency_key", "")
+    arguments = {key: value for key, value in given.items() if key != "idempotency_key"}
     # What is wrong with the options is one error now, not one for every line later.
     GenerationRequest.of(prompt="what all lines share", **arguments)
     folder = choose_output_folder(options, settings)
@@ -141,24 +142,20 @@ def run_batch(
     batch = Batch(
         items,
         arguments,
-        name=name,
+        settings,
+        options,
+        name=given.get("idempotency_key", ""),
         folder=folder,
-        max_wait=choose_max_wait(options, settings),
-        concurrency=min(settings.max_concurrency, len(items)),
-        as_json=options.json,
         sleep=sleep,
     )
-    bar = Bar(batch.progress.bar_state) if is_terminal() else None
-    try:
-        run_session(settings, folder, batch.draw)
-    except KeyboardInterrupt:
-        # Jobs in flight are in the journal under their keys, so the next run waits for the same.
-        summary = batch.progress.summary()
-        print_message(f"{summary}; run it again to go on, nothing is ordered twice")
-        raise
-    finally:
-        if bar is not None:
-            bar.close()
+    with closing(Bar(batch.progress.bar_state)) if is_terminal() else nullcontext():
+        try:
+            run_session(settings, folder, batch.draw)
+        except KeyboardInterrupt:
+            # Jobs in flight are in the journal under their keys: the next run waits for the same.
+            summary = batch.progress.summary()
+            print_message(f"{summary}; run it again to go on, nothing is ordered twice")
+            raise
     return batch.conclude()
 
 
@@ -202,19 +199,18 @@ class Batch:
         self,
         items: Sequence[BatchItem],
         arguments: Mapping[str, str],
+        settings: Settings,
+        options: argparse.Namespace,
         *,
         name: str,
         folder: Path | None,
-        max_wait: float,
-        concurrency: int,
-        as_json: bool,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         """`arguments` are what every item's request has beside its prompt and its key."""
-        self.progress = BatchProgress(len(items), concurrency)
+        self.progress = BatchProgress(len(items), min(settings.max_concurrency, len(items)))
         self._items, self._arguments, self._name = items, arguments, name
-        self._folder, self._max_wait, self._as_json = folder, max_wait, as_json
-        self._sleep = sleep
+        self._max_wait, self._as_json = choose_max_wait(options, settings), options.json
+        self._folder, self._sleep = folder, sleep
         self._fatal: ArtaError | None = None
 
     async def draw(self, generations: Generations) -> None:
@@ -306,19 +302,18 @@ class Batch:
 
     async def _generate(self, generations: Generations, request: GenerationRequest) -> Generation:
         """Generates; while the service has no room, pauses and tries again."""
+
+        def pause_after(exc: ArtaError, tries: int) -> float | None:
+            # Refused for lack of room, so no job exists, and another try cannot make a second one.
+            if not isinstance(exc, RateLimited) or tries == MAX_TRIES:
+                return None
+            pause = DEFAULT_PAUSE if exc.retry_after is None else exc.retry_after
+            return pause if pause <= MAX_PAUSE else None
+
         generate = partial(
             generations.generate, request, self.progress.on_update, max_wait=self._max_wait
         )
-        for _ in range(MAX_TRIES - 1):
-            try:
-                return await generate()
-            except RateLimited as exc:
-                # Refused, so no job exists, and to try again cannot make a second one.
-                pause = DEFAULT_PAUSE if exc.retry_after is None else exc.retry_after
-                if pause > MAX_PAUSE:
-                    raise
-            await self._sleep(pause)
-        return await generate()
+        return await retry(generate, pause_after, sleep=self._sleep)
 
     def _print_json(self, item: BatchItem, **about: object) -> None:
         if self._as_json:

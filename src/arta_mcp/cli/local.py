@@ -31,7 +31,7 @@ def add_local(commands: Subparsers) -> None:
 
 def run_local(settings: Settings, options: argparse.Namespace) -> int:
     """Serves until it is stopped. Raises InvalidRequest for a port or fault that cannot be."""
-    from arta_mcp.app import state_dir
+    from arta_mcp.app import service_dir
     from arta_mcp.local.faults.catalogue import FAULTS, Fault
     from arta_mcp.local.loopback import run_forever
     from arta_mcp.local.service import Service
@@ -43,7 +43,7 @@ def run_local(settings: Settings, options: argparse.Namespace) -> int:
     try:
         # The folder of the service that a server without a key starts: jobs of both open in either.
         service = Service(
-            state_dir(settings) / "local",
+            service_dir(settings),
             queue=options.queue,
             draw=options.draw,
             latency=options.latency,

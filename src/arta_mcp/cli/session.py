@@ -7,6 +7,7 @@ import json
 import os
 import webbrowser
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -141,16 +142,10 @@ async def read_previews(
     if not wanted or generation.status != "done" or detect_protocol(options.environ) is None:
         return []
     pictures: list[bytes] = []
-    for index, image in enumerate(generation.images):
-        try:
-            if image.path:
-                pictures.append(await anyio.Path(image.path).read_bytes())
-            else:
-                picture = await generations.picture(generation.record_id or "", index)
-                pictures.append(picture.content)
-        except (ArtaError, OSError):
-            # A preview less: the result is printed all the same.
-            continue
+    for index in range(len(generation.images)):
+        # One that cannot be had is a preview less: the result is printed all the same.
+        with suppress(ArtaError):
+            pictures.append((await generations.read_picture(generation, index)).content)
     return pictures
 
 

@@ -1,4 +1,4 @@
-"""Watch: the one loop that looks at a job, however many wait for it."""
+"""JobPoller: the one loop that polls a job, however many calls wait for it."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import Literal, NamedTuple
 
 import anyio
 
-from arta_mcp.arta.client import ArtaClient, Transient
+from arta_mcp.arta.client import ArtaClient
 from arta_mcp.arta.protocol import Job
-from arta_mcp.errors import ArtaError
-from arta_mcp.generations.schedule import Pace
+from arta_mcp.errors import ArtaError, PollFailed
+from arta_mcp.generations.schedule import PollSchedule
+from arta_mcp.generations.slots import ConcurrencySlot
 from arta_mcp.state.records import JournalEntry
 
 log = logging.getLogger(__name__)
 
 
-class Seen(NamedTuple):
-    """When looks told what, in seconds after the submit: last waiting or queued, first drawing."""
+class PhaseTimes(NamedTuple):
+    """When polls found what, in seconds after the submit: last waiting or queued, first drawing."""
 
     waiting: float | None = None
     queued: float | None = None
     drawing: float | None = None
 
 
-class Watch:
-    """Looks until the job ends, nobody waits any more, or `timeout` is over.
+class JobPoller:
+    """Polls until the job ends, no call waits any more, or `timeout` is over.
 
-    `settle` is called once with the finished job and turns it into what the waiters get: it
+    `settle` is called once with the finished job and turns it into what the callers get: it
     stores, saves, and raises the ArtaError that a failed job means.
     """
 
@@ -37,123 +38,130 @@ class Watch:
         record_id: str,
         *,
         client: ArtaClient,
-        pace: Pace,
+        schedule: PollSchedule,
         age: Callable[[], float],
         timeout: float,
         floor: float,
-        settle: Callable[[Job, Seen], Awaitable[JournalEntry]],
+        settle: Callable[[Job, PhaseTimes], Awaitable[JournalEntry]],
     ) -> None:
-        """`age` gives seconds since the submit was accepted; `timeout` is in such seconds."""
+        """`age` gives seconds since the submit was accepted; `timeout` is in such seconds.
+
+        `floor` is the least time between two polls, in seconds, however often it is woken.
+        """
         self.record_id = record_id
-        self.pace = pace
+        self.schedule = schedule
         self.phase: Literal["queued", "drawing", "saving"] = "queued"
-        self.looks = 0
-        self.trouble: str | None = None
+        self.polls = 0
+        self.last_failure: str | None = None
         self.error: Exception | None = None
         self.outcome: JournalEntry | None = None
         self.is_over = False
-        self.is_given_up = False
-        self.is_kept = False
+        self.has_timed_out = False
         self._client, self._age, self._timeout, self._floor = client, age, timeout, floor
         self._settle = settle
         self._waiters = 0
-        self._seen = Seen()
-        self._last_look = -floor
+        self._is_detached = False
+        self._times = PhaseTimes()
+        self._last_poll = -floor
+        self._slots: list[ConcurrencySlot] = []
         self._scope = anyio.CancelScope()
-        self._news = anyio.Event()
-        self._poked = anyio.Event()
+        self._changed = anyio.Event()
+        self._woken = anyio.Event()
 
     @property
     def age(self) -> float:
         """Seconds since the submit was accepted."""
         return self._age()
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether the loop has ended or is about to: it cannot be joined any more."""
+        return self.is_over or self._scope.cancel_called
+
     async def run(self) -> None:
         """The loop itself; ends on its own and raises nothing but cancellation."""
         try:
             with self._scope:
-                await self._look_until_it_ends()
+                await self._poll_until_over()
         except ArtaError as exc:
             self.error = exc
         except Exception as exc:
-            log.exception("watching a job failed")
+            log.exception("polling a job failed")
             self.error = exc
         finally:
             self.is_over = True
-            self._tell()
+            for slot in self._slots:
+                slot.release()
+            self._notify()
 
-    def join(self) -> None:
-        """One more waits."""
+    def join(self, slot: ConcurrencySlot | None = None) -> None:
+        """One more call waits; a slot that it brings is the poller's from now on."""
         self._waiters += 1
+        if slot is not None:
+            self._slots.append(slot)
 
     def leave(self) -> None:
-        """One fewer waits; with nobody left and nobody to come, the looking ends."""
+        """One call fewer waits; polling stops when none is left, unless it was detached."""
         self._waiters -= 1
-        if not self._waiters and not self.is_kept:
+        if not self._waiters and not self._is_detached:
             self._scope.cancel()
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether the loop has ended or is ending."""
-        return self.is_over or self._scope.cancel_called
+    def detach(self) -> None:
+        """Goes on polling when no call waits any more: a caller was told `pending`."""
+        self._is_detached = True
 
-    def poke(self) -> None:
-        """Look as soon as the floor allows."""
-        self._poked.set()
+    def wake(self) -> None:
+        """Polls as soon as the floor allows."""
+        self._woken.set()
 
-    async def news(self, timeout: float) -> None:
+    async def wait_for_change(self, timeout: float) -> None:
         """Returns when something was learnt, or after `timeout` seconds."""
-        event = self._news
+        changed = self._changed
         with anyio.move_on_after(timeout):
-            await event.wait()
+            await changed.wait()
 
-    async def _look_until_it_ends(self) -> None:
-        """The first look is due when the pacing says so, or at once when it was poked."""
-        patience = 0.0
+    async def _poll_until_over(self) -> None:
+        retry_after = 0.0
         while True:
-            await self._pause(max(patience, self.pace.delay(self.age, self._phase_seen())))
-            patience = 0.0
-            if self.age > self._timeout and self.looks:
-                self.is_given_up = True
+            phase = self.phase if self.polls else None
+            await self._sleep(max(retry_after, self.schedule.delay(self.age, phase)))
+            retry_after = 0.0
+            # The last poll is made after the time-out, so that a job that ended late is found.
+            if self.age > self._timeout and self.polls:
+                self.has_timed_out = True
                 return
-            self._last_look = self.age
+            self._last_poll = self.age
             try:
-                job = await self._client.look(self.record_id)
-            except Transient as exc:
-                log.info("look at %s: %s", self.record_id, exc.message)
-                self.trouble, patience = exc.message, exc.retry_after or 0.0
-                self._learn()
-                continue
-            self.trouble = None
-            if not job.is_waiting:
-                self.phase = "saving"
-                self.outcome = await self._settle(job, self._seen)
-                return
-            self._remember(job)
-            self._learn()
+                job = await self._client.poll(self.record_id)
+            except PollFailed as exc:
+                log.info("poll of %s: %s", self.record_id, exc.message)
+                self.last_failure, retry_after = exc.message, exc.retry_after or 0.0
+            else:
+                self.last_failure = None
+                if not job.is_waiting:
+                    self.phase = "saving"
+                    self.outcome = await self._settle(job, self._times)
+                    return
+                self._remember(job)
+            self.polls += 1
+            self._notify()
 
     def _remember(self, job: Job) -> None:
-        now = self._last_look
+        now = self._last_poll
         if job.is_queued:
-            self.phase, self._seen = "queued", self._seen._replace(waiting=now, queued=now)
+            self.phase, self._times = "queued", self._times._replace(waiting=now, queued=now)
         else:
-            drawing = now if self._seen.drawing is None else self._seen.drawing
-            self.phase, self._seen = "drawing", self._seen._replace(waiting=now, drawing=drawing)
+            drawing = now if self._times.drawing is None else self._times.drawing
+            self.phase, self._times = "drawing", self._times._replace(waiting=now, drawing=drawing)
 
-    def _phase_seen(self) -> str | None:
-        return self.phase if self.looks else None
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
 
-    def _learn(self) -> None:
-        self.looks += 1
-        self._tell()
-
-    def _tell(self) -> None:
-        news, self._news = self._news, anyio.Event()
-        news.set()
-
-    async def _pause(self, delay: float) -> None:
+    async def _sleep(self, delay: float) -> None:
         left = self._timeout - self.age
         with anyio.move_on_after(min(delay, max(left, self._floor))):
-            await self._poked.wait()
-        self._poked = anyio.Event()
-        await anyio.sleep(max(0.0, self._last_look + self._floor - self.age))
+            await self._woken.wait()
+        self._woken = anyio.Event()
+        # A wake-up may shorten the pause, never below the floor: we stay polite when many ask.
+        await anyio.sleep(max(0.0, self._last_poll + self._floor - self.age))

@@ -1,21 +1,23 @@
-"""What a journal entry, or a finished job, means to a caller; no I/O happens here."""
+"""What a journal entry, or a finished job, means to a caller. No I/O happens here."""
 
 from __future__ import annotations
 
 from arta_mcp.arta.protocol import Job
-from arta_mcp.errors import ArtaError, JobFailed, PromptRejected
-from arta_mcp.generations.schedule import Sample
+from arta_mcp.errors import ArtaError, JobFailed, PromptRejected, UnknownStyle
+from arta_mcp.generations.schedule import DurationSample
 from arta_mcp.generations.values import GeneratedImage, Generation, GenerationRequest
 from arta_mcp.state.records import JournalEntry, Timing
 from arta_mcp.styles import SHIPPED
 
-LOCAL_NOTICE = (
-    "a sketch by the embedded service, not by an AI model; set ARTA_API_KEY to use the remote one"
-)
 
+def to_generation(
+    entry: JournalEntry, *, backend: str, engine_notice: str | None, now: float
+) -> Generation:
+    """A journal entry as a caller sees it.
 
-def as_generation(entry: JournalEntry, *, backend: str, now: float) -> Generation:
-    """A journal entry as a caller sees it; `now` is in seconds since the epoch."""
+    `engine_notice` is what the engine wants said of every picture; `now` is in seconds since the
+    epoch.
+    """
     phase = entry.effective_phase(now)
     images = tuple(
         GeneratedImage(
@@ -26,33 +28,44 @@ def as_generation(entry: JournalEntry, *, backend: str, now: float) -> Generatio
         )
         for index, image in enumerate(entry.images)
     )
+    notes = [engine_notice]
+    if blurred := sum(image.blurred for image in entry.images):
+        notes.append(f"{blurred} of {len(entry.images)} pictures were blurred by the service")
+    if missing := sum(path is None for path in entry.paths):
+        notes.append(f"{missing} of {len(entry.paths)} pictures could not be saved")
     end = entry.finished_at or now
     return Generation(
         record_id=entry.record_id,
         status=phase if phase in ("done", "failed", "refused", "unknown") else "pending",
         backend=backend,
-        model=_model_of(entry.style),
+        model=model_of(entry.style),
         style=entry.style,
-        request=_stored_request(entry),
+        request=request_of(entry),
         seed=entry.seed,
         images=images,
         elapsed=round(max(0.0, end - (entry.submitted_at or entry.created_at)), 3),
         created_at=entry.created_at,
-        notice=_notice(entry, backend),
+        notice=join_notes(*notes),
         error=entry.error,
     )
 
 
-def _notice(entry: JournalEntry, backend: str) -> str | None:
-    parts = [LOCAL_NOTICE if backend == "local" else None]
-    if blurred := sum(image.blurred for image in entry.images):
-        parts.append(f"{blurred} of {len(entry.images)} pictures were blurred by the service")
-    if missing := sum(path is None for path in entry.paths):
-        parts.append(f"{missing} of {len(entry.paths)} pictures could not be saved")
-    return join_notes(*parts)
+def request_of(entry: JournalEntry) -> GenerationRequest:
+    """What was asked for; the defaults for an entry that was adopted, or is damaged."""
+    found = GenerationRequest.from_journal(entry.request)
+    return found or GenerationRequest.model_construct(prompt="", idempotency_key=entry.key)
+
+
+def model_of(style: str) -> str:
+    """The id of a wire style; a style that this version does not know is its own."""
+    try:
+        return SHIPPED.resolve(style).id
+    except UnknownStyle:
+        return style
 
 
 def failure_of(job: Job) -> ArtaError | None:
+    """The error that a finished job means; None for one with something to show."""
     if job.is_failed:
         return JobFailed(f"the service gave the job up: {job.words}", record_id=job.record_id)
     if all(image.blurred for image in job.images):
@@ -63,13 +76,12 @@ def failure_of(job: Job) -> ArtaError | None:
     return None
 
 
-def most_images(entry: JournalEntry) -> int | None:
-    """How many pictures were ordered; None for a job of another journal."""
-    return _stored_request(entry).n if entry.style else None
+def to_sample(timing: Timing) -> DurationSample | None:
+    """How long a job took as its polls saw it; None when no poll was made around its end.
 
-
-def sample_of(timing: Timing) -> Sample | None:
-    """How long a job took as its looks saw it; None when nobody looked around its end."""
+    Such a job (a process ended and a later one found it done) would teach its age, not its
+    duration: more than 2 s and half of its time lie between the last two polls.
+    """
     began = timing.submitted_at
     latest = timing.finished_at - began
     earliest = (timing.seen_waiting or began) - began
@@ -77,22 +89,9 @@ def sample_of(timing: Timing) -> Sample | None:
         return None
     queued = (timing.seen_queued or began) - began
     drawing = None if timing.seen_drawing is None else timing.seen_drawing - began
-    return Sample(max(0.0, earliest), latest, max(0.0, queued), drawing)
+    return DurationSample(max(0.0, earliest), latest, max(0.0, queued), drawing)
 
 
-def _stored_request(entry: JournalEntry) -> GenerationRequest:
-    try:
-        return GenerationRequest.model_validate_json(entry.request)
-    except ValueError:
-        return GenerationRequest.model_construct(prompt="", idempotency_key=entry.key)
-
-
-def _model_of(style: str) -> str:
-    try:
-        return SHIPPED.resolve(style).id
-    except ArtaError:
-        return style
-
-
-def join_notes(*parts: str | None) -> str | None:
-    return "; ".join(part for part in parts if part) or None
+def join_notes(*notes: str | None) -> str | None:
+    """The notes that there are, as one."""
+    return "; ".join(note for note in notes if note) or None

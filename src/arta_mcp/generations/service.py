@@ -1,10 +1,28 @@
-"""Generations: start, wait, resume, list, save; the deep module that both front ends call."""
+"""Generations: start, wait, resume, list, save; the deep module that both front ends call.
+
+The life of a generation, as its journal entry tells it (state.records.Phase):
+
+    generate()                          slot acquired, token at hand
+       |  intended --------------------> refused      nothing was sent, or the service refused
+       |     | submit (detached task)
+       |  sending ---------------------> unknown      the answer was lost; never sent again
+       |     | record id on disk
+       |  submitted <-- get() adopts a record id that this journal never saw
+       |     | JobPoller.run()         one poller a job, shared by every call that waits for it
+       |     +-------------------------> failed       the service gave the job up
+       |     | _settle(): end on disk, then pictures saved
+       v   done
+
+A call stops waiting at its deadline (`pending`) or when it is cancelled. The submit under way goes
+on in either case; polling goes on after `pending`, and stops when the last waiting call was
+cancelled: the job stays known under its record id.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,29 +32,34 @@ from typing import Literal, Self
 
 import anyio
 
-from arta_mcp.arta.client import ArtaClient, Picture, RefusedStyle, Transient
+from arta_mcp.arta.client import ArtaClient, Picture
 from arta_mcp.arta.protocol import Image, Job, is_record_id
-from arta_mcp.background import Errands
+from arta_mcp.background import BackgroundTasks, open_background
 from arta_mcp.errors import (
     ArtaError,
     JobFailed,
     JobTimedOut,
+    PollFailed,
+    RefusedStyle,
     Unavailable,
     UnknownRecord,
     UnknownStyle,
 )
 from arta_mcp.generations.downloads import read_saved, save_pictures
-from arta_mcp.generations.live_styles import KnownStyles
-from arta_mcp.generations.polling import Seen, Watch
+from arta_mcp.generations.events import EventPublisher, Listener
+from arta_mcp.generations.live_styles import LiveCatalogue
+from arta_mcp.generations.polling import JobPoller, PhaseTimes
+from arta_mcp.generations.progress import OnUpdate, ProgressReporter
 from arta_mcp.generations.results import (
-    as_generation,
     failure_of,
     join_notes,
-    most_images,
-    sample_of,
+    request_of,
+    to_generation,
+    to_sample,
 )
-from arta_mcp.generations.schedule import Pace
-from arta_mcp.generations.submission import HEARTBEAT, OnUpdate, Order, Ordering, Place, Teller
+from arta_mcp.generations.schedule import PollSchedule
+from arta_mcp.generations.slots import ConcurrencySlot
+from arta_mcp.generations.submission import SubmitContext, Submitter
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import State
@@ -45,13 +68,17 @@ from arta_mcp.styles import Catalogue, Style
 
 log = logging.getLogger(__name__)
 
-LOOK_PATIENCE = 10.0
-"""seconds that a call over its time still waits for a look under way"""
+POLL_TIMEOUT = 10.0
+"""seconds over its time that a call waits for a poll under way: it asked to know, so it learns"""
 
-FRESH_PATIENCE = 2.0
+REFRESH_TIMEOUT = 2.0
 """seconds over its time that a call waits for fresh addresses of a finished generation"""
 
-MOST_SAMPLES = 50
+MAX_SAMPLES = 50
+"""finished jobs of a style that its poll schedule is learnt from"""
+
+MAX_CONFIRMED = 1000
+"""finished generations whose addresses are known to serve; the oldest are asked for again"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +92,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Remote:
+class Backend:
     """What a backend is once it is open."""
 
     client: ArtaClient
@@ -80,33 +107,37 @@ class Generations:
 
     def __init__(
         self,
-        connect: Callable[[Errands], AbstractAsyncContextManager[Remote]],
+        connect: Callable[[BackgroundTasks], AbstractAsyncContextManager[Backend]],
         *,
         backend: Literal["arta", "local"],
         service: str,
         limits: Limits | None = None,
         output_dir: Path | None = None,
+        engine_notice: str | None = None,
         clock: Callable[[], float] = time.time,
-        pace: type[Pace] = Pace,
+        schedule: type[PollSchedule] = PollSchedule,
     ) -> None:
-        """`service` names whose generations these are; `clock` gives seconds since the epoch."""
+        """`service` names whose generations these are; `clock` gives seconds since the epoch.
+
+        `engine_notice` is said of every result; pictures are saved to `output_dir`, if any.
+        """
         self.backend: Literal["arta", "local"] = backend
         self.limits = limits or Limits()
-        self.known = KnownStyles(service, clock=clock)
-        self.on_change: Callable[[str], Awaitable[None]] | None = None
-        """told the record id of every generation that is new or has ended"""
         self._connect, self._service = connect, service
-        self._output_dir, self._clock, self._pace = output_dir, clock, pace
-        self._errands = Errands()
+        self._output_dir, self._engine_notice = output_dir, engine_notice
+        self._clock, self._schedule = clock, schedule
+        self._styles = LiveCatalogue(service, clock=clock)
+        self._events = EventPublisher()
+        self._background_block = open_background()
         self._stack = AsyncExitStack()
-        self._remote: Remote | None = None
+        self._opened: Backend | None = None
         self._opening = anyio.Lock()
-        self._places = anyio.CapacityLimiter(self.limits.max_concurrency)
-        self._watches: dict[str, Watch] = {}
-        self._settled: set[int] = set()
+        self._slots = anyio.CapacityLimiter(self.limits.max_concurrency)
+        self._pollers: dict[str, JobPoller] = {}
+        self._confirmed: dict[str, None] = {}
 
     async def __aenter__(self) -> Self:
-        await self._errands.__aenter__()
+        self._background = await self._background_block.__aenter__()
         return self
 
     async def __aexit__(
@@ -115,8 +146,8 @@ class Generations:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:  # errands first: they still need the connections that the stack closes
-            await self._errands.__aexit__(kind, error, trace)
+        try:  # background tasks first: they still need the connections that the stack closes
+            await self._background_block.__aexit__(None, None, None)
         finally:
             await self._stack.__aexit__(kind, error, trace)
 
@@ -131,45 +162,60 @@ class Generations:
 
         Cancelling stops the waiting; a submit under way still ends and its job stays known.
         """
-        started = anyio.current_time()
-        until = started + (self.limits.max_wait if max_wait is None else max_wait)
-        style = await self._style(request.model)
-        tell = Teller(on_update, lambda: anyio.current_time() - started)
-        remote = await self._open()
-        place = Place(self._places)
+        wait = self.limits.max_wait if max_wait is None else max_wait
+        until = anyio.current_time() + wait
+        style = await self._resolve_style(request.model)
+        reporter = ProgressReporter(on_update)
+        backend = await self._open()
+        submitter = Submitter(
+            backend.client,
+            backend.state,
+            background=self._background,
+            service=self._service,
+            clock=self._clock,
+        )
+        slot = ConcurrencySlot(self._slots)
         try:
-            order = Order(request, style, tell=tell, until=until, place=place)
-            entry = await self._ordering(remote).order(order)
-            await self._changed(entry)
-            watch = await self._watch(remote, entry, place)  # last: a joined watch must be left
-        except BaseException as exc:
-            place.free()
-            if isinstance(exc, RefusedStyle):
-                await self.known.learn(exc.valid, remote.state)
-                self.known.catalogue.resolve(request.model)
+            context = SubmitContext(request, style, reporter, until, slot)
+            entry = await submitter.submit(context)
+            self._publish(entry)
+            poller = await self._join_poller(backend, entry, slot)
+        except RefusedStyle as exc:
+            slot.release()
+            await self._styles.learn(exc.valid, backend.state)
+            # The list that came with the refusal names near styles that exist now.
+            self._styles.catalogue.resolve(request.model)
             raise
-        return await self._wait(remote, entry, watch, tell, until)
+        except BaseException:
+            slot.release()
+            raise
+        if poller is None:
+            slot.release()
+            return await self._refreshed(backend, entry, reporter, until)
+        return await self._wait(entry, poller, reporter, until)
 
     async def get(
         self, record_id: str, on_update: OnUpdate | None = None, *, max_wait: float = 0.0
     ) -> Generation:
-        """Where a generation stands, after at most `max_wait` seconds; 0 looks once.
+        """Where a generation stands, after at most `max_wait` seconds; 0 polls once.
 
         Works for every record id of this service, also of other processes and earlier ones.
         """
-        started = anyio.current_time()
-        tell = Teller(on_update, lambda: anyio.current_time() - started)
-        remote = await self._open()
-        entry = await remote.state.find(self._service, record_id)
+        reporter = ProgressReporter(on_update)
+        until = anyio.current_time() + max_wait
+        backend = await self._open()
+        entry = await backend.state.find(self._service, record_id)
         if entry is None:
-            with anyio.move_on_after(max_wait + LOOK_PATIENCE) as looking:
-                entry = await self._adopted(remote, record_id)
-            if entry is None or looking.cancelled_caught:
+            with anyio.move_on_after(max_wait + POLL_TIMEOUT):
+                entry = await self._adopt(backend, record_id)
+            if entry is None:
                 raise Unavailable("the service has not answered", record_id=record_id)
         if entry.phase == "failed":
             raise JobFailed(entry.error or "the job failed", record_id=entry.record_id)
-        watch = None if entry.phase == "done" else await self._watch(remote, entry)
-        return await self._wait(remote, entry, watch, tell, started + max_wait, look=True)
+        poller = await self._join_poller(backend, entry)
+        if poller is None:
+            return await self._refreshed(backend, entry, reporter, until)
+        return await self._wait(entry, poller, reporter, until, poll_first=True)
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Update | Generation]:
         """The updates of a generation, then the generation; closing the stream cancels the wait."""
@@ -184,7 +230,8 @@ class Generations:
                 except Exception as exc:
                     failures.append(exc)
 
-        self._errands.start(run)
+        # In a task of its own: a cancel scope must not stay open across a yield (PEP 789).
+        self._background.spawn(run)
         try:
             with receive:
                 async for item in receive:
@@ -196,16 +243,21 @@ class Generations:
 
     async def history(self, limit: int = 50) -> tuple[Generation, ...]:
         """The newest generations, newest first; the lost ones among them."""
-        remote = await self._open()
-        found = await remote.state.latest(self._service, limit)
-        return tuple(self._as_generation(entry) for entry in found)
+        backend = await self._open()
+        found = await backend.state.latest(self._service, limit)
+        return tuple(self._to_generation(entry) for entry in found)
 
     async def catalogue(self) -> Catalogue:
         """What can be drawn with, as fresh as 2 s of waiting make it."""
-        if self.backend == "arta" and not self.known.is_fresh:
-            remote = await self._open()
-            await self.known.refresh(remote.state, remote.client, self._errands)
-        return self.known.catalogue
+        if self.backend == "arta" and not self._styles.is_fresh:
+            backend = await self._open()
+            await self._styles.refresh(backend.state, backend.client, self._background)
+        return self._styles.catalogue
+
+    @property
+    def known_catalogue(self) -> Catalogue:
+        """What is known to be drawn with, without asking anybody."""
+        return self._styles.catalogue
 
     async def picture(self, record_id: str, index: int) -> Picture:
         """One picture of a finished generation: as saved, else downloaded.
@@ -219,11 +271,13 @@ class Generations:
                 f"generation {record_id} has no picture {index}; it has {have}",
                 hint="call get_generation with its record id",
             )
+        return await self.read_picture(generation, index)
+
+    async def read_picture(self, generation: Generation, index: int) -> Picture:
+        """One picture of a generation at hand: as saved, else downloaded."""
         image = generation.images[index]
-        if image.path is not None and (saved := await read_saved(Path(image.path))):
-            return saved
-        remote = await self._open()
-        return await remote.client.download(Image(image.url))
+        saved = await read_saved(Path(image.path)) if image.path else None
+        return saved or await (await self._open()).client.download(Image(image.url))
 
     async def save_pictures(
         self, generation: Generation, folder: Path, *, on_failure: Callable[[int, str], None]
@@ -232,14 +286,7 @@ class Generations:
 
         `on_failure` is told the index of a picture that was not saved, and why.
         """
-        remote = await self._open()
         images = list(generation.images)
-
-        async def fetch(index: int) -> Picture:
-            path = images[index].path
-            saved = await read_saved(Path(path)) if path else None
-            return saved or await remote.client.download(Image(images[index].url))
-
         missing = [
             index
             for index, image in enumerate(images)
@@ -248,7 +295,7 @@ class Generations:
             or not await anyio.Path(image.path).exists()
         ]
         paths = await save_pictures(
-            fetch,
+            partial(self.read_picture, generation),
             missing,
             folder=folder,
             record_id=generation.record_id or "",
@@ -258,224 +305,227 @@ class Generations:
             images[index] = replace(images[index], path=paths.get(index))
         return replace(generation, images=tuple(images))
 
-    async def _style(self, model: str) -> Style:
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Tells `listener` the record id of every generation that is new or has ended.
+
+        Gives the function that ends it. A listener that is slow or fails delays no call.
+        """
+        return self._events.subscribe(listener, self._background)
+
+    async def _resolve_style(self, model: str) -> Style:
         """A name that is not known here may be known to the service by now."""
         try:
-            return self.known.catalogue.resolve(model)
+            return self._styles.catalogue.resolve(model)
         except UnknownStyle:
             return (await self.catalogue()).resolve(model)
 
-    async def _changed(self, entry: JournalEntry) -> None:
-        if self.on_change is not None and entry.record_id is not None:
-            await self.on_change(entry.record_id)
+    def _publish(self, entry: JournalEntry) -> None:
+        if entry.record_id is not None:
+            self._events.publish(entry.record_id)
 
-    async def _open(self) -> Remote:
+    async def _open(self) -> Backend:
         async with self._opening:
-            if self._remote is None:
-                self._remote = await self._stack.enter_async_context(self._connect(self._errands))
-            return self._remote
+            if self._opened is None:
+                connecting = self._connect(self._background)
+                self._opened = await self._stack.enter_async_context(connecting)
+            return self._opened
 
     # Waiting
 
     async def _wait(
         self,
-        remote: Remote,
         entry: JournalEntry,
-        watch: Watch | None,
-        tell: Teller,
+        poller: JobPoller,
+        reporter: ProgressReporter,
         until: float,
         *,
-        look: bool = False,
+        poll_first: bool = False,
     ) -> Generation:
-        """Waits with everybody else who waits for this job; `look`: at least one look first."""
-        if watch is None:
-            return await self._fresh(remote, entry, tell, until)
-        seen = watch.looks if look else -1
+        """Waits on the job's poller, which was joined; with `poll_first` for one poll at least."""
+        polls_before = poller.polls if poll_first else -1
         try:
-            if look:
-                watch.poke()
-            await tell(watch.phase, watch)
-            while not watch.is_over:
-                phase = watch.phase
+            if poll_first:
+                poller.wake()
+            await self._report(reporter, poller)
+            while not poller.is_over:
+                phase = poller.phase
                 left = until - anyio.current_time()
-                if left <= 0 and (watch.looks > seen or left < -LOOK_PATIENCE):
+                if left <= 0 and (poller.polls > polls_before or left < -POLL_TIMEOUT):
                     break
-                await watch.news(min(tell.quiet_for, max(left, 0.05)))
-                if watch.phase != phase or not tell.quiet_for:
-                    await tell(watch.phase, watch)
-            watch.is_kept = True  # last of all: whoever was cancelled has left for good
+                await poller.wait_for_change(min(reporter.due_in, max(left, 0.05)))
+                if poller.phase != phase or not reporter.due_in:
+                    await self._report(reporter, poller)
+            poller.detach()  # last of all: a call that was cancelled has left for good
         finally:
-            watch.leave()
-        if watch.error is not None:
-            raise watch.error
-        generation = self._as_generation(watch.outcome or entry)
-        trouble = f"the last look failed: {watch.trouble}" if watch.trouble else None
-        if watch.is_given_up and generation.status != "done":
+            poller.leave()
+        if poller.error is not None:
+            raise poller.error
+        generation = self._to_generation(poller.outcome or entry)
+        failure = f"the last look failed: {poller.last_failure}" if poller.last_failure else None
+        if poller.has_timed_out and generation.status != "done":
             late = f"the job did not end in {self.limits.job_timeout:g} s"
-            raise JobTimedOut(join_notes(late, trouble) or late, record_id=entry.record_id)
-        return replace(generation, notice=join_notes(generation.notice, trouble))
+            raise JobTimedOut(join_notes(late, failure) or late, record_id=entry.record_id)
+        return replace(generation, notice=join_notes(generation.notice, failure))
 
-    async def _watch(
-        self, remote: Remote, entry: JournalEntry, place: Place | None = None
-    ) -> Watch | None:
-        """The watch of a job, joined; None for a finished one. One watch a job, which holds the
-        job's place and gives it back at its end."""
+    async def _report(self, reporter: ProgressReporter, poller: JobPoller) -> None:
+        await reporter.report(
+            poller.phase,
+            record_id=poller.record_id,
+            usual=poller.schedule.usual,
+            remaining=poller.schedule.likely_remaining(poller.age),
+        )
+
+    async def _join_poller(
+        self, backend: Backend, entry: JournalEntry, slot: ConcurrencySlot | None = None
+    ) -> JobPoller | None:
+        """The poller of a job, joined: whoever gets it must `leave` it. None for a finished job.
+
+        One poller a job: a call that finds one brings its slot there, to be released at the end.
+        """
         if entry.phase == "done":
             return None
         record_id = entry.record_id or ""
-        pace = await self._learnt_pace(remote, entry.style)
-        watch = self._watches.get(record_id)
-        if watch is not None and not watch.is_idle:
-            watch.join()
-            return watch
-        first_age = max(0.0, self._clock() - (entry.submitted_at or entry.created_at))
-        began = anyio.current_time()
-        watch = Watch(
-            record_id,
-            client=remote.client,
-            pace=pace,
-            age=lambda: first_age + anyio.current_time() - began,
-            timeout=self.limits.job_timeout,
-            floor=self.limits.min_poll_interval,
-            settle=partial(self._settle, remote, entry),
-        )
-        watch.join()
-        self._watches[record_id] = watch
-        self._errands.start(partial(self._run_watch, watch, place))
-        return watch
+        found = await backend.state.timings(self._service, entry.style, MAX_SAMPLES)
+        # No await between here and `join`: two calls must not make two pollers of one job.
+        poller = self._pollers.get(record_id)
+        if poller is None or poller.is_ending:
+            samples = [sample for timing in found if (sample := to_sample(timing)) is not None]
+            first_age = max(0.0, self._clock() - (entry.submitted_at or entry.created_at))
+            began = anyio.current_time()
+            poller = self._pollers[record_id] = JobPoller(
+                record_id,
+                client=backend.client,
+                schedule=self._schedule(samples, floor=self.limits.min_poll_interval),
+                # By the clock that only goes forward: a step of the wall clock ages no job.
+                age=lambda: first_age + anyio.current_time() - began,
+                timeout=self.limits.job_timeout,
+                floor=self.limits.min_poll_interval,
+                settle=partial(self._settle, backend, entry),
+            )
+            self._background.spawn(partial(self._run_poller, poller))
+        poller.join(slot)
+        return poller
 
-    async def _run_watch(self, watch: Watch, place: Place | None) -> None:
+    async def _run_poller(self, poller: JobPoller) -> None:
         try:
-            await watch.run()
+            await poller.run()
         finally:
-            if place is not None:
-                place.free()
-            if self._watches.get(watch.record_id) is watch:
-                del self._watches[watch.record_id]
+            if self._pollers.get(poller.record_id) is poller:
+                del self._pollers[poller.record_id]
 
-    def _ordering(self, remote: Remote) -> Ordering:
-        return Ordering(
-            remote.client,
-            remote.state,
-            errands=self._errands,
-            service=self._service,
-            clock=self._clock,
-        )
-
-    async def _learnt_pace(self, remote: Remote, style: str) -> Pace:
-        found = await remote.state.timings(self._service, style, MOST_SAMPLES)
-        samples = [sample for timing in found if (sample := sample_of(timing)) is not None]
-        return self._pace(samples, floor=self.limits.min_poll_interval)
+    # What becomes of a job
 
     async def _settle(
-        self, remote: Remote, entry: JournalEntry, job: Job, seen: Seen
+        self, backend: Backend, entry: JournalEntry, job: Job, times: PhaseTimes
     ) -> JournalEntry:
         """Writes the job's end down, saves its pictures, and raises what a failure means."""
         submitted_at = entry.submitted_at or entry.created_at
-        waiting, queued, drawing = (None if at is None else submitted_at + at for at in seen)
+        waiting, queued, drawing = (None if at is None else submitted_at + at for at in times)
+        ordered = request_of(entry).n if entry.style else None  # None: adopted, so not known
         entry = replace(
             entry,
             finished_at=self._clock(),
             seen_waiting=waiting,
             seen_queued=queued,
             seen_drawing=drawing,
-            images=job.images[: most_images(entry)],
+            images=job.images[:ordered],
         )
         failure = failure_of(job)
         if failure is not None:
-            await remote.state.finish(replace(entry, phase="failed", error=failure.message))
-            await self._changed(entry)
+            await backend.state.finish(replace(entry, phase="failed", error=failure.message))
+            self._publish(entry)
             raise failure
         seed = entry.seed if job.seed is None else job.seed
-        done = await remote.state.finish(replace(entry, phase="done", seed=seed))
-        return await self._store(remote, done)
+        done = await backend.state.finish(replace(entry, phase="done", seed=seed))
+        return await self._save(backend, done)
 
-    async def _save(self, remote: Remote, entry: JournalEntry, folder: Path) -> JournalEntry:
-        """The entry with the paths of its pictures; those saved before are not fetched again."""
-        paths = dict(enumerate(entry.paths if len(entry.paths) == len(entry.images) else ()))
-        missing = [index for index in range(len(entry.images)) if paths.get(index) is None]
+    async def _save(self, backend: Backend, entry: JournalEntry) -> JournalEntry:
+        """Saves what is missing of a finished generation's pictures, if a folder is set.
 
-        def log_failure(index: int, why: str) -> None:
-            log.warning("picture %s of %s was not saved: %s", index, entry.record_id, why)
+        The addresses are on disk before: downloads may be slow or fail.
+        """
+        count = len(entry.images)
+        paths = dict(enumerate(entry.paths if len(entry.paths) == count else ()))
+        missing = [index for index in range(count) if paths.get(index) is None]
+        if self._output_dir is not None and missing:
 
-        saved = await save_pictures(
-            lambda index: remote.client.download(entry.images[index]),
-            missing,
-            folder=folder,
-            record_id=entry.record_id or "",
-            on_failure=log_failure,
-        )
-        known = paths | saved
-        return replace(entry, paths=tuple(known.get(index) for index in range(len(entry.images))))
+            def log_failure(index: int, why: str) -> None:
+                log.warning("picture %s of %s was not saved: %s", index, entry.record_id, why)
 
-    async def _fresh(
-        self, remote: Remote, entry: JournalEntry, tell: Teller, until: float
+            saved = await save_pictures(
+                lambda index: backend.client.download(entry.images[index]),
+                missing,
+                folder=self._output_dir,
+                record_id=entry.record_id or "",
+                on_failure=log_failure,
+            )
+            known = paths | saved
+            entry = replace(entry, paths=tuple(known.get(index) for index in range(count)))
+            await backend.state.update(entry)
+        self._confirm(entry)
+        self._publish(entry)
+        return entry
+
+    def _confirm(self, entry: JournalEntry) -> None:
+        """Remembers that the addresses of a generation serve: they were told a moment ago."""
+        self._confirmed[entry.record_id or ""] = None
+        if len(self._confirmed) > MAX_CONFIRMED:
+            del self._confirmed[next(iter(self._confirmed))]
+
+    async def _refreshed(
+        self, backend: Backend, entry: JournalEntry, reporter: ProgressReporter, until: float
     ) -> Generation:
-        """A finished generation with addresses that still serve: they expire, and a local service
-        may have moved to another port. What takes too long is told as it was stored, and goes on
-        as an errand."""
-        if entry.id not in self._settled:
-            patience = FRESH_PATIENCE + max(0.0, until - anyio.current_time())
-            with anyio.move_on_after(patience):
-                entry = await self._errands.finish(
-                    partial(self._renewed, remote, entry),
-                    meanwhile=partial(tell, "saving"),
-                    every=HEARTBEAT,
-                )
-        return self._as_generation(entry)
+        """A finished generation with addresses that still serve.
 
-    async def _renewed(self, remote: Remote, entry: JournalEntry) -> JournalEntry:
+        They expire, and a local service may have moved to another port. What takes too long is
+        told as it was stored, and goes on in the background.
+        """
+        if entry.record_id not in self._confirmed:
+            timeout = REFRESH_TIMEOUT + max(0.0, until - anyio.current_time())
+            refreshing = self._background.detach(partial(self._refresh, backend, entry))
+            with anyio.move_on_after(timeout):
+                entry = await reporter.report_until(refreshing, "saving")
+        return self._to_generation(entry)
+
+    async def _refresh(self, backend: Backend, entry: JournalEntry) -> JournalEntry:
         try:
-            job = await remote.client.look(entry.record_id or "")
+            job = await backend.client.poll(entry.record_id or "")
         except ArtaError as exc:
             log.info("%s is told as stored: %s", entry.record_id, exc.message)
             return entry
         if not job.is_done:
             return entry
         entry = replace(entry, images=job.images[: len(entry.images) or None])
-        await remote.state.update(entry)
-        return await self._store(remote, entry)
+        await backend.state.update(entry)
+        return await self._save(backend, entry)
 
-    async def _store(self, remote: Remote, entry: JournalEntry) -> JournalEntry:
-        """Saves the pictures of a finished generation, each once.
-
-        Its addresses are on disk before the downloads, which may be slow or fail.
-        """
-        if self._output_dir is not None and (not entry.paths or None in entry.paths):
-            entry = await self._save(remote, entry, self._output_dir)
-            await remote.state.update(entry)
-        self._settled.add(entry.id)
-        await self._changed(entry)
-        return entry
-
-    async def _adopted(self, remote: Remote, record_id: str) -> JournalEntry:
+    async def _adopt(self, backend: Backend, record_id: str) -> JournalEntry:
         """An entry for a job that this journal never saw, if the service knows it."""
+        unknown = f"no generation has the record id {sanitize(repr(record_id), 80)}"
         if not is_record_id(record_id):
-            raise UnknownRecord(f"no generation has the record id {sanitize(repr(record_id), 80)}")
+            raise UnknownRecord(unknown)
         try:
-            job = await remote.client.look(record_id)
-        except Transient as exc:
+            job = await backend.client.poll(record_id)
+        except PollFailed as exc:
             raise Unavailable(exc.message, record_id=record_id) from exc
         except UnknownRecord as exc:
-            message = f"no generation has the record id {sanitize(repr(record_id), 80)}"
-            raise UnknownRecord(message) from exc
+            raise UnknownRecord(unknown) from exc
         now = self._clock()
-        return await remote.state.adopt(
-            JournalEntry(
-                id=0,
-                service=self._service,
-                key=None,
-                fingerprint="",
-                request="{}",
-                style="",
-                phase="submitted",
-                created_at=now,
-                lease_until=now,
-                record_id=record_id,
-                seed=job.seed,
-                submitted_at=None,
-            )
+        entry = JournalEntry(
+            service=self._service,
+            key=None,
+            fingerprint="",
+            request="{}",
+            style="",
+            phase="submitted",
+            created_at=now,
+            lease_until=now,
+            record_id=record_id,
+            seed=job.seed,
         )
+        return await backend.state.adopt(entry)
 
-    def _as_generation(self, entry: JournalEntry) -> Generation:
-        return as_generation(entry, backend=self.backend, now=self._clock())
+    def _to_generation(self, entry: JournalEntry) -> Generation:
+        return to_generation(
+            entry, backend=self.backend, engine_notice=self._engine_notice, now=self._clock()
+        )

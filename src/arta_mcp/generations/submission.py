@@ -1,10 +1,10 @@
-"""Ordering: from a request to a job that was ordered once, whoever asks and however often."""
+"""Submission: from a request to a job that was submitted once, whoever asks and however often."""
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,17 +12,11 @@ import anyio
 
 from arta_mcp.arta.client import ArtaClient
 from arta_mcp.arta.protocol import Submit
-from arta_mcp.background import Errands
-from arta_mcp.errors import (
-    ArtaError,
-    JobFailed,
-    KeyConflict,
-    RateLimited,
-    SubmitUnknown,
-    Unavailable,
-)
-from arta_mcp.generations.polling import Watch
-from arta_mcp.generations.values import GenerationRequest, Step, Update
+from arta_mcp.background import BackgroundTasks
+from arta_mcp.errors import ArtaError, JobFailed, KeyConflict, SubmitUnknown, Unavailable
+from arta_mcp.generations.progress import ProgressReporter
+from arta_mcp.generations.slots import ConcurrencySlot
+from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import State
 from arta_mcp.state.records import JournalEntry
@@ -34,187 +28,132 @@ SEEDS = (9999, 99999999)
 """bounds of a random seed"""
 
 SUBMIT_LEASE = 120.0
-"""seconds after which a submit that nobody ended counts as lost"""
+"""seconds after which a submit whose end was not written counts as lost: four exchanges' time"""
 
-SUBMIT_PATIENCE = 5.0
+MIN_LEASE = 60.0
+"""seconds that an intent is held at least, before its submit begins"""
+
+MIN_TIME = 5.0
 """seconds that even a call without time tries to reach the service"""
 
-HEARTBEAT = 2.5
-"""seconds between two updates when nothing changes"""
+SUBMIT_TIMEOUT = 10.0
+"""seconds over its time that a call waits for a submit under way: a record id is worth them"""
 
-SUBMIT_GRACE = 10.0
-"""seconds over its time that a call waits for a submit under way"""
-
-OnUpdate = Callable[[Update], Awaitable[None]]
-
-
-class Teller:
-    """Tells the caller where things stand; knows when the last word was too long ago."""
-
-    def __init__(self, on_update: OnUpdate | None, waited: Callable[[], float]) -> None:
-        self._on_update, self._waited = on_update, waited
-        self._last = 0.0
-
-    @property
-    def quiet_for(self) -> float:
-        """Seconds for which nothing need be said; the last word may have been just now."""
-        return max(0.0, self._last + HEARTBEAT - self._waited())
-
-    async def __call__(self, step: Step, watch: Watch | None = None) -> None:
-        self._last = waited = self._waited()
-        if self._on_update is None:
-            return
-        if watch is None:
-            await self._on_update(Update(step=step, waited=waited))
-            return
-        await self._on_update(
-            Update(
-                step=step,
-                waited=waited,
-                record_id=watch.record_id,
-                usual=watch.pace.usual,
-                remaining=watch.pace.likely_remaining(watch.age),
-            )
-        )
-
-
-class Place:
-    """One of the places for jobs in flight; taken once, freed once, by whoever comes first."""
-
-    def __init__(self, places: anyio.CapacityLimiter) -> None:
-        self._places = places
-        self._is_held = False
-
-    async def take(self, tell: Teller, *, until: float) -> None:
-        """Waits for a free place and says so; raises RateLimited when `until` comes first."""
-        while not self._is_held:
-            try:
-                self._places.acquire_on_behalf_of_nowait(self)
-                self._is_held = True
-            except anyio.WouldBlock:
-                await self._wait(tell, until=until)
-
-    async def _wait(self, tell: Teller, *, until: float) -> None:
-        if (left := until - anyio.current_time()) <= 0:
-            raise RateLimited(
-                f"all {self._places.total_tokens:g} places are taken by other generations",
-                retry_after=30,
-            )
-        await tell("waiting")
-        with anyio.move_on_after(min(HEARTBEAT, left)):
-            await self._places.acquire_on_behalf_of(self)
-            self._is_held = True
-
-    def free(self) -> None:
-        if self._is_held:
-            self._is_held = False
-            self._places.release_on_behalf_of(self)
+KEY_POLL_INTERVAL = 0.1
+"""seconds between two looks at an entry that another call is submitting"""
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """One call's wish; `until` is when its waiting ends, by `anyio.current_time()`."""
+class SubmitContext:
+    """One call's submission; `until` is when its waiting ends, by `anyio.current_time()`."""
 
     request: GenerationRequest
     style: Style
-    tell: Teller
+    reporter: ProgressReporter
     until: float
-    place: Place
+    slot: ConcurrencySlot
+
+    @property
+    def left(self) -> float:
+        """Seconds of waiting that are left, none when it is over."""
+        return max(0.0, self.until - anyio.current_time())
 
 
-class Ordering:
-    """Turns an Order into the journal entry of a job."""
+class Submitter:
+    """Turns a request into the journal entry of a submitted job."""
 
     def __init__(
         self,
         client: ArtaClient,
         state: State,
         *,
-        errands: Errands,
+        background: BackgroundTasks,
         service: str,
         clock: Callable[[], float],
     ) -> None:
+        """`service` names whose journal entries these are; `clock` gives seconds since epoch."""
         self._client, self._state = client, state
-        self._errands, self._service, self._clock = errands, service, clock
+        self._background, self._service, self._clock = background, service, clock
 
-    async def order(self, order: Order) -> JournalEntry:
-        """The entry whose job was ordered by this call, or by an earlier one with its key.
+    async def submit(self, context: SubmitContext) -> JournalEntry:
+        """The entry whose job this call made, or an earlier one with its idempotency key.
 
         Raises KeyConflict, SubmitUnknown and JobFailed for what became of the earlier one.
         """
-        fingerprint = order.request.fingerprint(order.style.name)
+        request = context.request
+        fingerprint = request.fingerprint(context.style.name)
         while True:
             now = self._clock()
-            lease = max(60.0, order.until - anyio.current_time() + 10)
             intent = JournalEntry(
                 service=self._service,
-                key=order.request.idempotency_key,
+                key=request.idempotency_key,
                 fingerprint=fingerprint,
-                request=order.request.model_dump_json(),
-                style=order.style.name,
+                request=request.model_dump_json(),
+                style=context.style.name,
                 phase="intended",
                 created_at=now,
-                lease_until=now + lease,
+                lease_until=now + max(MIN_LEASE, context.left + SUBMIT_TIMEOUT),
             )
+            # The intent is on disk before anything is sent: a crash from here on is seen later.
             entry, is_ours = await self._state.begin(intent)
             if is_ours:
-                return await self._place_and_submit(order, entry)
+                return await self._submit_ours(context, entry)
             if entry.fingerprint != fingerprint:
                 raise KeyConflict(
                     f"idempotency_key {sanitize(repr(entry.key), 80)} belongs to another request",
                     record_id=entry.record_id,
                 )
-            if (settled := _earlier(entry, now)) is not None:
-                return settled
-            if anyio.current_time() >= order.until:
+            if (earlier := _read_earlier(entry, now)) is not None:
+                return earlier
+            if not context.left:
                 raise Unavailable("another call with this idempotency_key is still being sent")
-            await order.tell("waiting")
-            await anyio.sleep(0.1)
+            await context.reporter.report("waiting")
+            await anyio.sleep(KEY_POLL_INTERVAL)
 
-    async def _place_and_submit(self, order: Order, entry: JournalEntry) -> JournalEntry:
-        """Takes a place and a token, then submits as an errand that no cancellation stops."""
+    async def _submit_ours(self, context: SubmitContext, entry: JournalEntry) -> JournalEntry:
+        """Takes a slot and a token, then submits in a task that no cancellation stops."""
+        reporter = context.reporter
         try:
-            await order.place.take(order.tell, until=order.until)
-            told = partial(order.tell, "ordering")
-            patience = max(SUBMIT_PATIENCE, order.until - anyio.current_time())
-            with anyio.move_on_after(patience) as waiting:
-                await self._client.ready(meanwhile=told, every=HEARTBEAT)
+            await context.slot.acquire(reporter, until=context.until)
+            timeout = max(MIN_TIME, context.left)
+            with anyio.move_on_after(timeout) as waiting:
+                preparing = self._background.detach(self._client.prepare_token)
+                await reporter.report_until(preparing, "ordering")
             if waiting.cancelled_caught:
-                raise Unavailable(f"the identity host has not answered in {patience:.0f} s")
-            patience = SUBMIT_GRACE + max(0.0, order.until - anyio.current_time())
-            with anyio.move_on_after(patience):
-                submitting = partial(self._submit, order, entry)
-                return await self._errands.finish(submitting, meanwhile=told, every=HEARTBEAT)
+                raise Unavailable(f"the identity host has not answered in {timeout:.0f} s")
+            timeout = SUBMIT_TIMEOUT + context.left
+            with anyio.move_on_after(timeout):
+                submitting = self._background.detach(partial(self._send, context, entry))
+                return await reporter.report_until(submitting, "ordering")
             raise SubmitUnknown(
-                f"the service has not answered the submit in {patience:.0f} s",
+                f"the service has not answered the submit in {timeout:.0f} s",
                 hint="the order goes on; repeat the call with the same idempotency_key to find"
                 " it, not without one",
             )
         except BaseException as exc:
-            await self._abandon(entry, exc)
+            # While nothing was sent, entry and key become free again; once it is `sending`, claim
+            # changes nothing, and the detached task writes the end.
+            error = exc.message if isinstance(exc, ArtaError) else "cancelled before it was sent"
+            refused = replace(entry, phase="refused", error=error)
+            with anyio.CancelScope(shield=True):
+                await self._state.claim(refused, lease_before=entry.lease_until)
             raise
 
-    async def _abandon(self, entry: JournalEntry, exc: BaseException) -> None:
-        """While nothing was sent, the entry and its key become free again."""
-        error = exc.message if isinstance(exc, ArtaError) else "cancelled before it was sent"
-        refused = replace(entry, phase="refused", error=error)
-        with anyio.CancelScope(shield=True):
-            await self._state.claim(refused, lease_before=entry.lease_until)
-
-    async def _submit(self, order: Order, entry: JournalEntry) -> JournalEntry:
-        seed = random.randint(*SEEDS) if order.request.seed is None else order.request.seed
-        lease = self._clock() + SUBMIT_LEASE
-        sending = replace(entry, phase="sending", seed=seed, lease_until=lease)
+    async def _send(self, context: SubmitContext, entry: JournalEntry) -> JournalEntry:
+        request = context.request
+        seed = random.randint(*SEEDS) if request.seed is None else request.seed
+        lease_until = self._clock() + SUBMIT_LEASE
+        sending = replace(entry, phase="sending", seed=seed, lease_until=lease_until)
         if not await self._state.claim(sending, lease_before=entry.lease_until):
             raise Unavailable("another process took this idempotency_key over")
+        submit = Submit.from_arguments(request.model_dump(), style=entry.style, seed=seed)
+        # A pause before a repeat may not outlast the lease, or the entry would count as lost.
+        deadline = min(max(context.left, MIN_TIME), SUBMIT_LEASE / 4)
         try:
             with anyio.fail_after(SUBMIT_LEASE - 10):
-                left = max(order.until - anyio.current_time(), SUBMIT_PATIENCE)
-                job = await self._client.submit(
-                    _form(order.request, entry.style, seed), deadline=min(left, SUBMIT_LEASE / 4)
-                )
+                job = await self._client.submit(submit, deadline=deadline)
         except (ArtaError, TimeoutError) as exc:
-            raise await self._refused(sending, exc) from exc
+            raise await self._write_failure(sending, exc) from exc
         submitted = replace(
             sending,
             phase="submitted",
@@ -226,12 +165,14 @@ class Ordering:
         try:
             await self._state.update(submitted)
         except ArtaError as exc:
-            exc.record_id = job.record_id
+            exc.record_id = job.record_id  # the caller learns it, if the journal cannot
             raise
         return submitted
 
-    async def _refused(self, sending: JournalEntry, exc: ArtaError | TimeoutError) -> ArtaError:
-        """Writes down that no job came of it, or that nobody knows."""
+    async def _write_failure(
+        self, sending: JournalEntry, exc: ArtaError | TimeoutError
+    ) -> ArtaError:
+        """Writes down that no job came of it, or that it cannot be known."""
         if isinstance(exc, TimeoutError):
             exc = SubmitUnknown(f"the submit did not end in {SUBMIT_LEASE - 10:.0f} s")
         phase = "unknown" if isinstance(exc, SubmitUnknown) else "refused"
@@ -239,7 +180,7 @@ class Ordering:
         return exc
 
 
-def _earlier(entry: JournalEntry, now: float) -> JournalEntry | None:
+def _read_earlier(entry: JournalEntry, now: float) -> JournalEntry | None:
     """What an earlier call with the same key came to; None while it is being sent."""
     match entry.effective_phase(now):
         case "submitted" | "done":
@@ -259,16 +200,3 @@ def _earlier(entry: JournalEntry, now: float) -> JournalEntry | None:
             )
         case _:
             return None
-
-
-def _form(request: GenerationRequest, style: str, seed: int) -> Submit:
-    return Submit(
-        prompt=request.prompt,
-        negative_prompt=request.negative_prompt,
-        style=style,
-        n=request.n,
-        guidance_scale=request.guidance_scale,
-        num_inference_steps=request.num_inference_steps,
-        aspect_ratio=request.aspect_ratio,
-        seed=seed,
-    )

@@ -29,7 +29,7 @@ from arta_mcp.arta.protocol import (
 from arta_mcp.errors import InvalidRequest
 from arta_mcp.matching import suggest
 from arta_mcp.styles import DEFAULT
-from arta_mcp.untrusted_json import entries, is_object, text
+from arta_mcp.untrusted_json import entries, is_object, json_or_none, text
 
 Model = Annotated[
     str,
@@ -72,6 +72,18 @@ class GenerationRequest(BaseModel):
             return cls.model_validate(arguments)
         except ValidationError as exc:
             raise explain_arguments(exc, cls.model_json_schema()) from exc
+
+    @classmethod
+    def from_journal(cls, stored: str) -> Self | None:
+        """The request in an entry that we wrote; it was validated then, so only its shape is read.
+
+        None when the text holds no request.
+        """
+        fields = json_or_none(stored.encode("utf-8", "replace"))
+        if not is_object(fields) or not isinstance(fields.get("prompt"), str):
+            return None
+        known = {name: value for name, value in fields.items() if name in cls.model_fields}
+        return cls.model_construct(**known)  # pyright: ignore[reportArgumentType]  # typed by the fields
 
     @classmethod
     def from_messages(

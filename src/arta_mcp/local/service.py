@@ -28,13 +28,12 @@ from arta_mcp.arta.protocol import (
     Image,
     Job,
     Refresh,
-    Refusal,
     SignUp,
     Submit,
     Tokens,
     render_styles,
-    style_refusal,
 )
+from arta_mcp.arta.refusals import Refusal, style_refusal
 from arta_mcp.errors import ProtocolError
 from arta_mcp.local.faults.catalogue import Fault, Script
 from arta_mcp.local.store import ID, Account, Claims, Record, Store, append, picture_name

@@ -19,7 +19,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from arta_mcp.arta.protocol import Refusal, Submit
+from arta_mcp.arta.protocol import Submit
+from arta_mcp.arta.refusals import Refusal
 from arta_mcp.untrusted_json import is_object, json_or_none, text
 
 ID = re.compile(r"[0-9a-f]{32}")

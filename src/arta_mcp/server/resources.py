@@ -199,7 +199,7 @@ def add_completions(server: MCPServer[Any], generations: Generations) -> None:
     ) -> Completion | None:
         match argument.name:
             case "model":
-                catalogue = generations.known.catalogue
+                catalogue = generations.known_catalogue
                 found = [style.id for style in catalogue.styles]
             case "aspect_ratio":
                 found = list(RATIOS)

@@ -162,7 +162,7 @@ def build_server(generations: Generations, extras: Extras = Extras()) -> MCPServ
     """The server over one Generations, which opens with the server and closes with it."""
     bus = InMemorySubscriptionBus()
     announcer = Announcer(bus)
-    generations.on_change = announcer
+
     ui = {"ui": {"resourceUri": GALLERY}}
 
     async def show(generation: Generation, ctx: Context[Any, Any]) -> CallToolResult:
@@ -210,7 +210,11 @@ def build_server(generations: Generations, extras: Extras = Extras()) -> MCPServ
     @asynccontextmanager
     async def lifespan(_: MCPServer[Any]) -> AsyncGenerator[None]:
         async with generations:
-            yield
+            unsubscribe = generations.subscribe(announcer)
+            try:
+                yield
+            finally:
+                unsubscribe()
 
     tools = (
         Tool.from_function(

@@ -15,7 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from arta_mcp.arta.protocol import MAX_IMAGE, Refusal
+from arta_mcp.arta.protocol import MAX_IMAGE
+from arta_mcp.arta.refusals import Refusal
 from arta_mcp.untrusted_json import entries, is_object, json_or_none
 
 LINE = "arta.line"

@@ -1,0 +1,62 @@
+"""Events: which generations are new or have ended, for listeners that no call waits for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import anyio
+from anyio.streams.memory import MemoryObjectSendStream
+
+from arta_mcp.background import BackgroundTasks
+
+log = logging.getLogger(__name__)
+
+MAX_QUEUED = 100
+"""events that wait for one listener; it is told less then, never more slowly"""
+
+LISTENER_TIMEOUT = 5.0
+"""seconds that a listener may take for one event before the next one is told"""
+
+Listener = Callable[[str], Awaitable[None]]
+"""is told the record id of a generation that is new or has ended"""
+
+
+class EventPublisher:
+    """Tells every listener in a task of its own, in order, bounded in time and number."""
+
+    def __init__(self) -> None:
+        self._queues: list[MemoryObjectSendStream[str]] = []
+
+    def publish(self, record_id: str) -> None:
+        """Queues the event for each listener; returns at once."""
+        for queue in self._queues:
+            try:
+                queue.send_nowait(record_id)
+            except anyio.WouldBlock:
+                log.info("a listener is slow; an event of %s is dropped", record_id)
+
+    def subscribe(self, listener: Listener, background: BackgroundTasks) -> Callable[[], None]:
+        """Starts telling `listener`; gives the function that ends it."""
+        send, receive = anyio.create_memory_object_stream[str](MAX_QUEUED)
+
+        async def tell_listener() -> None:
+            try:
+                with receive:
+                    async for record_id in receive:
+                        try:
+                            with anyio.move_on_after(LISTENER_TIMEOUT):
+                                await listener(record_id)
+                        except Exception:  # a listener's bug must not end the calls it hears of
+                            log.exception("a listener failed")
+            finally:
+                unsubscribe()
+
+        def unsubscribe() -> None:
+            if send in self._queues:
+                self._queues.remove(send)
+            send.close()
+
+        self._queues.append(send)
+        background.spawn(tell_listener)
+        return unsubscribe

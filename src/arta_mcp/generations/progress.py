@@ -1,0 +1,68 @@
+"""Progress reports: what a caller is told while it waits, and how often."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+
+from arta_mcp.background import DetachedTask
+from arta_mcp.generations.values import Step, Update
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT = 2.5
+"""seconds between two reports when nothing changes; callers are promised one every 3 s"""
+
+REPORT_TIMEOUT = 2.0
+"""seconds that a report may take: a host that reads nothing must not hold its call"""
+
+OnUpdate = Callable[[Update], Awaitable[None]]
+
+
+class ProgressReporter:
+    """Reports to one caller where its generation stands; knows when the next report is due."""
+
+    def __init__(self, on_update: OnUpdate | None) -> None:
+        """Times count from now; `on_update` None: no report is wanted."""
+        self._on_update = on_update
+        self._started = anyio.current_time()
+        self._last = 0.0
+
+    @property
+    def waited(self) -> float:
+        """Seconds since the call began."""
+        return anyio.current_time() - self._started
+
+    @property
+    def due_in(self) -> float:
+        """Seconds until the next report is due even if nothing changes."""
+        return max(0.0, self._last + HEARTBEAT - self.waited)
+
+    async def report(
+        self,
+        step: Step,
+        *,
+        record_id: str | None = None,
+        usual: float | None = None,
+        remaining: float | None = None,
+    ) -> None:
+        """Tells the caller; `usual` and `remaining` are in seconds, as in Update."""
+        self._last = self.waited
+        if self._on_update is None:
+            return
+        update = Update(step, self._last, record_id=record_id, usual=usual, remaining=remaining)
+        with anyio.move_on_after(REPORT_TIMEOUT) as reporting:
+            await self._on_update(update)
+        if reporting.cancelled_caught:
+            log.info("a report was not taken within %s s", REPORT_TIMEOUT)
+
+    async def report_until(self, task: DetachedTask[T], step: Step) -> T:
+        """What the task returns or raises; a report at each heartbeat until then."""
+        while not await task.wait(HEARTBEAT):
+            await self.report(step)
+        return task.result()

@@ -1,0 +1,50 @@
+"""Concurrency slots: how many jobs of this process may be in flight.
+
+Who owns a slot: the call that acquired it, until its job is known; from then on the poller of that
+job, which releases it when the job ends or no one polls it any more. Whoever fails in between
+releases it. Acquire and release are idempotent, so that each of them may simply do so.
+"""
+
+from __future__ import annotations
+
+import anyio
+
+from arta_mcp.errors import RateLimited
+from arta_mcp.generations.progress import HEARTBEAT, ProgressReporter
+
+RETRY_AFTER = 30.0
+"""seconds after which a refused call is told to come again; a job takes about as long"""
+
+
+class ConcurrencySlot:
+    """One of the slots of a limiter, for one job."""
+
+    def __init__(self, limiter: anyio.CapacityLimiter) -> None:
+        self._limiter = limiter
+        self._is_held = False
+
+    async def acquire(self, reporter: ProgressReporter, *, until: float) -> None:
+        """Waits for a free slot, and reports that it does.
+
+        `until` is by `anyio.current_time()`; raises RateLimited when it comes first.
+        """
+        while not self._is_held:
+            try:
+                self._limiter.acquire_on_behalf_of_nowait(self)
+                self._is_held = True
+            except anyio.WouldBlock:
+                if (left := until - anyio.current_time()) <= 0:
+                    taken = f"all {self._limiter.total_tokens:g} places"
+                    raise RateLimited(
+                        f"{taken} are taken by other generations", retry_after=RETRY_AFTER
+                    ) from None
+                await reporter.report("waiting")
+                with anyio.move_on_after(min(HEARTBEAT, left)):
+                    await self._limiter.acquire_on_behalf_of(self)
+                    self._is_held = True
+
+    def release(self) -> None:
+        """Gives the slot back, if it is held."""
+        if self._is_held:
+            self._is_held = False
+            self._limiter.release_on_behalf_of(self)

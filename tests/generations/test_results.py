@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+
+from arta_mcp.generations.results import request_of, to_generation, to_sample
+from arta_mcp.generations.schedule import DurationSample
+from arta_mcp.state.records import JournalEntry, Timing
+
+BEGAN = 1_000_000.0
+
+
+def timing(finished: float, seen_waiting: float | None, drawing: float | None = None) -> Timing:
+    waiting = None if seen_waiting is None else BEGAN + seen_waiting
+    return Timing(BEGAN, waiting, BEGAN + finished, waiting, drawing and BEGAN + drawing)
+
+
+def test_a_job_is_known_to_have_ended_between_its_last_two_polls() -> None:
+    assert to_sample(timing(10, 9, drawing=4)) == DurationSample(9, 10, 9, 4)
+    assert to_sample(timing(3, None)) == DurationSample(0, 3, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("finished", "seen_waiting"),
+    [(600, 5), (600, None), (10, 2.9), (0, None), (-1, None)],
+)
+def test_a_job_that_no_poll_followed_to_its_end_teaches_no_duration(
+    finished: float, seen_waiting: float | None
+) -> None:
+    assert to_sample(timing(finished, seen_waiting)) is None
+
+
+def entry(request: str) -> JournalEntry:
+    return JournalEntry(
+        service="test",
+        key="k",
+        fingerprint="f",
+        request=request,
+        style="Flux",
+        phase="sending",
+        created_at=BEGAN,
+        lease_until=BEGAN + 60,
+        record_id="r1",
+    )
+
+
+@pytest.mark.parametrize("request_text", ["", "{}", "[]", "null", '{"prompt": 7}', "{", "\ud800"])
+def test_an_entry_without_a_readable_request_is_still_told(request_text: str) -> None:
+    asked = request_of(entry(request_text))
+    assert (asked.prompt, asked.n, asked.idempotency_key) == ("", 1, "k")
+
+
+def test_a_submit_whose_lease_has_ended_has_an_unknown_outcome() -> None:
+    stored = entry('{"prompt": "a fox"}')
+    for now, status in ((BEGAN + 1, "pending"), (BEGAN + 61, "unknown")):
+        told = to_generation(stored, backend="arta", engine_notice=None, now=now)
+        assert (told.status, told.request.prompt) == (status, "a fox")
+
+
+def test_what_the_engine_wants_said_is_said_first() -> None:
+    told = to_generation(entry("{}"), backend="local", engine_notice="by rules", now=BEGAN)
+    assert told.notice == "by rules"
