@@ -34,7 +34,9 @@ LATER = {
 
 AFTER_THE_DESK = {
     "anyio",
+    "argparse",
     "arta_mcp.app",
+    "arta_mcp.cli.parser",
     "arta_mcp.server.tools",
     "asyncio",
     "mcp",

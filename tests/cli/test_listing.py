@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from arta_mcp.styles import SHIPPED
+from harness.installed import Machine
 from harness.shell import Shell
 
 
@@ -14,6 +15,13 @@ def test_in_a_pipe_lists_are_tabs_without_a_header(shell: Shell) -> None:
         ["done", drawn["record_id"], "flux", "a lake at night"]
     ]
     assert models == "vincent-van-gogh\tart\tVincent Van Gogh\n"
+
+
+def test_the_newest_come_first_and_at_least_one(shell: Shell, used: Machine) -> None:
+    assert shell("generate", "a hill", "--no-save").code == 0
+    prompts = [line.split("\t")[-1] for line in shell("history").out.splitlines()]
+    assert prompts == ["a hill", "a lake"]
+    assert len(shell("history", "--limit", "-1").out.splitlines()) == 1
 
 
 def test_at_a_terminal_lists_have_a_header_and_no_line_is_too_long(shell: Shell) -> None:
