@@ -19,7 +19,7 @@ from pathlib import Path
 from arta_mcp.app import open_generations
 from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
 from arta_mcp.config import Settings
-from arta_mcp.engines.sketch.engine import Order
+from arta_mcp.engines.base import ImageRequest
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import Generations
 from arta_mcp.local.loopback import run_forever
@@ -59,9 +59,9 @@ def settings_for(url: str, state: Path, **more: str) -> Settings:
 
 @asynccontextmanager
 async def generations_on(
-    url: str, state: Path, *, pace: type[PollSchedule] = PollSchedule, **more: str
+    url: str, state: Path, *, schedule: type[PollSchedule] = PollSchedule, **more: str
 ) -> AsyncGenerator[Generations]:
-    async with open_generations(settings_for(url, state, **more), pace=pace) as generations:
+    async with open_generations(settings_for(url, state, **more), schedule=schedule) as generations:
         yield generations
 
 
@@ -115,11 +115,11 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def _tiny_picture(order: Order) -> bytes:
+def _tiny_picture(request: ImageRequest) -> bytes:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), (order.seed % 256, order.index, 0)).save(buffer, "PNG")
+    Image.new("RGB", (8, 8), (request.seed % 256, request.index, 0)).save(buffer, "PNG")
     return buffer.getvalue()
 
 

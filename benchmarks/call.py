@@ -88,7 +88,7 @@ async def measure(rounds: int, url: str, folder: Path) -> dict[str, list[tuple[f
     limits = {"ARTA_MIN_POLL_INTERVAL": "0.01"}
     async with (
         httpx.AsyncClient() as client,
-        generations_on(url, folder, pace=Fixed, **limits) as generations,
+        generations_on(url, folder, schedule=Fixed, **limits) as generations,
     ):
         sign_up = await client.post(f"{url}/v1/accounts:signUp?key=k", json={})
         token = sign_up.json()["idToken"]

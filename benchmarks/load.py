@@ -98,7 +98,7 @@ async def both(count: int, url: str, folder: Path, state: Path) -> dict[str, dic
     more = {"ARTA_MAX_CONCURRENCY": "2000"}
     async with (
         httpx.AsyncClient(timeout=60, limits=limits) as client,
-        generations_on(url, state, pace=Fixed, **more) as generations,
+        generations_on(url, state, schedule=Fixed, **more) as generations,
     ):
         token = (await client.post(f"{url}/v1/accounts:signUp?key=k", json={})).json()["idToken"]
         await ours(generations)

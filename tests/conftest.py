@@ -14,8 +14,8 @@ from arta_mcp import redaction
 
 # At run time inside the fixtures: most tests need no service, and should not wait for its imports.
 if TYPE_CHECKING:
-    from arta_mcp.local.loopback import Running
     from harness.installed import Machine
+    from harness.service import ScriptedServer
     from harness.shell import Shell
 
 
@@ -51,7 +51,7 @@ def forget_secrets() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def remote_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def remote_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedServer]:
     """A service on a port of its own, whose jobs take no time; `service` for most tests."""
     from harness.installed import run_service
 
@@ -60,7 +60,7 @@ def remote_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running
 
 
 @pytest.fixture
-def service(remote_service: Running) -> Iterator[Running]:
+def service(remote_service: ScriptedServer) -> Iterator[ScriptedServer]:
     """The same, counting from zero and without faults."""
     remote_service.service.seen.clear()
     remote_service.service.log.clear()
@@ -77,7 +77,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 @pytest.fixture
-def quick(machine: Machine, service: Running) -> Machine:
+def quick(machine: Machine, service: ScriptedServer) -> Machine:
     """The same computer, set to the service that stands for the remote one."""
     from harness.installed import remote_settings
 
@@ -85,7 +85,9 @@ def quick(machine: Machine, service: Running) -> Machine:
 
 
 @pytest.fixture(scope="session")
-def state_after_a_lake(remote_service: Running, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def state_after_a_lake(
+    remote_service: ScriptedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The state folder of a computer on which one picture was drawn."""
     from harness.installed import Machine, remote_settings
 

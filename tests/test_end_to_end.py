@@ -13,7 +13,6 @@ import pytest
 from mcp.types import CallToolResult
 
 from arta_mcp import __version__
-from arta_mcp.local.loopback import Running
 from arta_mcp.local.service import Event
 from arta_mcp.styles import SHIPPED
 from harness.installed import (
@@ -28,6 +27,7 @@ from harness.installed import (
     remote_settings,
     text_of,
 )
+from harness.service import ScriptedServer
 
 pytestmark = pytest.mark.anyio
 
@@ -110,7 +110,7 @@ async def test_a_second_process_uses_the_same_account(machine: Machine) -> None:
 
 
 async def test_two_processes_that_start_at_once_share_one_account(
-    quick: Machine, service: Running
+    quick: Machine, service: ScriptedServer
 ) -> None:
     before = len(service.service.accounts)
 
@@ -197,7 +197,7 @@ async def test_an_idempotency_key_gives_the_first_job_in_every_process(quick: Ma
 
 
 async def test_one_key_in_two_processes_at_once_orders_one_job(
-    quick: Machine, service: Running
+    quick: Machine, service: ScriptedServer
 ) -> None:
     order = {"prompt": "a lake", "idempotency_key": "order 18"}
     found: list[object] = []
@@ -295,7 +295,7 @@ WRONG: dict[str, tuple[dict[str, object], str, str]] = {
 
 @pytest.fixture(scope="module")
 def refused(
-    remote_service: Running, tmp_path_factory: pytest.TempPathFactory
+    remote_service: ScriptedServer, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, CallToolResult]:
     """What one server says to everything in `WRONG`; none of it reaches the service."""
     machine = Machine.new(tmp_path_factory.mktemp("wrong") / "machine")
@@ -314,7 +314,7 @@ def refused(
     return answers
 
 
-def _sent(service: Running) -> list[Event]:
+def _sent(service: ScriptedServer) -> list[Event]:
     """Every request but those for the list of styles, which an unknown name may be looked up in."""
     return [event for event in service.service.log if event.endpoint != "styles"]
 

@@ -27,13 +27,13 @@ MAY_IMPORT = {
     "untrusted_json": "errors redaction",
     "styles": "errors matching redaction",
     "config": "arta errors redaction",
-    "arta": "background errors redaction styles untrusted_json",
+    "arta": "background errors redaction untrusted_json",
     "state": "arta errors files redaction untrusted_json",
     "engines": "",
-    "local": "arta engines errors redaction styles untrusted_json",
+    "local": "arta engines errors files redaction styles untrusted_json",
     "generations": "arta background errors matching redaction state styles untrusted_json",
     "server": "arta errors generations matching redaction styles",
-    "app": "arta background config errors generations local redaction state",
+    "app": "arta background config engines errors generations local redaction state",
 }
 """room -> the rooms that it may import at most; `cli` may import all, and nothing imports it"""
 
@@ -43,10 +43,10 @@ HOMES = {
     "asyncio": "local",
     "filelock": "state",
     "httpx": "arta",
+    "jwt": "local",
     "mcp": "server",
     "platformdirs": "app",
     "pydantic": "arta generations server",
-    "rapidfuzz": "matching",
     "shtab": "cli",
     "socket": "arta local",
     "sqlite3": "state",

@@ -18,13 +18,12 @@ import pytest
 
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.local.faults.catalogue import Fault
-from arta_mcp.local.loopback import Running
-from arta_mcp.local.service import Service
 from arta_mcp.state.records import JournalEntry
 from arta_mcp.state.sqlite import SqliteState
 from harness import processes
 from harness.installed import TIMEOUT, Machine, connect, content_of, remote_settings
 from harness.processes import ACCOUNT, CONTEXT, Site
+from harness.service import ScriptedServer, ScriptedService
 from harness.world import tiny_picture
 
 TOGETHER = 8
@@ -35,27 +34,29 @@ PROMPTLY = 1.0
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Running]:
-    made = Service(tmp_path / "service", engine=tiny_picture, queue=0.03, draw=0, latency=0.01)
-    with Running(made) as running:
+def service(tmp_path: Path) -> Iterator[ScriptedServer]:
+    made = ScriptedService(
+        tmp_path / "service", engine=tiny_picture, queue=0.03, draw=0, latency=0.01
+    )
+    with ScriptedServer(made) as running:
         yield running
 
 
 @pytest.fixture
-def site(service: Running, tmp_path: Path) -> Site:
+def site(service: ScriptedServer, tmp_path: Path) -> Site:
     return Site(service.base_url, tmp_path / "state")
 
 
 # One account
 
 
-def test_processes_that_start_at_once_sign_up_once(service: Running, site: Site) -> None:
+def test_processes_that_start_at_once_sign_up_once(service: ScriptedServer, site: Site) -> None:
     tokens = processes.together(TOGETHER, processes.token, site)
     assert len(set(tokens)) == 1
     assert dict(service.service.seen) == {"sign_up": 1}
 
 
-def test_processes_that_find_an_old_token_refresh_once(service: Running, site: Site) -> None:
+def test_processes_that_find_an_old_token_refresh_once(service: ScriptedServer, site: Site) -> None:
     processes.token(site)
     site.age_account()
     service.service.seen.clear()
@@ -64,7 +65,9 @@ def test_processes_that_find_an_old_token_refresh_once(service: Running, site: S
     assert dict(service.service.seen) == {"refresh": 1}
 
 
-def test_processes_whose_refresh_is_refused_sign_up_anew_once(service: Running, site: Site) -> None:
+def test_processes_whose_refresh_is_refused_sign_up_anew_once(
+    service: ScriptedServer, site: Site
+) -> None:
     processes.token(site)
     site.age_account()
     service.service.expire(service.service.accounts[0])
@@ -74,14 +77,16 @@ def test_processes_whose_refresh_is_refused_sign_up_anew_once(service: Running, 
     assert dict(service.service.seen) == {"refresh": 1, "sign_up": 1}
 
 
-def test_processes_that_use_one_key_make_one_job(service: Running, site: Site) -> None:
+def test_processes_that_use_one_key_make_one_job(service: ScriptedServer, site: Site) -> None:
     records = processes.together(TOGETHER, processes.record_of_one_key, site)
     assert set(records) == set(service.service.jobs)
     assert service.service.seen["submit"] == 1
     assert service.service.seen["sign_up"] == 1
 
 
-def test_a_program_that_dies_with_the_lock_holds_nobody_up(service: Running, site: Site) -> None:
+def test_a_program_that_dies_with_the_lock_holds_nobody_up(
+    service: ScriptedServer, site: Site
+) -> None:
     is_held = CONTEXT.Event()
     with processes.running(processes.hold_lock, site, is_held):
         assert is_held.wait(TIMEOUT)
@@ -104,7 +109,7 @@ def test_a_program_that_dies_with_the_lock_holds_nobody_up(service: Running, sit
 
 
 def test_a_kill_in_the_middle_of_a_generation_loses_and_doubles_nothing(
-    service: Running, site: Site
+    service: ScriptedServer, site: Site
 ) -> None:
     found = processes.kill_generations(site, service.service, ROUNDS, random.Random(5))
     assert found.rounds == ROUNDS
@@ -114,7 +119,7 @@ def test_a_kill_in_the_middle_of_a_generation_loses_and_doubles_nothing(
 
 
 def test_a_kill_in_the_middle_of_a_token_write_loses_no_account(
-    service: Running, site: Site
+    service: ScriptedServer, site: Site
 ) -> None:
     found = processes.kill_renewals(site, service.service, ROUNDS, random.Random(5))
     assert (found.rounds, found.accounts_lost, found.torn) == (ROUNDS, 0, 0)
@@ -145,7 +150,7 @@ MOMENTS = {
 @pytest.mark.anyio
 @pytest.mark.parametrize("moment", MOMENTS)
 async def test_cancelling_stops_at_once_and_leaves_no_task(
-    service: Running, site: Site, moment: str, tmp_path: Path
+    service: ScriptedServer, site: Site, moment: str, tmp_path: Path
 ) -> None:
     endpoint, fault = MOMENTS[moment]
     service.service.faults.add(Fault.parse(fault))
@@ -191,7 +196,7 @@ async def test_cancelling_stops_at_once_and_leaves_no_task(
 
 
 @pytest.fixture
-def machine(tmp_path: Path, service: Running) -> Machine:
+def machine(tmp_path: Path, service: ScriptedServer) -> Machine:
     """A computer whose host asks the service for what never ends."""
     service.service.latency, service.service.queue = 0.0, 3600.0
     return Machine.new(tmp_path / "machine").set(**remote_settings(service))
@@ -199,7 +204,7 @@ def machine(tmp_path: Path, service: Running) -> Machine:
 
 @pytest.mark.anyio
 async def test_a_host_that_cancels_ends_the_looks_and_the_server_goes_on(
-    machine: Machine, service: Running
+    machine: Machine, service: ScriptedServer
 ) -> None:
     seen = service.service.seen
     async with connect(machine) as client:
@@ -231,7 +236,7 @@ MESSAGES = (
 
 @pytest.mark.parametrize("endpoint", ["submit", "status"])
 def test_a_host_that_closes_stdin_ends_the_server_and_the_job_stays_known(
-    machine: Machine, service: Running, endpoint: str
+    machine: Machine, service: ScriptedServer, endpoint: str
 ) -> None:
     seen = service.service.seen
     service.service.faults.add(Fault.parse(f"slow-headers@{endpoint}=0.5"))

@@ -23,10 +23,10 @@ from arta_mcp.arta.transport import Transport
 from arta_mcp.config import Settings
 from arta_mcp.errors import AuthError, UnknownStyle
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
-from arta_mcp.local.service import Service
 from arta_mcp.redaction import Secret
 from arta_mcp.state.sqlite import SqliteState
 from arta_mcp.styles import DEFAULT, SHIPPED
+from harness.service import ScriptedService
 from harness.world import ORIGIN, Client, World, new_world, tiny_picture
 
 ROOT = Path(__file__).parent.parent
@@ -67,7 +67,7 @@ def test_every_alias_of_the_document_is_known(alias: str) -> None:
 
 @pytest.mark.anyio
 async def test_authentication_lies_in_one_private_file_a_service(tmp_path: Path) -> None:
-    service = Service(tmp_path / "service", engine=tiny_picture)
+    service = ScriptedService(tmp_path / "service", engine=tiny_picture)
     folder = tmp_path / "missing" / "state"
     await current(service, folder)
     files = [path for path in folder.iterdir() if path.suffix == ".json"]
@@ -83,7 +83,7 @@ def test_a_sign_up_without_an_id_token_is_an_error() -> None:
 
 @pytest.mark.anyio
 async def test_a_refresh_keeps_the_token_that_came_back(tmp_path: Path) -> None:
-    service = Service(tmp_path / "service", engine=tiny_picture, rotate=True)
+    service = ScriptedService(tmp_path / "service", engine=tiny_picture, rotate=True)
     state = SqliteState(tmp_path / "state")
     await current(service, tmp_path / "state")
     first = await state.account("reference")
@@ -99,7 +99,7 @@ async def test_a_refresh_keeps_the_token_that_came_back(tmp_path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_current_creates_then_keeps_then_refreshes(tmp_path: Path) -> None:
-    service = Service(tmp_path / "service", engine=tiny_picture)
+    service = ScriptedService(tmp_path / "service", engine=tiny_picture)
     seen: list[tuple[int, int]] = []
     for later in (0, 10, 3400, 3500):
         await current(service, tmp_path / "state", later=later)
@@ -107,7 +107,7 @@ async def test_current_creates_then_keeps_then_refreshes(tmp_path: Path) -> None
     assert seen == [(1, 0), (1, 0), (1, 1), (1, 1)]
 
 
-async def current(service: Service, folder: Path, *, later: float = 0) -> Secret:
+async def current(service: ScriptedService, folder: Path, *, later: float = 0) -> Secret:
     """One process that asks for the current token, `later` seconds after the epoch of the test."""
     clock = lambda: 1_800_000_000 + later  # noqa: E731  # a name for one expression
     service.clock = clock

@@ -28,11 +28,10 @@ from starlette.types import Receive, Scope, Send
 from arta_mcp.errors import ArtaError, InvalidRequest
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import GenerationRequest, Update
-from arta_mcp.local.loopback import Running
-from arta_mcp.local.service import Service
 from arta_mcp.server.content import explain, render
 from harness.installed import Machine, remote_settings
 from harness.processes import Site
+from harness.service import ScriptedServer, ScriptedService
 from harness.world import tiny_picture
 
 pytestmark = pytest.mark.anyio
@@ -44,7 +43,7 @@ SENTINELS = (KEY, ID_TOKEN, REFRESH_TOKEN)
 ECHO = f"{KEY} {ID_TOKEN}\n{REFRESH_TOKEN} key={KEY} Authorization: {ID_TOKEN}"
 
 
-class Chatty(Service):
+class Chatty(ScriptedService):
     """A service that gives opaque tokens out and repeats them wherever it can."""
 
     def __init__(self, folder: Path, where: str, *, record_id: str = "a" * 32) -> None:
@@ -143,7 +142,7 @@ def heard() -> Iterator[_heard]:
 @contextmanager
 def chatting(folder: Path, where: str, record_id: str = "a" * 32) -> Generator[tuple[Chatty, Site]]:
     chatty = Chatty(folder / "service", where, record_id=record_id)
-    with Running(chatty) as running:
+    with ScriptedServer(chatty) as running:
         yield chatty, Site(running.base_url, folder / "state")
 
 
@@ -297,16 +296,16 @@ PROMPTS = {
 
 @pytest.mark.parametrize("name", PROMPTS)
 async def test_a_prompt_travels_unchanged(tmp_path: Path, name: str) -> None:
-    service = Service(tmp_path / "service", engine=tiny_picture, queue=0, draw=0)
-    with Running(service) as running:
+    service = ScriptedService(tmp_path / "service", engine=tiny_picture, queue=0, draw=0)
+    with ScriptedServer(service) as running:
         async with Site(running.base_url, tmp_path / "state").generations() as generations:
             request = GenerationRequest.of(prompt=PROMPTS[name], negative_prompt=PROMPTS[name])
             done = await generations.generate(request)
             (listed,) = await generations.history()
     record = service.store.record(done.record_id or "")
     assert record is not None
-    assert record.order.prompt == PROMPTS[name]
-    assert record.order.negative_prompt == PROMPTS[name]
+    assert record.submission.prompt == PROMPTS[name]
+    assert record.submission.negative_prompt == PROMPTS[name]
     assert done.request.prompt == listed.request.prompt == PROMPTS[name]
 
 
@@ -354,14 +353,14 @@ def test_a_terminal_that_hands_over_no_text_is_told_so(tmp_path: Path, prompt: b
 
 
 def test_a_nul_from_a_host_reaches_the_service(tmp_path: Path) -> None:
-    service = Service(tmp_path / "service", engine=tiny_picture, queue=0, draw=0)
-    with Running(service) as running:
+    service = ScriptedService(tmp_path / "service", engine=tiny_picture, queue=0, draw=0)
+    with ScriptedServer(service) as running:
         machine = Machine.new(tmp_path / "machine").set(**remote_settings(running))
         result = _call(machine, {"prompt": PROMPTS["a NUL"]})
     (record_id,) = service.jobs
     record = service.store.record(record_id)
     assert record is not None
-    assert record.order.prompt == PROMPTS["a NUL"]
+    assert record.submission.prompt == PROMPTS["a NUL"]
     assert result["prompt"] == PROMPTS["a NUL"]
 
 

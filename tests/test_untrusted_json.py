@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from arta_mcp.errors import ProtocolError
 from arta_mcp.redaction import MAX_QUOTED, Secret
 from arta_mcp.untrusted_json import (
-    DEEPEST,
+    MAX_DEPTH,
     entries,
+    excerpt,
     is_object,
     json_or_none,
-    peek,
     read_object,
     text,
     words_or_none,
@@ -55,14 +55,14 @@ def test_what_is_no_object_is_shown_in_one_short_line(body: bytes) -> None:
 def test_what_is_shown_of_a_body_is_redacted_before_it_is_cut() -> None:
     Secret("sentinel-in-a-body")
     for blanks in range(360, 420):
-        shown = peek(b" " * blanks + b"sentinel-in-a-body", 100)
+        shown = excerpt(b" " * blanks + b"sentinel-in-a-body", 100)
         assert shown in ("", "[redacted]"[: len(shown)])
 
 
 def test_nesting_is_read_down_to_a_level_that_is_safe_to_write_out() -> None:
-    assert json_or_none(nested(DEEPEST)) is not None
-    assert json_or_none(nested(DEEPEST + 1)) is None
-    assert json_or_none(nested(DEEPEST + 1, '{"a":', "}")) is None
+    assert json_or_none(nested(MAX_DEPTH)) is not None
+    assert json_or_none(nested(MAX_DEPTH + 1)) is None
+    assert json_or_none(nested(MAX_DEPTH + 1, '{"a":', "}")) is None
 
 
 @given(st.integers(800, 1100))

@@ -7,7 +7,8 @@ import sys
 
 from PIL import Image, ImageDraw, ImageFont
 
-from arta_mcp.engines.sketch.engine import SIZES, Order, draw
+from arta_mcp.engines.base import ImageRequest
+from arta_mcp.engines.sketch.engine import SIZES, draw
 
 WIDTH, GAP, LINE = 2000, 18, 28
 PAPER = (250, 249, 246)
@@ -44,7 +45,7 @@ def main(target: str) -> None:
 
 
 def _picture(style: str, category: str, prompt: str, seed: int, ratio: str) -> Image.Image:
-    return Image.open(io.BytesIO(draw(Order(prompt, "", style, category, seed, 0, ratio))))
+    return Image.open(io.BytesIO(draw(ImageRequest(prompt, "", style, category, seed, 0, ratio))))
 
 
 def _row(pictures: list[tuple[str, str, Image.Image]]) -> Image.Image:

@@ -27,9 +27,9 @@ PAGE = ROOT / "docs" / "reliability.md"
 sys.path.insert(0, str(ROOT / "tests"))
 
 if TYPE_CHECKING:
-    from arta_mcp.local.service import Service
     from harness.fault_matrix import Outcome
     from harness.processes import Killed, Site
+    from harness.service import ScriptedService
 
 # What tests share is imported by the functions that use it: every process that the soak starts
 # imports this file, and needs none of that.
@@ -251,17 +251,16 @@ class _site:
     """A service on a port and a state folder beside it."""
 
     def __init__(self, folder: Path) -> None:
-        from arta_mcp.local.loopback import Running
-        from arta_mcp.local.service import Service
+        from harness.service import ScriptedServer, ScriptedService
         from harness.world import tiny_picture
 
         self._folder = folder
-        self._service = Service(
+        self._service = ScriptedService(
             folder / "service", engine=tiny_picture, queue=0.03, draw=0, latency=0.01, keep=10**6
         )
-        self._running = Running(self._service)
+        self._running = ScriptedServer(self._service)
 
-    def __enter__(self) -> tuple[Site, Service]:
+    def __enter__(self) -> tuple[Site, ScriptedService]:
         from harness.processes import Site
 
         self._running.__enter__()

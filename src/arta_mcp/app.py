@@ -16,6 +16,7 @@ from arta_mcp.arta.tokens import Identity, TokenSource
 from arta_mcp.arta.transport import Transport
 from arta_mcp.background import BackgroundTasks, open_background
 from arta_mcp.config import Settings
+from arta_mcp.engines.sketch.info import describe
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import Backend, Generations, Limits
 from arta_mcp.redaction import Secret
@@ -64,14 +65,9 @@ def open_generations(
             min_poll_interval=settings.min_poll_interval,
         ),
         output_dir=output_dir or settings.output_dir,
-        engine_notice=LOCAL_NOTICE if settings.backend == "local" else None,
+        engine_notice=describe().notice if settings.backend == "local" else None,
         schedule=schedule,
     )
-
-
-LOCAL_NOTICE = (
-    "a sketch by the embedded service, not by an AI model; set ARTA_API_KEY to use the remote one"
-)
 
 
 def connect(
@@ -164,14 +160,14 @@ async def _addresses(settings: Settings) -> AsyncGenerator[Addresses]:
     if settings.backend == "arta":
         yield _remote_addresses(settings)
         return
-    from arta_mcp.local.loopback import Running
+    from arta_mcp.local.loopback import LoopbackServer
     from arta_mcp.local.service import Service
 
-    running = Running(Service(service_dir(settings)))
-    await anyio.to_thread.run_sync(running.__enter__)
+    server = LoopbackServer(Service(service_dir(settings)))
+    await anyio.to_thread.run_sync(server.__enter__)
     try:
-        yield Addresses.at_origin(running.base_url)
+        yield Addresses.at_origin(server.base_url)
     finally:
         # Shielded: a cancelled server must still free the port for the next one.
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(running.close)
+            await anyio.to_thread.run_sync(server.close)

@@ -20,6 +20,9 @@ from arta_mcp.redaction import MIN_SECRET, Secret, sanitize
 Backend = Literal["arta", "local"]
 PREFIX = "ARTA_"
 
+Parse = Callable[[str, str], object]
+"""takes a variable's name and its value, which is not blank; raises ConfigError"""
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -28,112 +31,129 @@ class Setting:
     name: str
     default: str
     description: str
-    parse: Callable[[str, str], object]
+    parse: Parse
     secret: bool = False
     choices: tuple[str, ...] = ()
     empty_means_none: bool = False
     """an empty value turns it off, where for others it is the same as not set"""
+
+    @property
+    def field(self) -> str:
+        """The attribute of `Settings` that holds it."""
+        return self.name.removeprefix(PREFIX).lower()
+
+    def read(self, environ: Mapping[str, str]) -> object:
+        """The value that `environ` gives it, or its default; None for neither.
+
+        Raises ConfigError.
+        """
+        value = environ.get(self.name, "")
+        # Some hosts pass on what they have no value for; `${...}` is in no address and no key.
+        if "${" in value:
+            raise ConfigError(
+                f"{self.name} is the literal {sanitize(value, 80)}, which the host did not fill in",
+                hint=f"give {self.name} a value in the host's configuration, or remove it",
+            )
+        if self.empty_means_none and self.name in environ and not value.strip():
+            return None
+        value = value.strip() or self.default
+        return self.parse(self.name, value) if value else None
+
+
+def _refuse(name: str, value: str, why: str, hint: str = "", *, limit: int = 80) -> ConfigError:
+    """The error that quotes a value, cut to `limit` characters: never for what may be secret."""
+    return ConfigError(f"{name} is {sanitize(repr(value), limit)}{why}", hint=hint)
+
+
+def _one_of(meanings: Mapping[str, object]) -> Parse:
+    def parse(name: str, value: str) -> object:
+        if (chosen := value.lower()) not in meanings:
+            raise _refuse(name, value, "", f"use one of {', '.join(meanings)}")
+        return meanings[chosen]
+
+    return parse
+
+
+def _choice(name: str, default: str, description: str, meanings: Mapping[str, object]) -> Setting:
+    return Setting(name, default, description, _one_of(meanings), choices=tuple(meanings))
+
+
+def _switch(name: str, default: str, description: str) -> Setting:
+    return _choice(name, default, description, {"on": True, "off": False})
+
+
+def _number(kind: str, read: Callable[[str], float], low: float, high: float) -> Parse:
+    def parse(name: str, value: str) -> float:
+        try:
+            number = read(value)
+        except ValueError:
+            number = float("nan")
+        if not low <= number <= high:  # which nan never is
+            why = f", not a {kind} in {low:g}..{high:g}"
+            raise _refuse(name, value, why, f"set {name} to a number, or leave it out")
+        return number
+
+    return parse
+
+
+def _seconds(low: float, high: float) -> Parse:
+    return _number("number of seconds", float, low, high)
+
+
+def _whole(value: str) -> int:
+    # int() also takes "1_0" and "٣", and refuses thousands of digits in words of its own.
+    if not (value.isascii() and value.isdigit() and len(value) < 10):
+        raise ValueError(value)
+    return int(value)
 
 
 def _is_plain(value: str) -> bool:
     return value.isprintable() and " " not in value
 
 
-def _choice(*choices: str) -> Callable[[str, str], str]:
-    def parse(name: str, value: str) -> str:
-        if (found := value.strip().lower()) not in choices:
-            raise ConfigError(
-                f"{name} is {sanitize(repr(value), 80)}", hint=f"use one of {', '.join(choices)}"
-            )
-        return found
-
-    return parse
-
-
-def _switch(name: str, value: str) -> bool:
-    return _choice("on", "off")(name, value) == "on"
-
-
-def _log_level(name: str, value: str) -> str:
-    return _choice("debug", "info", "warning", "error", "critical")(name, value).upper()
-
-
-def _seconds(low: float, high: float) -> Callable[[str, str], float]:
-    def parse(name: str, value: str) -> float:
-        try:
-            number = float(value)
-        except ValueError:
-            number = float("nan")
-        if not low <= number <= high:
-            raise ConfigError(
-                f"{name} is {sanitize(repr(value), 80)},"
-                f" not a number of seconds in {low:g}..{high:g}",
-                hint=f"set {name} to a number, or leave it out",
-            )
-        return number
-
-    return parse
-
-
-def _count(low: int, high: int) -> Callable[[str, str], int]:
-    def parse(name: str, value: str) -> int:
-        digits = value.isascii() and value.isdigit() and len(value) < 10
-        if not digits or not low <= int(value) <= high:
-            raise ConfigError(
-                f"{name} is {sanitize(repr(value), 80)}, not a whole number in {low}..{high}",
-                hint=f"set {name} to a number, or leave it out",
-            )
-        return int(value)
-
-    return parse
+def _scheme_and_host(value: str) -> tuple[str, str]:
+    """Two empty texts for what is no address."""
+    try:
+        parts = urlsplit(value)
+        _ = parts.port  # raises where it is no number
+    except ValueError:
+        return "", ""
+    return (parts.scheme, parts.hostname) if parts.hostname and _is_plain(value) else ("", "")
 
 
 def _address(name: str, value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        host = parts.hostname
-        _ = parts.port
-    except ValueError:
-        parts, host = urlsplit(""), None
-    if "@" in value:  # before any message quotes it
+    # Before any other check, whose message would quote it.
+    if "@" in value:
         raise ConfigError(f"{name} holds a user name or password", hint="leave them out")
-    if parts.scheme not in ("http", "https") or not host or not _is_plain(value):
-        raise ConfigError(f"{name} is {sanitize(repr(value), 120)}, not an https address")
+    scheme, host = _scheme_and_host(value)
+    if scheme not in ("http", "https"):
+        raise _refuse(name, value, ", not an https address", limit=120)
     if "?" in value or "#" in value:
-        raise ConfigError(
-            f"{name} is {sanitize(repr(value), 120)}; leave out what follows the path"
-        )
-    if parts.scheme == "http" and not is_loopback(host):
-        raise ConfigError(
-            f"{name} is {sanitize(repr(value), 120)}; plain http is for this machine only",
-            hint="use https://",
-        )
+        raise _refuse(name, value, "; leave out what follows the path", limit=120)
+    # The key and the tokens travel in it.
+    if scheme == "http" and not is_loopback(host):
+        why = "; plain http is for this machine only"
+        raise _refuse(name, value, why, "use https://", limit=120)
     return value.rstrip("/")
 
 
 def _proxy(name: str, value: str) -> Secret:
-    try:
-        parts = urlsplit(value)
-        host = parts.hostname
-        _ = parts.port
-    except ValueError:
-        parts, host = urlsplit(""), None
-    schemes = ("http", "https", "socks5", "socks5h")
-    if parts.scheme not in schemes or not host or not _is_plain(value):
+    if _scheme_and_host(value)[0] not in ("http", "https", "socks5", "socks5h"):
         raise ConfigError(f"{name} is no http, https or socks5 address")
     return Secret(value)
 
 
 def _header(name: str, value: str) -> str:
     if not value.isascii() or not value.isprintable():
-        raise ConfigError(f"{name} is {sanitize(repr(value), 80)}; use printable ASCII")
+        raise _refuse(name, value, "; use printable ASCII")
     return value
 
 
 def _key(name: str, value: str) -> Secret:
     if not value.isascii() or not _is_plain(value):
         raise ConfigError(f"{name} holds blanks or characters that no key has")
-    if len(value) < MIN_SECRET:  # it could not be redacted
+    # A shorter one is in half of all texts: it could not be redacted.
+    if len(value) < MIN_SECRET:
         raise ConfigError(
             f"{name} is shorter than {MIN_SECRET} characters, as no key is",
             hint="a Firebase Web API key has 39 characters and begins with AIza",
@@ -145,24 +165,21 @@ def _folder(name: str, value: str) -> Path:
     try:
         path = Path(value).expanduser()
     except RuntimeError as exc:
-        raise ConfigError(
-            f"{name} is {sanitize(repr(value), 120)}, a home that is not there"
-        ) from exc
+        raise _refuse(name, value, ", a home that is not there", limit=120) from exc
     if not path.is_absolute():
-        raise ConfigError(
-            f"{name} is {sanitize(repr(value), 120)}, a relative path",
-            hint="hosts start servers in any folder; give an absolute path",
-        )
+        hint = "hosts start servers in any folder; give an absolute path"
+        raise _refuse(name, value, ", a relative path", hint, limit=120)
     return path
 
 
+_LOG_LEVELS = {name.lower(): name for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")}
+
 SETTINGS = (
-    Setting(
+    _choice(
         "ARTA_BACKEND",
         "auto",
         "`arta`: the remote service; `local`: the embedded one; `auto`: `arta` when a key is set",
-        _choice("auto", "arta", "local"),
-        choices=("auto", "arta", "local"),
+        {"auto": "auto", "arta": "arta", "local": "local"},
     ),
     Setting(
         "ARTA_API_KEY",
@@ -207,16 +224,13 @@ SETTINGS = (
         _seconds(0, 3600),
     ),
     Setting(
-        "ARTA_JOB_TIMEOUT",
-        "600",
-        "seconds after which a job counts as lost",
-        _seconds(1, 86400),
+        "ARTA_JOB_TIMEOUT", "600", "seconds after which a job counts as lost", _seconds(1, 86400)
     ),
     Setting(
         "ARTA_MAX_CONCURRENCY",
         "8",
         "jobs in flight in one process; further calls queue",
-        _count(1, 10000),
+        _number("whole number", _whole, 1, 10000),
     ),
     Setting(
         "ARTA_MIN_POLL_INTERVAL",
@@ -231,27 +245,19 @@ SETTINGS = (
         "tokens and generations; the platform's state folder when not set",
         _folder,
     ),
-    Setting(
-        "ARTA_PREVIEW",
-        "off",
-        "`on`: results also hold small pictures (512 px, 150 kB at most)",
-        _switch,
-        choices=("on", "off"),
+    _switch(
+        "ARTA_PREVIEW", "off", "`on`: results also hold small pictures (512 px, 150 kB at most)"
     ),
-    Setting(
+    _switch(
         "ARTA_RESOURCE_LINKS",
         "off",
         "`on`: results also hold resource links, for clients of 2025-06-18 or later",
-        _switch,
-        choices=("on", "off"),
     ),
-    Setting("ARTA_LOG_LEVEL", "WARNING", "how much goes to stderr", _log_level),
-    Setting(
+    Setting("ARTA_LOG_LEVEL", "WARNING", "how much goes to stderr", _one_of(_LOG_LEVELS)),
+    _switch(
         "ARTA_FRONT_DESK",
         "on",
         "`on`: a host's first questions are answered while the MCP SDK loads; `off`: after that",
-        _choice("on", "off"),
-        choices=("on", "off"),
     ),
 )
 
@@ -278,14 +284,14 @@ class Settings:
     preview: bool
     resource_links: bool
     log_level: str
-    front_desk: Literal["on", "off"]
+    front_desk: bool
     unknown: tuple[str, ...] = ()
     """names of `ARTA_*` variables that mean nothing here"""
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
         """Raises ConfigError naming the first variable that cannot be used."""
-        values = {_field(setting): _read(setting, environ) for setting in SETTINGS}
+        values = {setting.field: setting.read(environ) for setting in SETTINGS}
         if values["backend"] == "arta" and values["api_key"] is None:
             raise ConfigError(
                 "ARTA_BACKEND is 'arta' but ARTA_API_KEY is not set",
@@ -293,6 +299,7 @@ class Settings:
             )
         if values["backend"] == "auto":
             values["backend"] = "arta" if values["api_key"] else "local"
+        # Told and not refused: a newer version's variable must not keep an older one from starting.
         known = {setting.name for setting in SETTINGS}
         strange = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
         return cls(**values, unknown=tuple(strange))  # pyright: ignore[reportArgumentType]  # types are the parsers'
@@ -307,26 +314,12 @@ class Settings:
         """Which account tokens belong to: other addresses or another key, another account."""
         if self.backend == "local" or self.api_key is None:
             return "local"
-        import hashlib  # loads OpenSSL, which the first answer does not need
+        # Not at the top: it loads OpenSSL, which the first answer does not need.
+        import hashlib
 
+        # Tokens that another address or key gave must never be sent here: everything that decides
+        # whose they are is in the digest. The host before it is for people who read the folder.
         parts = (self.base_url, self.auth_url, self.token_refresh_url, self.api_key.reveal())
         digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
         host = urlsplit(self.base_url).hostname or "arta"
         return f"{''.join(c if c.isalnum() or c in '.-' else '_' for c in host)}-{digest}"
-
-
-def _field(setting: Setting) -> str:
-    return setting.name.removeprefix(PREFIX).lower()
-
-
-def _read(setting: Setting, environ: Mapping[str, str]) -> object:
-    value = environ.get(setting.name, "")
-    if "${" in value:
-        raise ConfigError(
-            f"{setting.name} is the literal {sanitize(value, 80)}, which the host did not fill in",
-            hint=f"give {setting.name} a value in the host's configuration, or remove it",
-        )
-    if setting.empty_means_none and setting.name in environ and not value.strip():
-        return None
-    value = value.strip() or setting.default
-    return setting.parse(setting.name, value) if value else None

@@ -1,6 +1,6 @@
 """The catalogue of styles: which exist, what people call them, and which are gone since when.
 
-No I/O happens here: whoever fetches a newer list builds a `Catalogue` from its names.
+No I/O happens here: a newer list that was fetched elsewhere becomes a `Catalogue` by its names.
 A *style* is the service's exact name (`F Dev`); its *id* is the public name of the model (`f-dev`).
 """
 
@@ -32,7 +32,7 @@ def _names(listed: str) -> tuple[str, ...]:
 
 
 # Source of the names and dates: Jakey commit 0f14d03 (fetched from the service on AS_OF), the lists
-# of tgpt and Jakey by their dates. tests/test_styles.py compares each with the table of the facts.
+# of tgpt and Jakey by their dates. Each is compared with tests/wire/styles_by_day.tsv by a test.
 _CURRENT = _names("""
     3D Logo, 3D Logo 2, 3d Render Style, Abstract Logo, Abstract Logo 2, Anime tattoo, Arcane Style,
     Biomech, Black Ink, Chicano, Christmas Doll Nano Style, Christmas Postcard Nano Style,
@@ -132,13 +132,20 @@ class Catalogue:
     ) -> Catalogue:
         """The catalogue of a list of wire names in any order; unknown ones get an id and category.
 
-        Blank and unprintable names are left out. A list with nothing in it teaches nothing: the
-        answer is `SHIPPED`, and says so in its `source`.
+        Blank and unprintable names are left out. Without any name left the answer is `SHIPPED`,
+        whose `source` says so.
         """
-        ids = _ids({name for name in names if name.strip() and name.isprintable()})
-        styles = (Style(own, name, category_of(name)) for name, own in ids.items())
-        ordered = tuple(sorted(styles, key=_place))
-        return cls(ordered, as_of, source) if ordered else SHIPPED
+        ids = _assign_ids({name for name in names if name.strip() and name.isprintable()})
+        styles = [Style(own, name, category_of(name)) for name, own in ids.items()]
+        styles.sort(
+            key=lambda style: (
+                CATEGORIES.index(style.category),
+                _is_leaked(style.name),
+                style.name.casefold(),
+                style.name,
+            )
+        )
+        return cls(tuple(styles), as_of, source) if styles else SHIPPED
 
     @property
     def default(self) -> Style:
@@ -155,7 +162,7 @@ class Catalogue:
             self._by_name.get(model) or self._by_id.get(model) or self._by_key.get(normalize(model))
         )
         if style is None:
-            raise self._unknown(model)
+            raise self._explain_unknown(model)
         return style
 
     def search(self, text: str | None) -> tuple[Style, ...]:
@@ -168,26 +175,29 @@ class Catalogue:
         if not key:
             return self.styles
         words = key.split("-")
-        return self._holding(words) or self._holding([self._spelled(word) for word in words])
+        if found := self._find_all(words):
+            return found
+        known = {*CATEGORIES, *(word for words in self._words.values() for word in words)}
+        # A word that is known keeps its spelling: only what nothing answers to may be misspelt.
+        nearest = [word if word in known else [*suggest(word, known), word][0] for word in words]
+        return self._find_all(nearest)
 
-    def _holding(self, words: list[str]) -> tuple[Style, ...]:
+    def _find_all(self, words: list[str]) -> tuple[Style, ...]:
+        """The styles that all `words` occur in: the exact name first, leaked test names last."""
         exact = self._by_key.get("-".join(words))
         hits: list[tuple[bool, bool, int, Style]] = []
         for style in self.styles:
-            ranks = [_rank(word, self._words[style], style.category) for word in words]
+            ranks = [_match_word(word, self._words[style], style.category) for word in words]
             found = [rank for rank in ranks if rank is not None]
             if len(found) == len(ranks):
                 hits.append((style != exact, _is_leaked(style.name), sum(found), style))
         return tuple(style for *_, style in sorted(hits, key=lambda hit: hit[:3]))
 
-    def _spelled(self, word: str) -> str:
-        known = {*CATEGORIES, *(word for words in self._words.values() for word in words)}
-        return word if word in known else next(iter(suggest(word, known)), word)
-
-    def _unknown(self, model: str) -> UnknownStyle:
+    def _explain_unknown(self, model: str) -> UnknownStyle:
+        """Gone since when, never there, or only misspelt; each with what to ask for instead."""
         gone = self._retired.get(normalize(model))
         if gone is None:
-            return UnknownStyle(model, self._suggestions(model))
+            return UnknownStyle(model, self._suggest_ids(model))
         name, seen = gone
         shown = sanitize(repr(model), 80)
         if seen is None:
@@ -196,22 +206,24 @@ class Catalogue:
             message = f"model {shown} is gone: last listed on {seen}, missing on {self.as_of}"
         return UnknownStyle(model, self._nearest_living(name), message=message)
 
-    def _suggestions(self, model: str) -> tuple[str, ...]:
+    def _suggest_ids(self, model: str) -> tuple[str, ...]:
+        """At most three ids that a misspelt name may have meant, best first."""
         aliases = {
             key: style.id for key, style in self._by_key.items() if not _is_leaked(style.name)
         }
+        # Without a limit: several spellings of one style are one suggestion.
         found = suggest(model, aliases, limit=len(aliases))
         ids = tuple(dict.fromkeys(aliases[key] for key in found))[:3]
         if ids:
             return ids
-        gone = suggest(
-            model, RETIRED, limit=1
-        )  # `sdxl`, `midjourney`: no name, but like a gone one
+        # `sdxl` and `midjourney` resemble no name, but one that is gone.
+        gone = suggest(model, RETIRED, limit=1)
         return self._nearest_living(gone[0]) if gone else ()
 
     def _nearest_living(self, name: str) -> tuple[str, ...]:
         """The likeliest ids instead of a gone style; a general one has the default for its heir."""
         category = category_of(name)
+        # What is like `SDXL 1.0` by its letters (`3d-logo`) is no heir to a general model.
         if category == "other":
             return (self.default.id,)
         kin = [style.id for style in self.styles if style.category == category]
@@ -239,8 +251,10 @@ class Catalogue:
         spellings += [
             (short, style)
             for style in self.styles
+            # `anime` is gone: it must say so, and not draw the `Anime Style` of a later list.
             if (short := normalize(style.name).removesuffix("-style")) not in self._retired
         ]
+        # Reversed: the last one to claim a key keeps it, and exact names come first above.
         return {key: style for key, style in reversed(spellings) if key}
 
     @cached_property
@@ -271,31 +285,15 @@ def category_of(name: str) -> str:
     return next((category for category, word in _BY_WORD if word.search(name)), "other")
 
 
-_LITERAL = r"""(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")"""
-_REFUSAL = re.compile(rf"not in (?:frozenset\()?\{{({_LITERAL}(?:, ?{_LITERAL})*+)\}}\)?\s*\Z")
-
-
-def names_in_refusal(message: str) -> tuple[str, ...]:
-    """The valid names in `Style <X> not in frozenset({'A', "B"})`, sorted; () for anything else.
-
-    A list cut short is anything else: taken for the whole, it would retire living styles.
-    """
-    refusal = _REFUSAL.search(message)
-    if refusal is None:
-        return ()
-    literals: list[str] = re.findall(_LITERAL, refusal[1])
-    # repr escapes quotes, backslashes and what cannot be printed; no name has any of the last.
-    return tuple(sorted({re.sub(r"\\(.)", r"\1", literal[1:-1]) for literal in literals}))
-
-
 def _slug(name: str) -> str:
     """The id that a wire name gets by rule: `SDXL 1.0` -> `sdxl-1.0`."""
     return re.sub(r"[\s_\-]+", "-", name.lower()).strip("-") or "style"
 
 
-def _ids(names: set[str]) -> dict[str, str]:
+def _assign_ids(names: set[str]) -> dict[str, str]:
     """Wire name -> id, no id twice; a name that is its own slug keeps it: exact look-ups agree."""
     taken: dict[str, str] = {}
+    # Sorted: the ids are the same in whatever order a service lists its names.
     for name in sorted(names, key=lambda name: (_slug(name) != name, name.casefold(), name)):
         own, number = _slug(name), 2
         while own in taken:
@@ -304,16 +302,11 @@ def _ids(names: set[str]) -> dict[str, str]:
     return {name: own for own, name in taken.items()}
 
 
-def _place(style: Style) -> tuple[int, bool, str, str]:
-    alphabetical = (style.name.casefold(), style.name)
-    return CATEGORIES.index(style.category), _is_leaked(style.name), *alphabetical
-
-
 def _is_leaked(name: str) -> bool:
     return _LEAKED.search(name) is not None
 
 
-def _rank(word: str, words: frozenset[str], category: str) -> int | None:
+def _match_word(word: str, words: frozenset[str], category: str) -> int | None:
     """How well a style answers to one word, 0 the best; None when it does not."""
     if word in words:
         return 0
@@ -321,6 +314,7 @@ def _rank(word: str, words: frozenset[str], category: str) -> int | None:
         return 1
     if len(word) > 1 and any(word in other for other in words):
         return 2
+    # A single letter stands in nearly every name and category: only as a beginning it says enough.
     return 3 if len(word) > 1 and category.startswith(word) else None
 
 

@@ -6,14 +6,14 @@ No I/O happens here.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TypeGuard
 
 from arta_mcp.errors import ProtocolError
 from arta_mcp.redaction import redact, sanitize
 
-DEEPEST = 100
-"""levels of lists and objects within each other; more than any answer has, and safe to walk"""
+MAX_DEPTH = 100
+"""levels of lists and objects within each other: more than any answer has; all walks are safe"""
 
 
 def read_object(body: bytes) -> dict[str, object]:
@@ -22,7 +22,7 @@ def read_object(body: bytes) -> dict[str, object]:
         raise ProtocolError("the service answered with an empty body")
     answer = json_or_none(body)
     if not is_object(answer):
-        raise ProtocolError(f"the service answered with no JSON object: {peek(body, 120)}")
+        raise ProtocolError(f"the service answered with no JSON object: {excerpt(body, 120)}")
     return answer
 
 
@@ -30,41 +30,27 @@ def json_or_none(body: bytes) -> object:
     """The parsed body, None when it is not JSON (or nested beyond reason)."""
     try:
         answer = json.loads(body)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # a kilobyte of `[` is enough for the second
         return None
-    return None if _is_deeper(answer, DEEPEST) else answer
+    # What walks or writes the answer later may have less stack left than json.loads had here.
+    return None if _is_deeper(answer, MAX_DEPTH) else answer
 
 
-def peek(body: bytes, limit: int) -> str:
-    """The beginning of a body that is no answer, redacted before a cut could halve a secret."""
+def excerpt(body: bytes, limit: int) -> str:
+    """The beginning of a body that is no answer: one line of at most `limit` characters."""
+    # Redacted before it is cut: half a secret would no longer be recognized. Cut before it is
+    # sanitized: the rest of a megabyte is not worth the time.
     return sanitize(redact(body.decode("utf-8", "replace"))[: 4 * limit], limit)
 
 
 def is_object(value: object) -> TypeGuard[dict[str, object]]:
+    """Whether a parsed value is a JSON object; the names of such a one are always texts."""
     return isinstance(value, dict)
 
 
 def entries(value: object) -> list[object]:
     """The value's entries; none when it is no list."""
     return list(value) if _is_list(value) else []
-
-
-def _is_deeper(value: object, levels: int) -> bool:
-    level = [value]
-    for _ in range(levels):
-        inside = [child for parent in level for child in _children(parent)]
-        level = [child for child in inside if is_object(child) or _is_list(child)]
-        if not level:
-            return False
-    return True
-
-
-def _children(value: object) -> Iterable[object]:
-    return value.values() if is_object(value) else entries(value)
-
-
-def _is_list(value: object) -> TypeGuard[list[object] | tuple[object, ...]]:
-    return isinstance(value, list | tuple)
 
 
 def text(answer: Mapping[str, object], name: str) -> str:
@@ -74,7 +60,26 @@ def text(answer: Mapping[str, object], name: str) -> str:
 
 
 def words_or_none(value: object) -> str | None:
-    """A field of any type as words that are safe to show; None stays None."""
+    """A field of any type as one line of text that is safe to show; None stays None."""
     if value is None:
         return None
     return sanitize(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Level by level and not by recursion, which is what it guards against."""
+    level = [value]
+    for _ in range(levels):
+        inside = [
+            child
+            for parent in level
+            for child in (parent.values() if is_object(parent) else entries(parent))
+        ]
+        level = [child for child in inside if is_object(child) or _is_list(child)]
+        if not level:
+            return False
+    return True
+
+
+def _is_list(value: object) -> TypeGuard[list[object] | tuple[object, ...]]:
+    return isinstance(value, list | tuple)

@@ -39,9 +39,8 @@ from arta_mcp.errors import (
     UnknownRecord,
 )
 from arta_mcp.local.faults.catalogue import Fault
-from arta_mcp.local.loopback import Running
-from arta_mcp.local.service import Service
 from arta_mcp.styles import SHIPPED
+from harness.service import ScriptedServer, ScriptedService
 from harness.service_calls import Clock, paint
 from harness.world import Client
 
@@ -59,7 +58,7 @@ REMOTE = "https://93.184.216.34"
 class World:
     """A service on a port, and our client with a clock that only its pauses move."""
 
-    running: Running
+    running: ScriptedServer
     folder: Path
     clock: Clock
     slept: list[float] = field(default_factory=list[float])
@@ -68,7 +67,7 @@ class World:
     looked_at: str = ""
 
     @property
-    def service(self) -> Service:
+    def service(self) -> ScriptedService:
         return self.running.service
 
     @property
@@ -140,14 +139,14 @@ async def outcome(call: Awaitable[T]) -> T | ArtaError:
 
 
 @pytest.fixture(scope="module")
-def on_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    service = Service(tmp_path_factory.mktemp("service"), engine=paint, queue=0, draw=0)
-    with Running(service) as running:
+def on_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedServer]:
+    service = ScriptedService(tmp_path_factory.mktemp("service"), engine=paint, queue=0, draw=0)
+    with ScriptedServer(service) as running:
         yield running
 
 
 @pytest.fixture
-def world(on_port: Running, tmp_path: Path) -> World:
+def world(on_port: ScriptedServer, tmp_path: Path) -> World:
     clock = Clock()
     on_port.service.clock = clock
     on_port.service.faults.clear()
@@ -164,7 +163,7 @@ async def test_a_submit_gives_a_job_and_sends_what_was_ordered(world: World) -> 
     assert (job.is_queued, job.seed, world.submits) == (True, 7, 1)
     record = world.service.store.record(job.record_id)
     assert record is not None
-    assert record.order == ORDER
+    assert record.submission == ORDER
 
 
 @pytest.mark.parametrize(
@@ -186,7 +185,7 @@ async def test_every_prompt_travels_unchanged(world: World, prompt: str) -> None
         job = await client.submit(order, deadline=30)
     record = world.service.store.record(job.record_id)
     assert record is not None
-    assert record.order == order
+    assert record.submission == order
 
 
 UNKNOWN = listed("""
@@ -591,15 +590,15 @@ async def test_a_remote_service_cannot_make_us_fetch_from_the_one_on_this_machin
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path) -> Iterator[Running]:
-    with Running(Service(tmp_path / "elsewhere", engine=paint)) as running:
+def elsewhere(tmp_path: Path) -> Iterator[ScriptedServer]:
+    with ScriptedServer(ScriptedService(tmp_path / "elsewhere", engine=paint)) as running:
         yield running
 
 
 @pytest.mark.parametrize("status", [302, 307])
 @pytest.mark.parametrize("endpoint", ["sign_up", "refresh", "submit", "status"])
 async def test_no_call_follows_a_redirect_with_its_secrets(
-    world: World, elsewhere: Running, endpoint: str, status: int
+    world: World, elsewhere: ScriptedServer, endpoint: str, status: int
 ) -> None:
     paths = {"sign_up": SIGN_UP_PATHS[0], "refresh": REFRESH_PATH, "submit": SUBMIT_PATH}
     path = paths.get(endpoint, "/")
@@ -621,7 +620,7 @@ async def test_no_call_follows_a_redirect_with_its_secrets(
 
 
 async def test_pictures_are_fetched_without_authorization_also_over_a_redirect(
-    world: World, elsewhere: Running
+    world: World, elsewhere: ScriptedServer
 ) -> None:
     url = f"{elsewhere.base_url}/images/{'0' * 32}-0.png"
     assert isinstance(await world.picture(f"redirect-302@image={url}"), Unavailable)

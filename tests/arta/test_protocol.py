@@ -31,11 +31,10 @@ from arta_mcp.arta.protocol import (
     render_styles,
     status_path,
 )
-from arta_mcp.arta.refusals import Refusal, parse_retry_after, style_refusal
+from arta_mcp.arta.refusals import Refusal, parse_retry_after, style_refusal, styles_in_refusal
 from arta_mcp.errors import ArtaError, AuthError, InvalidRequest, ProtocolError, UnknownRecord
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.redaction import Secret
-from arta_mcp.styles import names_in_refusal
 from arta_mcp.untrusted_json import entries, is_object, read_object, text
 
 T = TypeVar("T")
@@ -155,7 +154,7 @@ def test_refusals_are_read_as_captured(answer: Answer) -> None:
     refusal = Refusal.parse(answer.status, answer.headers, answer.body, now=NOW)
     read = {"code": refusal.code, "words": refusal.words, "retry_after": refusal.retry_after}
     assert answer.means["refusal"] == read
-    assert answer.means["names"] == list(names_in_refusal(refusal.words))
+    assert answer.means["names"] == list(styles_in_refusal(refusal.words))
     assert answer.status == refusal.status
 
 
@@ -319,7 +318,7 @@ def test_every_message_is_the_same_on_the_other_side(message: str, data: st.Data
 def test_the_valid_styles_cross_in_the_words_of_a_refusal(style: str, valid: list[str]) -> None:
     refusal = style_refusal(style, valid)
     answer = Refusal.parse(refusal.status, {}, sent_json(refusal.render()))
-    assert names_in_refusal(answer.words) == tuple(sorted(valid))
+    assert styles_in_refusal(answer.words) == tuple(sorted(valid))
 
 
 def test_a_refresh_is_understood_in_json_of_either_spelling() -> None:
@@ -530,7 +529,7 @@ def test_any_answer_is_a_refusal_that_can_be_shown(
     assert refusal.status == status
     assert (refusal.words + refusal.code).isprintable()
     assert len(refusal.code) <= 80
-    assert isinstance(names_in_refusal(refusal.words), tuple)
+    assert isinstance(styles_in_refusal(refusal.words), tuple)
 
 
 @given(bodies)
@@ -615,7 +614,7 @@ def test_a_date_is_as_many_seconds_as_it_lies_ahead(ahead: int) -> None:
 @given(any_text | any_text.map(lambda names: f"Style x not in frozenset({{{names}}})"))
 @settings(max_examples=60, deadline=None)
 def test_any_message_has_names_or_none(message: str) -> None:
-    found = names_in_refusal(message)
+    found = styles_in_refusal(message)
     assert found == tuple(sorted(set(found)))
 
 
@@ -633,7 +632,7 @@ def test_any_message_has_names_or_none(message: str) -> None:
 )
 def test_a_megabyte_of_near_refusals_is_read_in_bounded_time(unit: str) -> None:
     begun = time.process_time()
-    names_in_refusal("Style x not in {'a', " + unit * (10**6 // len(unit)))
+    styles_in_refusal("Style x not in {'a', " + unit * (10**6 // len(unit)))
     assert time.process_time() - begun < 1
 
 

@@ -18,9 +18,8 @@ from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS, Addresses
 from arta_mcp.arta.tokens import TokenSource
 from arta_mcp.errors import ArtaError, AuthError, ProtocolError, RateLimited, Unavailable
 from arta_mcp.local.faults.catalogue import Fault
-from arta_mcp.local.loopback import Running
-from arta_mcp.local.service import Service
 from arta_mcp.redaction import Secret
+from harness.service import ScriptedServer, ScriptedService
 from harness.service_calls import Clock, paint
 from harness.world import Client
 
@@ -35,7 +34,7 @@ ORIGIN = "http://127.0.0.1:9"
 class World:
     """An identity host, a state folder and a clock; each `source()` is a process of its own."""
 
-    service: Service
+    service: ScriptedService
     folder: Path
     clock: Clock
     origin: str = ORIGIN
@@ -90,7 +89,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     clock = Clock()
-    service = Service(tmp_path / "service", engine=paint, clock=clock)
+    service = ScriptedService(tmp_path / "service", engine=paint, clock=clock)
     yield World(service, tmp_path / "state", clock)
     service.close()
 
@@ -100,7 +99,7 @@ def either(request: pytest.FixtureRequest, world: World) -> Iterator[World]:
     if request.param == "in process":
         yield world
         return
-    with Running(world.service) as running:
+    with ScriptedServer(world.service) as running:
         world.origin = running.base_url
         yield world
 
@@ -480,7 +479,7 @@ async def test_a_limit_that_stays_is_told_after_three_tries(world: World) -> Non
 async def test_a_refresh_that_fails_is_safe_to_repeat(world: World, fault: str) -> None:
     await world.current()
     world.clock.now += HOUR
-    with Running(world.service) as running:
+    with ScriptedServer(world.service) as running:
         world.origin = running.base_url
         world.strike(f"{fault}@refresh*2")
         assert await world.current()
@@ -493,7 +492,7 @@ async def test_a_refresh_that_fails_is_safe_to_repeat(world: World, fault: str) 
 
 @pytest.mark.parametrize("fault", ["reset-before", "reset-after", "answer-lost"])
 async def test_a_sign_up_whose_answer_was_lost_is_not_repeated(world: World, fault: str) -> None:
-    with Running(world.service) as running:
+    with ScriptedServer(world.service) as running:
         world.origin = running.base_url
         world.strike(f"{fault}@sign_up")
         assert isinstance(await world.refused(), Unavailable)
@@ -501,7 +500,7 @@ async def test_a_sign_up_whose_answer_was_lost_is_not_repeated(world: World, fau
 
 
 async def test_a_refused_connection_is_tried_again_for_either(world: World) -> None:
-    with Running(world.service) as running:
+    with ScriptedServer(world.service) as running:
         world.origin = running.base_url
         with running.refused():
             assert isinstance(await world.refused(), Unavailable)
@@ -515,7 +514,7 @@ async def test_a_refused_connection_is_tried_again_for_either(world: World) -> N
 class Gate:
     """The service behind a gate: what was asked is done, and the answer waits."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: ScriptedService) -> None:
         self._service = service
         self.arrived, self.opened = anyio.Event(), anyio.Event()
 

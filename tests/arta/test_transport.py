@@ -19,9 +19,8 @@ from hypothesis import strategies as st
 from arta_mcp.arta.protocol import MAX_JSON, STYLES_PATH, is_web_address
 from arta_mcp.arta.transport import MAX_REDIRECTS, Answer, Transport
 from arta_mcp.errors import ArtaError, ConfigError, NotSent, ProtocolError, Unavailable
-from arta_mcp.local.loopback import Running
-from arta_mcp.local.service import Service
 from arta_mcp.redaction import Secret, redact
+from harness.service import ScriptedServer, ScriptedService
 from harness.service_calls import paint
 
 pytestmark = pytest.mark.anyio
@@ -103,14 +102,14 @@ def leading(**where: str) -> Handler:
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    service = Service(tmp_path_factory.mktemp("service"), engine=paint, queue=0, draw=0)
-    with Running(service) as running:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedServer]:
+    service = ScriptedService(tmp_path_factory.mktemp("service"), engine=paint, queue=0, draw=0)
+    with ScriptedServer(service) as running:
         yield running
 
 
 @pytest.fixture
-def strike(running: Running) -> Callable[[str], str]:
+def strike(running: ScriptedServer) -> Callable[[str], str]:
     """Arms one fault at the style list and gives that list's address."""
     from arta_mcp.local.faults.catalogue import Fault
 
@@ -308,7 +307,7 @@ async def test_an_endless_body_is_given_up_at_the_limit(strike: Callable[[str], 
 
 
 async def test_a_cancelled_exchange_ends_at_once_and_the_next_one_works(
-    running: Running, strike: Callable[[str], str]
+    running: ScriptedServer, strike: Callable[[str], str]
 ) -> None:
     url = strike("slow-headers@styles=30")
     with anyio.fail_after(5):

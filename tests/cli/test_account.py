@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from arta_mcp.local.loopback import Running
 from harness.installed import Machine
+from harness.service import ScriptedServer
 from harness.shell import Shell
 
 
@@ -59,7 +59,7 @@ def test_an_account_that_ends_the_moment_it_began_is_stale_and_not_damaged(
 
 
 def test_reset_drops_the_account_and_nothing_else(
-    shell: Shell, used: Machine, service: Running
+    shell: Shell, used: Machine, service: ScriptedServer
 ) -> None:
     stored = account_file(used)
     refused = shell("account", "reset")

@@ -14,8 +14,8 @@ from arta_mcp.cli.generate import add_generate
 from arta_mcp.cli.parser import build_parser
 from arta_mcp.config import Settings
 from arta_mcp.local.faults.catalogue import Fault
-from arta_mcp.local.loopback import Running
 from harness.installed import remote_settings, run_service
+from harness.service import ScriptedServer
 from harness.shell import CommandResult, Shell, Terminal
 
 LINES = "a hill\n# not this one\n\n   a lake  \na tree\n"
@@ -42,14 +42,16 @@ def test_paths_go_to_stdout_and_talk_to_stderr(shell: Shell) -> None:
     assert all(f"line {number}: drawn in" in said.err for number in (1, 4, 5))
 
 
-def test_prompts_come_from_stdin_too(shell: Shell, service: Running) -> None:
+def test_prompts_come_from_stdin_too(shell: Shell, service: ScriptedServer) -> None:
     said = shell("generate", "--batch", "-", "--no-save", stdin="ein Hügel\na lake".encode())
     assert said.code == 0, said.err
     assert service.service.seen["submit"] == 2
     assert "ein Hügel" in shell("history").out
 
 
-def test_run_again_it_orders_nothing_and_tells_everything(shell: Shell, service: Running) -> None:
+def test_run_again_it_orders_nothing_and_tells_everything(
+    shell: Shell, service: ScriptedServer
+) -> None:
     first = draw(shell, LINES)
     before = service.service.seen.copy()
     again = draw(shell, LINES)
@@ -60,14 +62,14 @@ def test_run_again_it_orders_nothing_and_tells_everything(shell: Shell, service:
     assert "--idempotency-key NAME draws them anew" in again.err
 
 
-def test_a_new_line_is_the_only_one_ordered(shell: Shell, service: Running) -> None:
+def test_a_new_line_is_the_only_one_ordered(shell: Shell, service: ScriptedServer) -> None:
     draw(shell, LINES)
     said = draw(shell, "a cloud\n" + LINES)
     assert "4 prompts: 3 drawn before, 1 drawn" in said.err or "1 drawn, 3 drawn" in said.err
     assert service.service.seen["submit"] == 4
 
 
-def test_the_same_line_twice_is_two_pictures(shell: Shell, service: Running) -> None:
+def test_the_same_line_twice_is_two_pictures(shell: Shell, service: ScriptedServer) -> None:
     said = draw(shell, "a hill\na hill\n", "--json")
     assert len({line["record_id"] for line in said.json_lines}) == 2
     assert draw(shell, "a hill\na hill\n").code == 0
@@ -78,21 +80,21 @@ def test_the_same_line_twice_is_two_pictures(shell: Shell, service: Running) -> 
     "options", [("-n", "2"), ("--seed", "7"), ("--idempotency-key", "a second time")]
 )
 def test_other_options_or_another_name_draw_anew(
-    shell: Shell, service: Running, options: tuple[str, ...]
+    shell: Shell, service: ScriptedServer, options: tuple[str, ...]
 ) -> None:
     draw(shell, "a hill\n")
     assert draw(shell, "a hill\n", *options).code == 0
     assert service.service.seen["submit"] == 2
 
 
-def test_the_spelling_of_a_model_draws_nothing_anew(shell: Shell, service: Running) -> None:
+def test_the_spelling_of_a_model_draws_nothing_anew(shell: Shell, service: ScriptedServer) -> None:
     draw(shell, "a hill\n", "-m", "vincent-van-gogh")
     draw(shell, "a hill\n", "-m", "Vincent Van Gogh")
     assert service.service.seen["submit"] == 1
 
 
 def test_a_picture_that_was_deleted_is_fetched_and_not_ordered(
-    shell: Shell, service: Running
+    shell: Shell, service: ScriptedServer
 ) -> None:
     first = draw(shell, "a hill\n")
     picture = shell.machine.elsewhere / first.out.strip()
@@ -106,7 +108,7 @@ def test_a_picture_that_was_deleted_is_fetched_and_not_ordered(
 
 
 def test_a_failed_line_stops_no_other_and_is_tried_on_the_next_run(
-    shell: Shell, service: Running
+    shell: Shell, service: ScriptedServer
 ) -> None:
     shell.set(ARTA_MAX_CONCURRENCY="1")
     service.service.faults.add(Fault("error-code", "status", after=0))
@@ -124,14 +126,14 @@ def test_a_failed_line_stops_no_other_and_is_tried_on_the_next_run(
     assert service.service.seen["submit"] == 4
 
 
-def test_a_line_that_is_too_long_fails_alone(shell: Shell, service: Running) -> None:
+def test_a_line_that_is_too_long_fails_alone(shell: Shell, service: ScriptedServer) -> None:
     said = draw(shell, "a hill\n" + "long " * 1000 + "\n")
     assert said.code == 1
     assert "error: line 2: prompt is" in said.err
     assert service.service.seen["submit"] == 1
 
 
-def test_what_every_line_would_meet_is_met_once(shell: Shell, service: Running) -> None:
+def test_what_every_line_would_meet_is_met_once(shell: Shell, service: ScriptedServer) -> None:
     shell.set(ARTA_MAX_CONCURRENCY="1")
     service.service.faults.add(Fault("API_KEY_INVALID", "sign_up", times=None))
     said = draw(shell, LINES)
@@ -147,7 +149,7 @@ def test_what_every_line_would_meet_is_met_once(shell: Shell, service: Running) 
 )
 def test_a_line_without_room_waits_as_long_as_the_service_says_but_not_for_ever(
     shell: Shell,
-    service: Running,
+    service: ScriptedServer,
     seconds: str,
     times: int | None,
     pauses: list[float],
@@ -172,14 +174,16 @@ def test_a_line_without_room_waits_as_long_as_the_service_says_but_not_for_ever(
     assert service.service.seen["submit"] == len(pauses) + 1
 
 
-def test_a_wrong_option_is_refused_before_the_first_line(shell: Shell, service: Running) -> None:
+def test_a_wrong_option_is_refused_before_the_first_line(
+    shell: Shell, service: ScriptedServer
+) -> None:
     said = draw(shell, LINES, "-n", "9")
     assert said.code == 2
     assert "error: n is '9'" in said.err
     assert not service.service.seen
 
 
-def test_no_more_jobs_are_in_flight_than_allowed(shell: Shell, service: Running) -> None:
+def test_no_more_jobs_are_in_flight_than_allowed(shell: Shell, service: ScriptedServer) -> None:
     shell.set(ARTA_MAX_CONCURRENCY="1")
     draw(shell, LINES)
     told = [event.endpoint for event in service.service.log]
@@ -242,7 +246,7 @@ def test_a_terminal_shows_how_many_are_done(shell: Shell) -> None:
     ],
 )
 def test_a_file_that_is_none_is_refused(
-    shell: Shell, service: Running, content: bytes | None, sentence: str
+    shell: Shell, service: ScriptedServer, content: bytes | None, sentence: str
 ) -> None:
     if content is not None:
         (shell.machine.elsewhere / "prompts").write_bytes(content)

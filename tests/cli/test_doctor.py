@@ -15,8 +15,8 @@ from typing import ClassVar
 import pytest
 
 from arta_mcp.local.faults.catalogue import Fault
-from arta_mcp.local.loopback import Running
 from harness.installed import Machine, remote_settings
+from harness.service import ScriptedServer
 from harness.shell import CommandResult, Shell
 
 
@@ -50,7 +50,7 @@ def test_without_a_key_everything_is_well_and_a_sketch_is_drawn(shell: Shell) ->
 
 
 def test_with_a_key_every_address_is_asked_and_a_picture_drawn(
-    shell: Shell, service: Running
+    shell: Shell, service: ScriptedServer
 ) -> None:
     shell.set(**remote_settings(service))
     said = shell("doctor")
@@ -62,7 +62,7 @@ def test_with_a_key_every_address_is_asked_and_a_picture_drawn(
     assert "8x8, drawn in" in said.out
 
 
-def test_no_secret_is_shown(shell: Shell, service: Running) -> None:
+def test_no_secret_is_shown(shell: Shell, service: ScriptedServer) -> None:
     shell.set(**remote_settings(service))
     assert shell("generate", "a lake", "--no-save").code == 0
     (stored,) = shell.machine.state.glob("account-*.json")
@@ -73,7 +73,7 @@ def test_no_secret_is_shown(shell: Shell, service: Running) -> None:
 
 
 def test_without_a_picture_nothing_is_ordered_and_nothing_made(
-    shell: Shell, service: Running
+    shell: Shell, service: ScriptedServer
 ) -> None:
     local = shell("doctor", "--no-picture")
     assert local.code == 0
@@ -177,7 +177,7 @@ def test_an_output_folder_that_is_none_fails(shell: Shell, tmp_path: Path) -> No
 # What is wrong out there
 
 
-def test_an_address_that_refuses_fails_with_a_remedy(shell: Shell, service: Running) -> None:
+def test_an_address_that_refuses_fails_with_a_remedy(shell: Shell, service: ScriptedServer) -> None:
     with socket.socket() as nobody:  # bound and not listening: the port is ours and refuses
         nobody.bind(("127.0.0.1", 0))
         dead = f"http://127.0.0.1:{nobody.getsockname()[1]}"
@@ -191,7 +191,7 @@ def test_an_address_that_refuses_fails_with_a_remedy(shell: Shell, service: Runn
     assert "not tried" in lines(said, "picture")[0]
 
 
-def test_a_style_list_out_of_reach_is_only_a_warning(shell: Shell, service: Running) -> None:
+def test_a_style_list_out_of_reach_is_only_a_warning(shell: Shell, service: ScriptedServer) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         shell.set(**remote_settings(service))
@@ -268,7 +268,7 @@ def test_an_address_is_asked_for_nothing_and_told_nothing(shell: Shell, clockwor
     ],
 )
 def test_variables_that_the_network_cannot_use_fail_and_are_named(
-    shell: Shell, service: Running, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    shell: Shell, service: ScriptedServer, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     shell.set(**remote_settings(service))
     monkeypatch.setenv(name, value)
@@ -281,7 +281,9 @@ def test_variables_that_the_network_cannot_use_fail_and_are_named(
     assert findings[-1]["detail"].startswith("not tried")
 
 
-def test_a_service_that_draws_nothing_fails_with_its_words(shell: Shell, service: Running) -> None:
+def test_a_service_that_draws_nothing_fails_with_its_words(
+    shell: Shell, service: ScriptedServer
+) -> None:
     shell.set(**remote_settings(service))
     service.service.faults.add(Fault("error-code", "status", times=None))
     said = shell("doctor")
@@ -291,7 +293,7 @@ def test_a_service_that_draws_nothing_fails_with_its_words(shell: Shell, service
     assert "-> ask again" in remedy
 
 
-def test_a_key_that_is_refused_fails_with_what_to_do(shell: Shell, service: Running) -> None:
+def test_a_key_that_is_refused_fails_with_what_to_do(shell: Shell, service: ScriptedServer) -> None:
     shell.set(**remote_settings(service))
     service.service.faults.add(Fault("API_KEY_INVALID", "sign_up", times=None))
     said = shell("doctor")

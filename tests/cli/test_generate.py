@@ -12,8 +12,8 @@ from arta_mcp.cli.console import translate_hint
 from arta_mcp.cli.generate import OPTIONS
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.local.faults.catalogue import Fault
-from arta_mcp.local.loopback import Running
 from harness.installed import Machine, decode, fetch_picture, remote_settings, run_service
+from harness.service import ScriptedServer
 from harness.shell import Shell, Terminal
 
 TRUECOLOR = {"COLORTERM": "truecolor"}
@@ -39,7 +39,7 @@ def test_generate_prints_one_path_a_line(shell: Shell) -> None:
 
 
 def test_a_folder_that_cannot_be_one_is_refused_before_anything_is_ordered(
-    shell: Shell, service: Running
+    shell: Shell, service: ScriptedServer
 ) -> None:
     (shell.machine.elsewhere / "mine").write_bytes(b"a file")
     said = shell("generate", "a lake", "-o", "mine/pictures")
@@ -50,7 +50,9 @@ def test_a_folder_that_cannot_be_one_is_refused_before_anything_is_ordered(
     assert not shell.machine.state.exists()
 
 
-def test_get_saves_again_where_it_is_told_and_draws_nothing(shell: Shell, service: Running) -> None:
+def test_get_saves_again_where_it_is_told_and_draws_nothing(
+    shell: Shell, service: ScriptedServer
+) -> None:
     drawn = shell("generate", "a lake", "-n", "2", "-o", "first", "--json").json
     said = shell("get", str(drawn["record_id"]), "-o", "second")
     first, second = ((shell.machine.elsewhere / name) for name in ("first", "second"))
@@ -95,7 +97,7 @@ def test_without_saving_an_address_is_printed_and_no_file_made(shell: Shell) -> 
 
 
 def test_a_picture_that_cannot_be_fetched_is_said_and_fails_the_command(
-    shell: Shell, service: Running
+    shell: Shell, service: ScriptedServer
 ) -> None:
     service.service.faults.add(Fault("404", "image", times=None))
     said = shell("generate", "a lake", "-o", "pictures")

@@ -7,8 +7,8 @@ import stat
 
 import pytest
 
-from arta_mcp.local.loopback import Running
 from harness.installed import Machine
+from harness.service import ScriptedServer
 from harness.shell import Shell
 
 
@@ -18,7 +18,7 @@ def prompts(shell: Shell) -> list[object]:
 
 @pytest.mark.parametrize("damage", [b'{"id_token": "eyJ', b"\x00\xff" * 300])
 def test_a_damaged_token_file_is_made_anew(
-    shell: Shell, used: Machine, service: Running, damage: bytes
+    shell: Shell, used: Machine, service: ScriptedServer, damage: bytes
 ) -> None:
     (tokens,) = used.state.glob("account-*.json")
     tokens.write_bytes(damage)

@@ -28,7 +28,7 @@ from arta_mcp.generations.service import Generations, Limits
 from arta_mcp.generations.submission import SUBMIT_LEASE
 from arta_mcp.generations.values import Generation, GenerationRequest
 from arta_mcp.local.faults.catalogue import FAULTS, Fault
-from arta_mcp.local.service import Service
+from harness.service import ScriptedService
 from harness.world import ORIGIN, Client, EagerSchedule, tiny_picture
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class Interleavings(RuleBasedStateMachine):
         self.folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
         self.portal = self.stack.enter_context(start_blocking_portal("asyncio"))
         self.ahead = 0.0
-        self.service = Service(
+        self.service = ScriptedService(
             self.folder / "service", engine=tiny_picture, queue=2.0, draw=0, clock=self.clock
         )
         self.calls: list[Call] = []
@@ -248,7 +248,7 @@ class Interleavings(RuleBasedStateMachine):
     def _text_of(self, record_id: str) -> str:
         record = self.service.store.record(record_id)
         assert record is not None
-        return record.order.prompt
+        return record.submission.prompt
 
     def _running(self) -> list[str]:
         """What goes on in the event loop besides this question."""

@@ -26,12 +26,11 @@ from arta_mcp.errors import ArtaError
 from arta_mcp.generations.service import Backend, Generations, Limits
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.local.faults.catalogue import ENDPOINTS, FAULTS, Fault
-from arta_mcp.local.loopback import Running
-from arta_mcp.local.service import Service
 from arta_mcp.local.store import Claims
 from arta_mcp.redaction import Secret
 from arta_mcp.server.content import explain, render
 from arta_mcp.state.sqlite import SqliteState
+from harness.service import ScriptedServer, ScriptedService
 from harness.world import Client, EagerSchedule, tiny_picture
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
@@ -186,8 +185,8 @@ async def run_matrix(folder: Path, chosen: list[Case]) -> list[Outcome]:
 
 
 async def _run_case(outcome: Outcome, folder: Path) -> None:
-    service = Service(folder / "service", engine=tiny_picture, queue=0, draw=0)
-    running = Running(service)
+    service = ScriptedService(folder / "service", engine=tiny_picture, queue=0, draw=0)
+    running = ScriptedServer(service)
     await anyio.to_thread.run_sync(running.__enter__)
     try:
         world = _World(folder, service, running.base_url, outcome)
@@ -202,7 +201,7 @@ async def _run_case(outcome: Outcome, folder: Path) -> None:
 @dataclass
 class _World:
     folder: Path
-    service: Service
+    service: ScriptedService
     url: str
     outcome: Outcome
 

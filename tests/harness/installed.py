@@ -21,8 +21,7 @@ from mcp.types import CallToolResult, TextContent
 from PIL import Image as Picture
 
 from arta_mcp.arta.protocol import STYLES_PATH
-from arta_mcp.local.loopback import Running
-from arta_mcp.local.service import Service
+from harness.service import ScriptedServer, ScriptedService
 from harness.world import tiny_picture
 
 PROGRAM = Path(sys.executable).with_name("arta-mcp")
@@ -149,12 +148,12 @@ def decode(content: bytes) -> Picture.Image:
     return picture
 
 
-def run_service(folder: Path, *, draw: float = 0.0) -> Running:
+def run_service(folder: Path, *, draw: float = 0.0) -> ScriptedServer:
     """A service for `with` whose jobs are drawn in `draw` seconds, tiny pictures of one colour."""
-    return Running(Service(folder, engine=tiny_picture, queue=0, draw=draw))
+    return ScriptedServer(ScriptedService(folder, engine=tiny_picture, queue=0, draw=draw))
 
 
-def remote_settings(running: Running) -> dict[str, str]:
+def remote_settings(running: ScriptedServer) -> dict[str, str]:
     """The settings under which a service is the remote one, at the addresses of the real hosts."""
     url = running.base_url
     return {

@@ -28,9 +28,9 @@ from arta_mcp.errors import ArtaError
 from arta_mcp.generations.service import Generations, Limits
 from arta_mcp.generations.submission import SUBMIT_LEASE
 from arta_mcp.generations.values import GenerationRequest
-from arta_mcp.local.service import Service
 from arta_mcp.state.records import JournalEntry
 from arta_mcp.state.sqlite import SqliteState
+from harness.service import ScriptedService
 from harness.world import Client, EagerSchedule
 
 LONG = 60.0
@@ -213,7 +213,9 @@ class Killed:
     """jobs that the service made and the journal calls `unknown`: killed before its id was kept"""
 
 
-def kill_generations(site: Site, service: Service, rounds: int, dice: random.Random) -> Killed:
+def kill_generations(
+    site: Site, service: ScriptedService, rounds: int, dice: random.Random
+) -> Killed:
     """Kills a process in the middle of a generation, looks at what is left, and goes on with it."""
     found = Killed()
     before = site.account()
@@ -230,7 +232,9 @@ def kill_generations(site: Site, service: Service, rounds: int, dice: random.Ran
     return found
 
 
-def _wait_for_a_moment(service: Service, process: ForkServerProcess, dice: random.Random) -> None:
+def _wait_for_a_moment(
+    service: ScriptedService, process: ForkServerProcess, dice: random.Random
+) -> None:
     """Until a request of a kind drawn by lot is seen, and a little longer."""
     endpoint = dice.choice(("start", "submit", "submit", "status"))
     seen, until = service.seen[endpoint], time.monotonic() + LONG
@@ -240,7 +244,7 @@ def _wait_for_a_moment(service: Service, process: ForkServerProcess, dice: rando
     time.sleep(dice.uniform(0, 0.2 if endpoint == "start" else 0.03))
 
 
-def _judge(found: Killed, site: Site, service: Service, name: str) -> None:
+def _judge(found: Killed, site: Site, service: ScriptedService, name: str) -> None:
     jobs = _jobs_named(service, name)
     entry = next((one for one in site.entries() if one.key == name), None)
     standing = entry.effective_phase(time.time() + 2 * SUBMIT_LEASE) if entry else "not begun"
@@ -257,9 +261,9 @@ def _judge(found: Killed, site: Site, service: Service, name: str) -> None:
     found.doubled += len(_jobs_named(service, name)) > 1
 
 
-def _jobs_named(service: Service, name: str) -> list[str]:
+def _jobs_named(service: ScriptedService, name: str) -> list[str]:
     records = [service.store.record(record_id) for record_id in service.jobs]
-    return [one.record_id for one in records if one is not None and one.order.prompt == name]
+    return [one.record_id for one in records if one is not None and one.submission.prompt == name]
 
 
 async def _go_on(site: Site, name: str) -> str:
@@ -272,7 +276,7 @@ async def _go_on(site: Site, name: str) -> str:
             return type(exc).__name__
 
 
-def kill_renewals(site: Site, service: Service, rounds: int, dice: random.Random) -> Killed:
+def kill_renewals(site: Site, service: ScriptedService, rounds: int, dice: random.Random) -> Killed:
     """Kills a process that writes the token file all the time; the account must survive."""
     token(site)
     found, first = Killed(), site.account()
@@ -297,7 +301,7 @@ def _is_whole(site: Site) -> bool:
 
 
 def kill_sign_ups(
-    folder: Path, url: str, service: Service, rounds: int, dice: random.Random
+    folder: Path, url: str, service: ScriptedService, rounds: int, dice: random.Random
 ) -> int:
     """Kills a process in the middle of its sign-up; how many accounts are left that nobody has."""
     orphans = 0
@@ -316,7 +320,7 @@ def kill_sign_ups(
     return orphans
 
 
-def _serves(service: Service, account: Account | None, user_id: str) -> bool:
+def _serves(service: ScriptedService, account: Account | None, user_id: str) -> bool:
     """Whether a stored account is whole: both tokens are the service's, and the first user's."""
     if account is None:
         return False
@@ -348,7 +352,7 @@ class Cancelled:
 
 
 async def cancel_at_random(
-    site: Site, service: Service, rounds: int, dice: random.Random
+    site: Site, service: ScriptedService, rounds: int, dice: random.Random
 ) -> Cancelled:
     """Cancels calls of one process anywhere between their first request and their end."""
     found = Cancelled()

@@ -17,8 +17,8 @@ from arta_mcp.arta.protocol import (
     status_path,
 )
 from arta_mcp.arta.refusals import Refusal
-from arta_mcp.engines.sketch.engine import Order
-from arta_mcp.local.service import Service
+from arta_mcp.engines.base import ImageRequest
+from harness.service import ScriptedService
 
 FORM = {"prompt": "a red fox in snow", "style": "Flux", "images_num": "2"}
 
@@ -31,13 +31,13 @@ class Clock:
         return self.now
 
 
-def paint(order: Order) -> bytes:
+def paint(request: ImageRequest) -> bytes:
     """An engine that is quick and says what it was asked for."""
-    return b"\x89PNG\r\n\x1a\n" + repr(order).encode()
+    return b"\x89PNG\r\n\x1a\n" + repr(request).encode()
 
 
 @asynccontextmanager
-async def calling(service: Service, token: str = "") -> AsyncGenerator[httpx.AsyncClient]:
+async def calling(service: ScriptedService, token: str = "") -> AsyncGenerator[httpx.AsyncClient]:
     headers = {"Authorization": token} if token else {}
     transport = httpx.ASGITransport(service)
     async with httpx.AsyncClient(
@@ -46,26 +46,26 @@ async def calling(service: Service, token: str = "") -> AsyncGenerator[httpx.Asy
         yield client
 
 
-async def sign_up(service: Service) -> Tokens:
+async def sign_up(service: ScriptedService) -> Tokens:
     async with calling(service) as client:
         answer = await client.post(SIGN_UP_PATHS[1], params={"key": "k"}, json={})
     return Tokens.parse(answer.content)
 
 
-async def refresh(service: Service, token: str, **more: str) -> httpx.Response:
+async def refresh(service: ScriptedService, token: str, **more: str) -> httpx.Response:
     form = {"grant_type": "refresh_token", "refresh_token": token, **more}
     async with calling(service) as client:
         return await client.post(REFRESH_PATH, params={"key": "k"}, data=form)
 
 
-async def submit(service: Service, **more: str) -> Job:
+async def submit(service: ScriptedService, **more: str) -> Job:
     async with calling(service, (await sign_up(service)).id_token.reveal()) as client:
         answer = await client.post(SUBMIT_PATH, data={**FORM, **more})
     assert answer.status_code == 200, answer.text
     return Job.parse(answer.content)
 
 
-async def look(service: Service, record_id: str) -> Job:
+async def poll_job(service: ScriptedService, record_id: str) -> Job:
     async with calling(service, (await sign_up(service)).id_token.reveal()) as client:
         return Job.parse((await client.get(status_path(record_id))).content)
 

@@ -18,15 +18,15 @@ from arta_mcp.arta.protocol import Addresses
 from arta_mcp.arta.tokens import Identity, TokenSource
 from arta_mcp.arta.transport import DOWNLOAD_TIMEOUT, EXCHANGE_TIMEOUT, Transport
 from arta_mcp.background import BackgroundTasks, open_background
-from arta_mcp.engines.sketch.engine import Order
+from arta_mcp.engines.base import ImageRequest
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import Backend, Generations, Limits
 from arta_mcp.generations.values import Update
-from arta_mcp.local.service import Service
 from arta_mcp.local.workers import Engine
 from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import State
 from arta_mcp.state.sqlite import SqliteState
+from harness.service import ScriptedService
 
 ORIGIN = "http://127.0.0.1:9"
 """of a service in process: nothing listens there"""
@@ -105,10 +105,10 @@ class Client:
             await state.close()
 
 
-def tiny_picture(order: Order) -> bytes:
+def tiny_picture(request: ImageRequest) -> bytes:
     """A real PNG, quick to draw."""
     buffer = io.BytesIO()
-    Pillow.new("RGB", (8, 8), (order.seed % 256, order.index, 0)).save(buffer, "PNG")
+    Pillow.new("RGB", (8, 8), (request.seed % 256, request.index, 0)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -117,7 +117,7 @@ class World:
     """One service and one state folder; `generations()` is one process of ours."""
 
     folder: Path
-    service: Service
+    service: ScriptedService
     updates: list[Update] = field(default_factory=list[Update])
     app: httpx.AsyncBaseTransport | None = None
     styles_url: str | None = None
@@ -151,4 +151,4 @@ def new_world(
     folder: Path, *, queue: float = 0.0, draw: float = 0.0, engine: Engine = tiny_picture
 ) -> World:
     """Jobs take no time unless told so; pictures are tiny but real."""
-    return World(folder, Service(folder / "service", engine=engine, queue=queue, draw=draw))
+    return World(folder, ScriptedService(folder / "service", engine=engine, queue=queue, draw=draw))

@@ -26,13 +26,12 @@ from arta_mcp.arta.account import Account
 from arta_mcp.arta.protocol import Addresses, SignUp
 from arta_mcp.arta.tokens import TokenSource
 from arta_mcp.errors import AuthError
-from arta_mcp.local.loopback import Running
-from arta_mcp.local.service import Service
 from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import State
 from arta_mcp.state.sqlite import SqliteState
 from arta_mcp.untrusted_json import entries, is_object
 from harness.clients import Need, node, node_folder
+from harness.service import ScriptedServer, ScriptedService
 from harness.world import Client
 
 pytestmark = pytest.mark.anyio
@@ -349,14 +348,14 @@ SAME: dict[str, Ask] = {
 
 
 @pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with Running(Service(tmp_path_factory.mktemp("embedded"))) as running:
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedServer]:
+    with ScriptedServer(ScriptedService(tmp_path_factory.mktemp("embedded"))) as running:
         yield running
 
 
 @pytest.mark.parametrize("name", SAME)
 def test_the_embedded_service_answers_in_googles_shape(
-    emulator: Emulator, embedded: Running, name: str
+    emulator: Emulator, embedded: ScriptedServer, name: str
 ) -> None:
     google, ours = _answer(emulator.url, SAME[name]), _answer(embedded.base_url, SAME[name])
     expected = _shape(google.json())

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from arta_mcp import __version__
-from arta_mcp.local.loopback import Running
-from arta_mcp.local.service import Service
 from harness.clients import INTEROP, Need, node, node_folder, python_v1
 from harness.installed import TIMEOUT, Machine, decode, remote_settings
+from harness.service import ScriptedServer, ScriptedService
 from harness.world import tiny_picture
 
 DRAW = {
@@ -81,7 +80,8 @@ def test_a_foreign_client_draws_two_pictures_that_open(
 def test_progress_keeps_a_host_waiting_beyond_its_time_limit(need: Need, tmp_path: Path) -> None:
     """The TypeScript SDK gives a call up after `timeout` unless progress resets its clock."""
     client = typescript(need)
-    with Running(Service(tmp_path / "slow", engine=tiny_picture, queue=2, draw=3)) as slow:
+    service = ScriptedService(tmp_path / "slow", engine=tiny_picture, queue=2, draw=3)
+    with ScriptedServer(service) as slow:
         machine = Machine.new(tmp_path / "machine").set(**remote_settings(slow))
         told = asked(client, machine, [DRAW], timeout=3500, resetTimeoutOnProgress=True)
     (drawn,) = told["results"]

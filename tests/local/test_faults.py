@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
@@ -23,21 +26,19 @@ from arta_mcp.arta.protocol import (
     status_path,
 )
 from arta_mcp.arta.refusals import Refusal, parse_retry_after
-from arta_mcp.engines.sketch.engine import Order
+from arta_mcp.engines.base import ImageRequest
 from arta_mcp.errors import AuthError, ConfigError, ProtocolError
 from arta_mcp.local.faults.catalogue import ENDPOINTS, FAULTS, Fault
-from arta_mcp.local.loopback import Running
-from arta_mcp.local.service import Service
 from arta_mcp.untrusted_json import is_object, json_or_none
+from harness.service import ScriptedServer, ScriptedService
 
 NOW = 1_000_000.25
 PICTURE = b"\x89PNG\r\n\x1a\n" + bytes(100_000)
-EVERYWHERE = [(name, endpoint) for name in FAULTS for endpoint in FAULTS[name].endpoints]
-HARMLESS = {"slow-headers", "slow-body", "refused"}
+HARMLESS = ("slow-headers", "slow-body", "refused")
 """faults that leave the answer itself as it is"""
 
 
-def paint(order: Order) -> bytes:
+def paint(request: ImageRequest) -> bytes:
     return PICTURE
 
 
@@ -45,7 +46,7 @@ def paint(order: Order) -> bytes:
 class Caller:
     """A client that has an account and a finished job, and asks one endpoint at a time."""
 
-    service: Service
+    service: ScriptedService
     client: httpx.Client
     tokens: Tokens
     record_id: str
@@ -69,35 +70,35 @@ class Caller:
             case _:
                 return self.client.get(f"/images/{self.record_id}-0.png")
 
-    def strike(self, text: str) -> httpx.Response:
+    def ask_with(self, text: str) -> httpx.Response:
         fault = Fault.parse(text)
         self.service.faults.add(fault)
         return self.ask(fault.endpoint)
 
     def job(self, text: str) -> Job:
-        return Job.parse(self.strike(text).content)
+        return Job.parse(self.ask_with(text).content)
 
     def refusal(self, text: str) -> Refusal:
-        answer = self.strike(text)
+        answer = self.ask_with(text)
         return Refusal.parse(answer.status_code, answer.headers, answer.content)
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Generator[Running]:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Generator[ScriptedServer]:
     folder = tmp_path_factory.mktemp("service")
-    service = Service(folder, engine=paint, queue=0, draw=0, clock=lambda: NOW)
-    with Running(service) as running:
+    service = ScriptedService(folder, engine=paint, queue=0, draw=0, clock=lambda: NOW)
+    with ScriptedServer(service) as running:
         yield running
 
 
 @pytest.fixture
-def caller(running: Running) -> Generator[Caller]:
+def caller(running: ScriptedServer) -> Generator[Caller]:
     with calling(running) as caller:
         yield caller
 
 
 @contextmanager
-def calling(running: Running) -> Generator[Caller]:
+def calling(running: ScriptedServer) -> Generator[Caller]:
     service = running.service
     service.faults.clear()
     # without `verify` a client reads no certificates, which is most of what making one costs
@@ -115,15 +116,15 @@ def _sign_up(client: httpx.Client) -> bytes:
 # How a fault is said
 
 
-@pytest.mark.parametrize(("name", "endpoint"), EVERYWHERE)
-def test_the_text_of_a_fault_gives_the_same_fault_again(name: str, endpoint: str) -> None:
-    default = FAULTS[name].value
-    for fault in (
-        Fault(name, endpoint),
-        Fault(name, endpoint, times=3, after=2),
-        Fault(name, endpoint, times=None, value=default),
-    ):
-        assert Fault.parse(str(fault)) == fault
+def test_the_text_of_a_fault_gives_the_same_fault_again() -> None:
+    for name, kind in FAULTS.items():
+        for endpoint in kind.endpoints:
+            for fault in (
+                Fault(name, endpoint),
+                Fault(name, endpoint, times=3, after=2),
+                Fault(name, endpoint, times=None, value=kind.value),
+            ):
+                assert Fault.parse(str(fault)) == fault
 
 
 def test_a_fault_is_said_in_one_line() -> None:
@@ -195,27 +196,33 @@ def test_what_changes_pictures_waits_for_a_job_that_is_done(caller: Caller) -> N
     assert [image.blurred for image in Job.parse(caller.ask("status").content).images] == [True] * 2
 
 
-@pytest.mark.parametrize(("name", "endpoint"), EVERYWHERE)
-def test_every_fault_strikes_once_wherever_it_can_and_then_all_is_well(
-    running: Running, name: str, endpoint: str
+@pytest.mark.parametrize("name", HARMLESS)
+def test_a_fault_that_only_delays_leaves_the_answer_as_it_is(caller: Caller, name: str) -> None:
+    usual = caller.ask("status")
+    assert _kind(caller.ask_with(f"{name}@status=0")) == _kind(usual)
+    assert _kind(_until_open(caller, "status")) == _kind(usual)
+
+
+def test_a_row_says_whether_the_request_has_its_effect_and_the_log_says_what_struck(
+    caller: Caller,
 ) -> None:
-    value = "=0" if FAULTS[name].takes == "seconds" else ""
-    with calling(running) as caller:
-        usual = caller.ask(endpoint)
+    """The fault matrix strikes everywhere; what it cannot see is a row that is wrong."""
+    usual = _kind(caller.ask("submit"))
+    for name, kind in FAULTS.items():
+        if "submit" not in kind.endpoints:
+            continue
         jobs = len(caller.service.jobs)
-        try:
-            answer = caller.strike(f"{name}@{endpoint}{value}")
-        except httpx.TransportError:
-            answer = None
+        value = "=0" if kind.takes == "seconds" else ""
+        with suppress(httpx.TransportError):
+            answer = caller.ask_with(f"{name}@submit{value}")
+            assert (_kind(answer) == usual) == (name in HARMLESS), name
         made = len(caller.service.jobs) - jobs
+        assert made == kind.handled, name
         last = caller.service.log[-1]
+        assert (last.endpoint, (last.fault or "").partition("@")[0]) == ("submit", name)
         if name == "stale-token":
             caller.tokens = Tokens.parse(_sign_up(caller.client))
-        again = _until_open(caller, endpoint)
-    assert made == (endpoint == "submit" and FAULTS[name].handled)
-    assert (last.endpoint, (last.fault or "").partition("@")[0]) == (endpoint, name)
-    assert (answer is not None and _kind(answer) == _kind(usual)) == (name in HARMLESS)
-    assert _kind(again) == _kind(usual)
+        assert _kind(_until_open(caller, "submit")) == usual, name
 
 
 def _until_open(caller: Caller, endpoint: str) -> httpx.Response:
@@ -246,10 +253,10 @@ def _kind(answer: httpx.Response) -> object:
 def test_a_request_is_reset_before_or_after_it_is_handled(caller: Caller) -> None:
     jobs = len(caller.service.jobs)
     with pytest.raises(httpx.ReadError):
-        caller.strike("reset-before@submit")
+        caller.ask_with("reset-before@submit")
     assert len(caller.service.jobs) == jobs
     with pytest.raises(httpx.ReadError):
-        caller.strike("reset-after@submit")
+        caller.ask_with("reset-after@submit")
     assert len(caller.service.jobs) == jobs + 1
     assert [event.status for event in list(caller.service.log)[-2:]] == [0, 0]
 
@@ -257,12 +264,12 @@ def test_a_request_is_reset_before_or_after_it_is_handled(caller: Caller) -> Non
 def test_a_lost_answer_leaves_the_job_behind(caller: Caller) -> None:
     jobs = len(caller.service.jobs)
     with pytest.raises(httpx.RemoteProtocolError, match="without sending"):
-        caller.strike("answer-lost@submit")
+        caller.ask_with("answer-lost@submit")
     assert len(caller.service.jobs) == jobs + 1
 
 
 def test_after_this_answer_the_door_is_shut_for_a_while(caller: Caller) -> None:
-    assert caller.strike("refused@sign_up=0.2").status_code == 200
+    assert caller.ask_with("refused@sign_up=0.2").status_code == 200
     with pytest.raises(httpx.ConnectError):
         caller.ask("submit")
     until = time.monotonic() + 20
@@ -278,7 +285,7 @@ def test_after_this_answer_the_door_is_shut_for_a_while(caller: Caller) -> None:
 @pytest.mark.parametrize("name", ["slow-headers", "slow-body"])
 def test_a_slow_answer_takes_its_seconds_and_is_whole(caller: Caller, name: str) -> None:
     begun = time.monotonic()
-    assert parse_styles(caller.strike(f"{name}@styles=0.2").content)
+    assert parse_styles(caller.ask_with(f"{name}@styles=0.2").content)
     assert time.monotonic() - begun >= 0.2
 
 
@@ -289,10 +296,10 @@ def test_the_headers_of_a_slow_body_come_at_once(caller: Caller) -> None:
         assert int(answer.headers["content-length"]) > 1000
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS)
+@pytest.mark.parametrize("endpoint", ["styles", "image"])
 def test_an_endless_body_passes_every_limit_and_ends_broken(caller: Caller, endpoint: str) -> None:
     with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
-        caller.strike(f"endless-body@{endpoint}")
+        caller.ask_with(f"endless-body@{endpoint}")
 
 
 def test_a_client_that_leaves_an_endless_body_does_no_harm(caller: Caller) -> None:
@@ -312,7 +319,7 @@ async def test_without_a_connection_to_break_the_app_raises_or_cuts_short(
     tmp_path: Path, name: str
 ) -> None:
     endpoint = FAULTS[name].endpoints[0]
-    service = Service(tmp_path, engine=paint, faults=[Fault(name, endpoint)])
+    service = ScriptedService(tmp_path, engine=paint, faults=[Fault(name, endpoint)])
     service.store.put_picture("0" * 32, 0, PICTURE)
     path = {"image": f"/images/{'0' * 32}-0.png"}.get(endpoint, SIGN_UP_PATHS[0])
     method = "GET" if endpoint == "image" else "POST"
@@ -330,26 +337,30 @@ async def test_without_a_connection_to_break_the_app_raises_or_cuts_short(
 # What the answer says
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 408, 409, 422, 429, 500, 502, 503, 504])
-def test_a_status_comes_in_the_manner_of_its_host(caller: Caller, status: int) -> None:
-    google, fastapi = caller.strike(f"{status}@refresh"), caller.strike(f"{status}@status")
-    assert (google.status_code, fastapi.status_code) == (status, status)
-    assert google.json()["error"]["code"] == status
-    assert isinstance(fastapi.json()["detail"], str)
+def test_a_status_comes_in_the_manner_of_its_host(caller: Caller) -> None:
+    for status in (400, 401, 403, 404, 408, 409, 422, 429, 500, 502, 503, 504):
+        google, fastapi = caller.ask_with(f"{status}@refresh"), caller.ask_with(f"{status}@status")
+        assert (google.status_code, fastapi.status_code) == (status, status)
+        assert google.json()["error"]["code"] == status
+        assert isinstance(fastapi.json()["detail"], str)
 
 
 def test_retry_after_comes_as_asked(caller: Caller) -> None:
     assert caller.refusal("429@submit").retry_after is None
     assert caller.refusal("429@submit=Retry-After:7").retry_after == 7.0
     assert caller.refusal("429-wait@submit=2.5").retry_after == 2.5
-    dated = caller.strike("503-date@submit=30").headers["Retry-After"]
+    dated = caller.ask_with("503-date@submit=30").headers["Retry-After"]
     assert dated == formatdate(1_000_031, usegmt=True)
     assert parse_retry_after(dated, now=NOW) == 30.75
 
 
 @pytest.mark.parametrize(
     ("name", "endpoint"),
-    [(name, endpoint) for name, endpoint in EVERYWHERE if name.replace("_", "").isupper()],
+    [
+        (name, kind.endpoints[-1])
+        for name, kind in FAULTS.items()
+        if name.replace("_", "").isupper()
+    ],
 )
 def test_a_code_of_google_is_read_as_that_code(caller: Caller, name: str, endpoint: str) -> None:
     refusal = caller.refusal(f"{name}@{endpoint}")
@@ -364,7 +375,7 @@ def test_a_code_of_google_is_read_as_that_code(caller: Caller, name: str, endpoi
 def test_a_foreign_body_breaks_the_contract_with_status_200(
     caller: Caller, name: str, endpoint: str
 ) -> None:
-    answer = caller.strike(f"{name}@{endpoint}")
+    answer = caller.ask_with(f"{name}@{endpoint}")
     parse = {"styles": parse_styles, "submit": Job.parse, "status": Job.parse}
     assert answer.status_code == 200
     with pytest.raises((ProtocolError, AuthError)):
@@ -372,21 +383,21 @@ def test_a_foreign_body_breaks_the_contract_with_status_200(
 
 
 def test_detail_is_a_string_or_a_list(caller: Caller) -> None:
-    assert isinstance(caller.strike("detail-string@submit").json()["detail"], str)
+    assert isinstance(caller.ask_with("detail-string@submit").json()["detail"], str)
     assert caller.refusal("detail-list@submit").words == "steps: Input should be at most 50"
 
 
 def test_a_redirect_points_elsewhere_and_the_job_is_not_made(caller: Caller) -> None:
     jobs = len(caller.service.jobs)
-    answer = caller.strike("redirect-307@submit=http://127.0.0.1:9/trap")
+    answer = caller.ask_with("redirect-307@submit=http://127.0.0.1:9/trap")
     assert (answer.status_code, answer.headers["location"]) == (307, "http://127.0.0.1:9/trap")
-    assert caller.strike("redirect-302@status").next_request is not None
+    assert caller.ask_with("redirect-302@status").next_request is not None
     assert len(caller.service.jobs) == jobs
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)
 def test_an_echo_repeats_what_must_not_be_shown(caller: Caller, endpoint: str) -> None:
-    said = caller.strike(f"echo@{endpoint}").text
+    said = caller.ask_with(f"echo@{endpoint}").text
     if endpoint in ("sign_up", "refresh"):
         assert "sentinel-key" in said
     if endpoint in ("submit", "status"):
@@ -402,7 +413,7 @@ def test_a_job_can_end_in_every_way_that_was_never_captured(caller: Caller) -> N
     assert caller.job("error-details@status").is_failed
     assert caller.job("stuck@status").is_waiting
     for name, response in (("done-null", "null"), ("done-empty", "[]")):
-        answer = caller.strike(f"{name}@status")
+        answer = caller.ask_with(f"{name}@status")
         assert f'"status":"DONE","response":{response},' in answer.text
         with pytest.raises(ProtocolError) as caught:
             Job.parse(answer.content)
@@ -419,7 +430,7 @@ def test_pictures_can_be_blurred_or_lie_elsewhere(caller: Caller) -> None:
 
 
 def test_a_token_that_went_stale_stays_so_until_there_is_a_new_one(caller: Caller) -> None:
-    assert caller.strike("stale-token@status").status_code == 401
+    assert caller.ask_with("stale-token@status").status_code == 401
     assert caller.ask("status").status_code == 401
     assert caller.ask("submit").status_code == 401
     caller.tokens = Tokens.parse(caller.ask("refresh").content)
@@ -428,10 +439,22 @@ def test_a_token_that_went_stale_stays_so_until_there_is_a_new_one(caller: Calle
 
 def test_a_picture_can_be_cut_too_large_or_none(caller: Caller) -> None:
     with pytest.raises(httpx.RemoteProtocolError, match="peer closed"):
-        caller.strike("image-cut@image")
-    large = caller.strike("image-too-large@image")
+        caller.ask_with("image-cut@image")
+    large = caller.ask_with("image-too-large@image")
     assert len(large.content) > MAX_IMAGE
     assert large.headers["content-length"] == str(len(large.content))
-    page = caller.strike("image-not-one@image")
+    page = caller.ask_with("image-not-one@image")
     assert (page.headers["content-type"], page.content[:9]) == ("image/png", b"<!doctype")
-    assert caller.strike("image-empty@image").content == b""
+    assert caller.ask_with("image-empty@image").content == b""
+
+
+def test_the_command_serves_with_the_faults_that_it_is_given(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "arta_mcp", "local", "--fault", "reset-before@styles"]
+    environ = {**os.environ, "ARTA_STATE_DIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environ) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        with pytest.raises(httpx.ReadError):
+            httpx.get(url + STYLES_PATH)
+        assert parse_styles(httpx.get(url + STYLES_PATH).content)
+        process.terminate()

@@ -14,12 +14,14 @@ import pytest
 
 from arta_mcp.arta.protocol import (
     SUBMIT_PATH,
+    Submit,
     status_path,
 )
-from arta_mcp.engines.sketch.engine import Order
-from arta_mcp.local.service import Event, Service
-from arta_mcp.local.store import Claims, append
-from harness.service_calls import FORM, Clock, calling, look, paint, refresh, sign_up, submit
+from arta_mcp.engines.base import ImageRequest
+from arta_mcp.local.service import Event
+from arta_mcp.local.store import Claims, Record, append
+from harness.service import ScriptedService
+from harness.service_calls import FORM, Clock, calling, paint, poll_job, refresh, sign_up, submit
 
 pytestmark = pytest.mark.anyio
 
@@ -30,8 +32,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def service(tmp_path: Path, clock: Clock) -> Iterator[Service]:
-    service = Service(tmp_path, engine=paint, queue=2.0, draw=3.0, clock=clock)
+def service(tmp_path: Path, clock: Clock) -> Iterator[ScriptedService]:
+    service = ScriptedService(tmp_path, engine=paint, queue=2.0, draw=3.0, clock=clock)
     yield service
     service.close()
 
@@ -40,19 +42,19 @@ def service(tmp_path: Path, clock: Clock) -> Iterator[Service]:
 
 
 async def test_a_job_walks_through_its_statuses_by_the_clock(
-    service: Service, clock: Clock
+    service: ScriptedService, clock: Clock
 ) -> None:
     job = await submit(service)
     service.finish_drawing()
     told = [job.status]
     for _ in range(5):
         clock.now += 1.0
-        told.append((await look(service, job.record_id)).status)
+        told.append((await poll_job(service, job.record_id)).status)
     assert told == ["IN_QUEUE"] * 2 + ["IN_PROGRESS"] * 3 + ["DONE"]
 
 
 async def test_the_answer_has_the_captured_shape_before_and_after_done(
-    service: Service, clock: Clock
+    service: ScriptedService, clock: Clock
 ) -> None:
     token = (await sign_up(service)).id_token.reveal()
     async with calling(service, token) as client:
@@ -84,44 +86,44 @@ async def test_done_is_not_told_while_a_picture_is_still_being_drawn(
 ) -> None:
     go = threading.Event()
 
-    def slow(order: Order) -> bytes:
+    def slow(request: ImageRequest) -> bytes:
         go.wait(30)
-        return paint(order)
+        return paint(request)
 
-    service = Service(tmp_path, engine=slow, clock=clock)
+    service = ScriptedService(tmp_path, engine=slow, clock=clock)
     job = await submit(service)
     clock.now += 1000
-    assert (await look(service, job.record_id)).status == "IN_PROGRESS"
+    assert (await poll_job(service, job.record_id)).status == "IN_PROGRESS"
     go.set()
     service.finish_drawing()
-    assert (await look(service, job.record_id)).status == "DONE"
+    assert (await poll_job(service, job.record_id)).status == "DONE"
 
 
 async def test_a_process_that_died_leaves_its_pictures_to_the_next(
     tmp_path: Path, clock: Clock
 ) -> None:
-    dying = Service(tmp_path, engine=paint, clock=clock)
+    dying = ScriptedService(tmp_path, engine=paint, clock=clock)
     dying.close()
     job = await submit(dying)
     clock.now += 86400
-    assert (await look(dying, job.record_id)).status == "IN_PROGRESS"
-    heir = Service(tmp_path, engine=paint, clock=clock)
-    await look(heir, job.record_id)
+    assert (await poll_job(dying, job.record_id)).status == "IN_PROGRESS"
+    heir = ScriptedService(tmp_path, engine=paint, clock=clock)
+    await poll_job(heir, job.record_id)
     heir.finish_drawing()
-    assert (await look(heir, job.record_id)).status == "DONE"
+    assert (await poll_job(heir, job.record_id)).status == "DONE"
 
 
 async def test_an_engine_that_fails_ends_the_job_with_its_words(
     tmp_path: Path, clock: Clock
 ) -> None:
-    def broken(order: Order) -> bytes:
+    def broken(request: ImageRequest) -> bytes:
         raise OSError("out of paint")
 
-    service = Service(tmp_path, engine=broken, clock=clock)
+    service = ScriptedService(tmp_path, engine=broken, clock=clock)
     job = await submit(service)
     service.finish_drawing()
     clock.now += 1000
-    failed = await look(service, job.record_id)
+    failed = await poll_job(service, job.record_id)
     assert (failed.status, failed.error_code) == ("FAILED", "ENGINE")
     assert "out of paint" in (failed.error_details or "")
 
@@ -129,17 +131,17 @@ async def test_an_engine_that_fails_ends_the_job_with_its_words(
 async def test_the_engine_is_told_the_whole_order_and_the_pictures_number(
     tmp_path: Path, clock: Clock
 ) -> None:
-    drawn: list[Order] = []
+    drawn: list[ImageRequest] = []
 
-    def noting(order: Order) -> bytes:
-        drawn.append(order)
-        return paint(order)
+    def noting(request: ImageRequest) -> bytes:
+        drawn.append(request)
+        return paint(request)
 
-    service = Service(tmp_path, engine=noting, clock=clock)
+    service = ScriptedService(tmp_path, engine=noting, clock=clock)
     job = await submit(service, style="3D Logo", seed="5", aspect_ratio="9:21")
     service.finish_drawing()
-    first = Order("a red fox in snow", "", "3D Logo", "logo", 5, 0, "9:21")
-    assert [first, replace(first, index=1)] == sorted(drawn, key=lambda order: order.index)
+    first = ImageRequest("a red fox in snow", "", "3D Logo", "logo", 5, 0, "9:21")
+    assert [first, replace(first, index=1)] == sorted(drawn, key=lambda request: request.index)
     assert job.seed == 5
 
 
@@ -147,7 +149,7 @@ async def test_the_engine_is_told_the_whole_order_and_the_pictures_number(
     "name", ["0" * 32, "0" * 31, "A" * 32, "..", "%2e%2e%2fsecret", "..%5csecret", "secret%00"]
 )
 async def test_an_unknown_record_is_not_found_and_no_name_reaches_the_disk(
-    service: Service, name: str
+    service: ScriptedService, name: str
 ) -> None:
     async with calling(service, (await sign_up(service)).id_token.reveal()) as client:
         answer = await client.get(f"{SUBMIT_PATH}/{name}/status")
@@ -155,15 +157,31 @@ async def test_an_unknown_record_is_not_found_and_no_name_reaches_the_disk(
     assert isinstance(answer.json()["detail"], str)
 
 
+def test_a_record_of_the_first_version_is_read(tmp_path: Path) -> None:
+    store = ScriptedService(tmp_path).store
+    (tmp_path / "records" / f"{'b' * 32}.json").write_text(
+        '{"record_id": "' + "b" * 32 + '", "user_id": "' + "a" * 32 + '", "created_at": 1.5,'
+        ' "queue": 0.6, "draw": 1.0, "seed": 77, "order": {"prompt": "a fox", "negative_prompt":'
+        ' "", "style": "Flux", "images_num": "2", "cfg_scale": "7", "steps": "30",'
+        ' "aspect_ratio": "16:9"}}',
+        encoding="utf-8",
+    )
+    submission = Submit(prompt="a fox", style="Flux", n=2, aspect_ratio="16:9")
+    expected = Record("b" * 32, "a" * 32, 1.5, 0.6, 1.0, 77, submission)
+    assert expected == store.record("b" * 32)
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"order":{}}', b'{"order":{"style":1}}'])
-async def test_a_damaged_record_is_the_same_as_none(service: Service, damage: bytes) -> None:
+async def test_a_damaged_record_is_the_same_as_none(
+    service: ScriptedService, damage: bytes
+) -> None:
     job = await submit(service)
     (service.folder / "records" / f"{job.record_id}.json").write_bytes(damage)
     assert service.store.record(job.record_id) is None
 
 
 async def test_the_oldest_records_go_when_there_are_too_many(tmp_path: Path) -> None:
-    service = Service(tmp_path, engine=paint, keep=3)
+    service = ScriptedService(tmp_path, engine=paint, keep=3)
     jobs: list[str] = []
     for age in range(9, 4, -1):
         jobs.append((await submit(service)).record_id)
@@ -181,12 +199,12 @@ async def test_the_oldest_records_go_when_there_are_too_many(tmp_path: Path) -> 
 
 
 async def test_pictures_are_served_to_anyone_and_a_token_sent_there_is_a_leak(
-    service: Service, clock: Clock
+    service: ScriptedService, clock: Clock
 ) -> None:
     job = await submit(service)
     service.finish_drawing()
     clock.now += 5
-    url = (await look(service, job.record_id)).images[1].url
+    url = (await poll_job(service, job.record_id)).images[1].url
     async with calling(service) as client:
         answer = await client.get(url)
         assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
@@ -197,7 +215,7 @@ async def test_pictures_are_served_to_anyone_and_a_token_sent_there_is_a_leak(
 
 
 @pytest.mark.parametrize("name", ["secret", "..%2fsecret", "0-0.png", f"{'0' * 32}-0.png"])
-async def test_what_is_no_picture_is_not_found(service: Service, name: str) -> None:
+async def test_what_is_no_picture_is_not_found(service: ScriptedService, name: str) -> None:
     async with calling(service) as client:
         assert (await client.get(f"/images/{name}")).status_code == 404
 
@@ -206,10 +224,10 @@ async def test_what_is_no_picture_is_not_found(service: Service, name: str) -> N
 
 
 async def test_every_request_is_counted_and_logged_in_the_folder(
-    service: Service, clock: Clock
+    service: ScriptedService, clock: Clock
 ) -> None:
     job = await submit(service)
-    await look(service, job.record_id)
+    await poll_job(service, job.record_id)
     expected = [
         Event(clock.now, "sign_up", 200),
         Event(clock.now, "submit", 200, job.record_id),
@@ -222,7 +240,7 @@ async def test_every_request_is_counted_and_logged_in_the_folder(
     assert expected == [Event(**json.loads(line)) for line in lines]
 
 
-async def test_the_log_holds_neither_tokens_nor_prompts(service: Service) -> None:
+async def test_the_log_holds_neither_tokens_nor_prompts(service: ScriptedService) -> None:
     tokens = await sign_up(service)
     await refresh(service, tokens.refresh_token.reveal())
     async with calling(service, tokens.id_token.reveal()) as client:
@@ -246,7 +264,7 @@ async def test_only_the_owner_can_read_the_folder_whatever_the_umask(tmp_path: P
     before = os.umask(0)
     try:
         folder = tmp_path / "service"
-        service = Service(folder, engine=paint)
+        service = ScriptedService(folder, engine=paint)
         await submit(service)
         service.finish_drawing()
     finally:
@@ -264,15 +282,15 @@ def test_processes_that_start_together_share_one_secret(tmp_path: Path) -> None:
     command = [sys.executable, "-c", script, str(tmp_path)]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(8)]
     tokens = [process.communicate()[0].strip() for process in started]
-    store = Service(tmp_path).store
+    store = ScriptedService(tmp_path).store
     assert [Claims("id", "u", 0, 1.0)] * 8 == [store.read(token) for token in tokens]
 
 
 def test_drafts_of_killed_processes_are_swept_once_they_are_old(tmp_path: Path) -> None:
-    Service(tmp_path)
+    ScriptedService(tmp_path)
     old, new = (tmp_path / "records" / name for name in (".a.draft", ".b.draft"))
     old.touch()
     new.touch()
     os.utime(old, (1, 1))
-    Service(tmp_path)
+    ScriptedService(tmp_path)
     assert (old.exists(), new.exists()) == (False, True)

@@ -19,10 +19,11 @@ from arta_mcp.arta.protocol import (
     Tokens,
     status_path,
 )
-from arta_mcp.engines.sketch.engine import Order
+from arta_mcp.engines.base import ImageRequest
 from arta_mcp.local.faults.catalogue import Fault
-from arta_mcp.local.loopback import Running
+from arta_mcp.local.loopback import LoopbackServer
 from arta_mcp.local.service import Service
+from harness.service import ScriptedServer, ScriptedService
 from harness.service_calls import FORM, paint
 
 
@@ -30,12 +31,13 @@ def test_a_job_on_a_real_port_ends_with_pictures_that_open(tmp_path: Path) -> No
     from PIL import Image
 
     service = Service(tmp_path, queue=0, draw=0)
-    with Running(service) as running, httpx.Client(base_url=running.base_url) as client:
+    with LoopbackServer(service) as running, httpx.Client(base_url=running.base_url) as client:
         tokens = Tokens.parse(client.post(SIGN_UP_PATHS[0], params={"key": "k"}).content)
         client.headers["Authorization"] = tokens.id_token.reveal()
         job = Job.parse(client.post(SUBMIT_PATH, data={**FORM, "aspect_ratio": "16:9"}).content)
-        service.finish_drawing()
-        done = Job.parse(client.get(status_path(job.record_id)).content)
+        done = job
+        while done.is_waiting:
+            done = Job.parse(client.get(status_path(job.record_id)).content)
         pictures = [httpx.get(image.url).content for image in done.images]
     sizes = [Image.open(io.BytesIO(picture)).size for picture in pictures]
     assert [running.base_url] * 2 == [image.url.partition("/images/")[0] for image in done.images]
@@ -43,12 +45,29 @@ def test_a_job_on_a_real_port_ends_with_pictures_that_open(tmp_path: Path) -> No
     assert all(width > height for width, height in sizes)
 
 
+def test_without_faults_nothing_of_theirs_is_loaded(tmp_path: Path) -> None:
+    script = """
+import sys
+from pathlib import Path
+import httpx
+from arta_mcp.local.loopback import LoopbackServer
+from arta_mcp.local.service import Service
+with LoopbackServer(Service(Path(sys.argv[1]))) as running:
+    status = httpx.get(running.base_url).status_code
+loaded = {name.split(".")[2] for name in sys.modules if name.startswith("arta_mcp.local.")}
+print(status, *loaded & {"service", "faults"})
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, check=True, text=True)
+    assert run.stdout.split() == ["200", "service"]
+
+
 def test_the_port_of_the_last_time_is_taken_again(tmp_path: Path) -> None:
-    with Running(Service(tmp_path)) as first:
+    with LoopbackServer(Service(tmp_path)) as first:
         pass
-    with Running(Service(tmp_path)) as second:
+    with LoopbackServer(Service(tmp_path)) as second:
         assert first.base_url == second.base_url
-        with Running(Service(tmp_path)) as third:
+        with LoopbackServer(Service(tmp_path)) as third:
             assert second.base_url != third.base_url
             assert httpx.get(third.base_url).status_code == 200
 
@@ -56,33 +75,36 @@ def test_the_port_of_the_last_time_is_taken_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("remembered", ["", "port", "99999999", "-1", "\udc80"])
 def test_a_damaged_port_file_means_any_free_port(tmp_path: Path, remembered: str) -> None:
     (tmp_path / "port").write_text(remembered, encoding="utf-8", errors="surrogateescape")
-    with Running(Service(tmp_path)) as running:
+    with LoopbackServer(Service(tmp_path)) as running:
         assert httpx.get(running.base_url).status_code == 200
 
 
 def test_a_port_that_is_asked_for_and_taken_is_an_error(tmp_path: Path) -> None:
-    with Running(Service(tmp_path)) as running:
+    with LoopbackServer(Service(tmp_path)) as running:
         port = int(running.base_url.rpartition(":")[2])
-        with pytest.raises(OSError, match="in use"), Running(Service(tmp_path), port=port):
+        with (
+            pytest.raises(OSError, match="in use"),
+            LoopbackServer(Service(tmp_path), port=port),
+        ):
             pass
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org", ""])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org", "127.1", ""])
 def test_it_listens_on_loopback_only(tmp_path: Path, host: str) -> None:
     with pytest.raises(ValueError, match="loopback only"):
-        Running(Service(tmp_path), host=host)
+        LoopbackServer(Service(tmp_path), host=host)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2", "::1"])
 def test_any_loopback_host_will_do(tmp_path: Path, host: str) -> None:
-    with Running(Service(tmp_path), host=host) as running:
+    with LoopbackServer(Service(tmp_path), host=host) as running:
         assert httpx.get(running.base_url).status_code == 200
 
 
 def test_a_page_that_rebinds_its_name_to_loopback_is_turned_away(tmp_path: Path) -> None:
-    with Running(Service(tmp_path)) as running:
+    with LoopbackServer(Service(tmp_path)) as running:
         for host in ("evil.example", "127.0.0.1.evil.example", "[", ""):
-            assert httpx.get(running.base_url, headers={"Host": host}).status_code != 200
+            assert httpx.get(running.base_url, headers={"Host": host}).status_code == 421
         assert httpx.get(running.base_url, headers={"Host": "localhost:1"}).status_code == 200
 
 
@@ -90,9 +112,9 @@ def test_it_stops_at_once_whatever_is_still_going_on(tmp_path: Path) -> None:
     go = threading.Event()
     lost: list[Exception] = []
 
-    def slow(order: Order) -> bytes:
+    def slow(request: ImageRequest) -> bytes:
         go.wait(30)
-        return paint(order)
+        return paint(request)
 
     def wait_for_styles() -> None:
         try:
@@ -100,8 +122,10 @@ def test_it_stops_at_once_whatever_is_still_going_on(tmp_path: Path) -> None:
         except httpx.HTTPError as exc:
             lost.append(exc)
 
-    service = Service(tmp_path, engine=slow, faults=[Fault("slow-headers", "styles", value="60")])
-    running = Running(service).__enter__()
+    service = ScriptedService(
+        tmp_path, engine=slow, faults=[Fault("slow-headers", "styles", value="60")]
+    )
+    running = ScriptedServer(service).__enter__()
     with httpx.Client(base_url=running.base_url) as idle:
         tokens = Tokens.parse(idle.post(SIGN_UP_PATHS[0], params={"key": "k"}).content)
         headers = {"Authorization": tokens.id_token.reveal()}
@@ -121,7 +145,10 @@ def test_it_stops_at_once_whatever_is_still_going_on(tmp_path: Path) -> None:
 
 
 def test_a_shut_door_refuses_connections_and_opens_at_the_same_port(tmp_path: Path) -> None:
-    with Running(Service(tmp_path)) as running, httpx.Client(base_url=running.base_url) as client:
+    with (
+        ScriptedServer(ScriptedService(tmp_path)) as running,
+        httpx.Client(base_url=running.base_url) as client,
+    ):
         assert client.get("/").status_code == 200
         with running.refused(), pytest.raises(httpx.TransportError):
             client.get("/")

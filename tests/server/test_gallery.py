@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 from PIL import Image
 
-from arta_mcp.engines.sketch.engine import Order, draw
+from arta_mcp.engines.base import ImageRequest
+from arta_mcp.engines.sketch.engine import draw
 from arta_mcp.errors import ArtaError, JobFailed, Unavailable, UnknownStyle
 from arta_mcp.generations.values import GeneratedImage, Generation, GenerationRequest
 from arta_mcp.server.content import explain, render
@@ -95,9 +96,11 @@ def refusal(error: ArtaError, tool: str = "generate_image") -> Json:
 
 @functools.cache
 def picture(index: int, ratio: str = "1:1") -> bytes:
-    order = Order(PROMPT, "", "Flux", "flux", seed=48213377, index=index, aspect_ratio=ratio)
+    request = ImageRequest(
+        PROMPT, "", "Flux", "flux", seed=48213377, index=index, aspect_ratio=ratio
+    )
     out = io.BytesIO()
-    image = Image.open(io.BytesIO(draw(order))).convert("RGB")
+    image = Image.open(io.BytesIO(draw(request))).convert("RGB")
     image.thumbnail((SIDE, SIDE))
     image.save(out, "WEBP")
     return out.getvalue()

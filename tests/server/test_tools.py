@@ -16,7 +16,7 @@ from mcp import Client
 from PIL import Image as Pillow
 
 from arta_mcp import __version__
-from arta_mcp.engines.sketch.engine import Order
+from arta_mcp.engines.base import ImageRequest
 from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.server.tools import INSTRUCTIONS, Extras, build_server
 from harness.world import World, new_world
@@ -232,9 +232,9 @@ async def test_eight_previews_stay_under_the_smallest_limit_of_a_host(tmp_path: 
     assert len(result.model_dump_json()) < 1024 * 1024
 
 
-def noise(order: Order) -> bytes:
+def noise(request: ImageRequest) -> bytes:
     """A picture that no format makes small."""
-    pixels = random.Random(order.index).randbytes(512 * 512 * 3)
+    pixels = random.Random(request.index).randbytes(512 * 512 * 3)
     buffer = io.BytesIO()
     Pillow.frombytes("RGB", (512, 512), pixels).save(buffer, "PNG")
     return buffer.getvalue()

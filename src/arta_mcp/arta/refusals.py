@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from arta_mcp.redaction import MAX_QUOTED, sanitize
-from arta_mcp.untrusted_json import entries, is_object, json_or_none, peek, text
+from arta_mcp.untrusted_json import entries, excerpt, is_object, json_or_none, text
 
 MAX_DETAIL = 1024 * 1024
 """characters; a refused style lists every valid one"""
@@ -34,6 +35,11 @@ _BESIDE = {
     "API_KEY_ANDROID_APP_BLOCKED": "PERMISSION_DENIED",
 }
 """Google's codes that stand beside a sentence instead of in it, with the `status` of each"""
+
+# The list ends the message: what a style that imitates a refusal brings along stands before it.
+# Possessive repeats, so that a message that is nearly a refusal is given up in linear time.
+_LITERAL = r"""(?:'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+")"""
+_VALID_STYLES = re.compile(rf"not in (?:frozenset\()?\{{({_LITERAL}(?:, ?{_LITERAL})*+)\}}\)?\s*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,7 @@ class Refusal:
         detail = answer.get("detail") if is_object(answer) else None
         if detail is not None:
             return cls(status, sanitize(detail_words(detail), MAX_DETAIL), "", retry_after, detail)
-        return cls(status, peek(body, MAX_QUOTED), "", retry_after)
+        return cls(status, excerpt(body, MAX_QUOTED), "", retry_after)
 
     def render(self) -> dict[str, object]:
         """The body in the style of the host that refuses: Google's when there is a code."""
@@ -95,6 +101,19 @@ def style_refusal(style: str, valid: list[str]) -> Refusal:
         {"type": "value_error", "loc": ["body", "style"], "msg": message, "input": style, "ctx": {}}
     ]
     return Refusal(status=422, words=message, detail=detail)
+
+
+def styles_in_refusal(message: str) -> tuple[str, ...]:
+    """The valid names that a `style_refusal` lists, sorted; () for anything else.
+
+    A list cut short is anything else: taken for the whole, it would retire living styles.
+    """
+    refusal = _VALID_STYLES.search(message)
+    if refusal is None:
+        return ()
+    literals: list[str] = re.findall(_LITERAL, refusal[1])
+    # repr escapes quotes, backslashes and what cannot be printed; no name has any of the last.
+    return tuple(sorted({re.sub(r"\\(.)", r"\1", literal[1:-1]) for literal in literals}))
 
 
 def parse_retry_after(value: str | None, *, now: float) -> float | None:

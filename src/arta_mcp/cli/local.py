@@ -33,8 +33,9 @@ def run_local(settings: Settings, options: argparse.Namespace) -> int:
     """Serves until it is stopped. Raises InvalidRequest for a port or fault that cannot be."""
     from arta_mcp.app import service_dir
     from arta_mcp.local.faults.catalogue import FAULTS, Fault
-    from arta_mcp.local.loopback import run_forever
-    from arta_mcp.local.service import Service
+    from arta_mcp.local.faults.injection import FaultyServer, FaultyService
+    from arta_mcp.local.loopback import UvicornServer, run_forever
+    from arta_mcp.local.service import Service, ServiceOptions
 
     if "help" in options.fault:
         for name, kind in FAULTS.items():
@@ -42,14 +43,20 @@ def run_local(settings: Settings, options: argparse.Namespace) -> int:
         return OK
     try:
         # The folder of the service that a server without a key starts: jobs of both open in either.
-        service = Service(
-            service_dir(settings),
-            queue=options.queue,
-            draw=options.draw,
-            latency=options.latency,
-            faults=[Fault.parse(text) for text in options.fault],
+        folder = service_dir(settings)
+        faults = [Fault.parse(text) for text in options.fault]
+        timing: ServiceOptions = {
+            "queue": options.queue,
+            "draw": options.draw,
+            "latency": options.latency,
+        }
+        run_forever(
+            FaultyService(folder, faults=faults, **timing) if faults else Service(folder, **timing),
+            host=options.host,
+            port=options.port,
+            on_ready=print_address,
+            server_type=FaultyServer if faults else UvicornServer,
         )
-        run_forever(service, host=options.host, port=options.port, on_ready=print_address)
     except (ValueError, OSError) as exc:
         raise InvalidRequest("local", str(exc), "what --help shows") from exc
     return OK

@@ -33,7 +33,7 @@ def serve_stdio(settings: Settings) -> int:
     The front desk answers a host's first questions while the imports below run.
     """
     gc.disable()  # what an import makes stays; looking for garbage meanwhile finds none
-    desk = open_desk() if settings.front_desk == "on" else None
+    desk = open_desk() if settings.front_desk else None
     from arta_mcp.app import open_generations
     from arta_mcp.server.sdk import mend_stdin
     from arta_mcp.server.tools import Extras, build_server, serve_wire

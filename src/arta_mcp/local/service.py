@@ -6,10 +6,11 @@ import json
 import random
 import time
 import uuid
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 import anyio
 from starlette.applications import Starlette
@@ -35,14 +36,19 @@ from arta_mcp.arta.protocol import (
 )
 from arta_mcp.arta.refusals import Refusal, style_refusal
 from arta_mcp.errors import ProtocolError
-from arta_mcp.local.faults.catalogue import Fault, Script
-from arta_mcp.local.store import ID, Account, Claims, Record, Store, append, picture_name
-from arta_mcp.local.workers import Engine, Studio
+from arta_mcp.local.store import (
+    ID,
+    Claims,
+    Record,
+    ServiceAccount,
+    Store,
+    append,
+    picture_name,
+)
+from arta_mcp.local.workers import DrawingWorkers, Engine
 from arta_mcp.redaction import Secret
 from arta_mcp.styles import SHIPPED
 from arta_mcp.untrusted_json import is_object, json_or_none, text
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 IMAGE_HOST = "/img-gen-prod.ai-arta.com"
 SIGN_UP_HOSTS = ("/www.googleapis.com", "/identitytoolkit.googleapis.com")
@@ -70,12 +76,31 @@ class Event:
     fault: str | None = None
 
 
+class ServiceOptions(TypedDict, total=False):
+    """The options of a `Service`, for those that pass them on."""
+
+    engine: Engine | None
+    queue: float
+    draw: float
+    latency: float
+    token_lifetime: float
+    rotate: bool
+    clock: Callable[[], float]
+    keep: int
+
+
 class Service:
-    """One ASGI app on one folder; `seen`, `log`, `jobs` and `accounts` tell what happened.
+    """One ASGI app on one folder.
 
     `queue` and `draw` are the least seconds a job waits and is drawn, `latency` the seconds before
     each answer, `token_lifetime` those of an id token. `rotate` gives a new refresh token at each
     refresh and expires the one before. `keep` is how many records are kept.
+
+    The way of a request:
+
+        the app's route -> handle    latency, the body's limit, `service.log`
+                        -> respond   which of the answers below; faults step in here
+                        -> sign_up, refresh, submit, status, styles, image
     """
 
     def __init__(
@@ -88,21 +113,16 @@ class Service:
         latency: float = 0.0,
         token_lifetime: float = 3600.0,
         rotate: bool = False,
-        faults: Iterable[Fault] = (),
         clock: Callable[[], float] = time.time,
         keep: int = 1000,
     ) -> None:
         self.queue, self.draw, self.latency = queue, draw, latency
         self.token_lifetime, self.rotate = token_lifetime, rotate
-        self.faults = Script(faults)
-        self.seen: Counter[str] = Counter()
-        self.log: deque[Event] = deque(maxlen=10_000)
         self.clock = clock
         self.store = Store(folder, keep=keep)
-        self._studio = Studio(self.store, engine)
-        self._refused: deque[str] = deque(maxlen=1000)
+        self._workers = DrawingWorkers(self.store, engine)
         self._app = Starlette(
-            routes=self._routes(), exception_handlers={HTTPException: _plain_refusal}
+            routes=self._routes(), exception_handlers={HTTPException: _render_http_exception}
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,6 +130,7 @@ class Service:
 
     @property
     def folder(self) -> Path:
+        """Where all that the service keeps lies."""
         return self.store.folder
 
     @property
@@ -117,137 +138,95 @@ class Service:
         """The record ids of every job made in this folder, by whichever process."""
         return self.store.records()
 
-    @property
-    def accounts(self) -> tuple[str, ...]:
-        """The user ids of every account in this folder."""
-        return self.store.accounts()
-
-    def disable(self, user_id: str) -> None:
-        """Ban an account: its refresh tokens answer USER_DISABLED, its id tokens run out."""
-        self.store.put_account(replace(self._known(user_id), disabled=True))
-
-    def delete(self, user_id: str) -> None:
-        """Delete an account: its refresh tokens answer USER_NOT_FOUND."""
-        self.store.delete_account(user_id)
-
-    def expire(self, user_id: str) -> None:
-        """Let an account's refresh tokens so far answer TOKEN_EXPIRED."""
-        self.store.advance(self._known(user_id))
-
-    def refuse_token(self, id_token: str) -> None:
-        """Treat this id token as stale from now on (in this process only)."""
-        self._refused.append(id_token)
-
-    def finish_drawing(self, timeout: float = 30.0) -> None:
-        """Block until every picture that was begun is on disk."""
-        self._studio.finish(timeout)
-
     def close(self) -> None:
         """Begin no further picture; whoever opens the folder next draws the rest."""
-        self._studio.close()
+        self._workers.close()
 
-    def _known(self, user_id: str) -> Account:
-        account = self.store.account(user_id)
-        if account is None:
-            raise KeyError(user_id)
-        return account
-
-    # What a request passes on its way
-
-    def _routes(self) -> list[Route]:
-        sign_up = self._watched("sign_up", self._sign_up)
-        refresh = self._watched("refresh", self._refresh)
-        submit = self._watched("submit", self._submit)
-        status = self._watched("status", self._status)
-        styles = self._watched("styles", self._styles)
-        status_route = f"{SUBMIT_PATH}/{{record_id}}/status"
-        return [
-            Route("/", self._health),
-            *(
-                Route(host + path, sign_up, methods=["POST"])
-                for host in ("", *SIGN_UP_HOSTS)
-                for path in SIGN_UP_PATHS
-            ),
-            *(Route(host + REFRESH_PATH, refresh, methods=["POST"]) for host in ("", REFRESH_HOST)),
-            *(Route(host + SUBMIT_PATH, submit, methods=["POST"]) for host in ("", IMAGE_HOST)),
-            *(Route(host + status_route, status) for host in ("", IMAGE_HOST)),
-            *(Route(host + STYLES_PATH, styles) for host in ("", STYLES_HOST)),
-            Route("/images/{name}", self._watched("image", self._image)),
-        ]
-
-    def _watched(self, endpoint: str, answer: Endpoint) -> Endpoint:
-        """The endpoint with counting, latency, the body's limit and scripted trouble round it."""
-
-        async def watched(request: Request) -> Response:
-            self.seen[endpoint] += 1
-            if self.latency:
-                await anyio.sleep(self.latency)
-            whole = await _read_whole(request)
-            if whole is None:
-                response, fault = _refused(Refusal(413, "Request body too large")), None
-            else:
-                response, fault = await self._answer(endpoint, whole, answer)
-            self._note(endpoint, request, response, fault)
-            return response
-
-        return watched
-
-    async def _answer(
-        self, endpoint: str, request: Request, answer: Endpoint
-    ) -> tuple[Response, Fault | None]:
-        async def real() -> Response:
-            return response or await answer(request)
-
-        response = None
-        fault = self.faults.take(endpoint)
-        if fault is None:
-            response = await real()
-            is_done = endpoint == "status" and text(_job(response), "status") == "DONE"
-            fault = self.faults.take(endpoint, done=True) if is_done else None
-        if fault is None:
-            return await real(), None
-        now, refuse_token = self.clock(), self.refuse_token
-        return await fault.strike(request, real, now=now, refuse_token=refuse_token), fault
-
-    def _note(
-        self, endpoint: str, request: Request, response: Response, fault: Fault | None
-    ) -> None:
+    async def handle(self, endpoint: str, request: Request) -> Response:
+        """The answer to a request, late by `latency` and noted in the log."""
+        if self.latency:
+            await anyio.sleep(self.latency)
+        whole = await _read_whole(request)
+        if whole is None:
+            response = _render(Refusal(413, "Request body too large"))
+        else:
+            response = await self.respond(endpoint, whole)
         event = Event(
             at=self.clock(),
             endpoint=endpoint,
             status=response.status_code,
             record_id=_record_id(endpoint, request, response),
-            fault=str(fault) if fault else None,
+            fault=getattr(request.state, "fault", None),  # set by `FaultyService` alone
         )
-        self.log.append(event)
+        self.note(event)
+        return response
+
+    async def respond(self, endpoint: str, request: Request) -> Response:
+        """What the endpoint answers to a request whose body is there."""
+        answers = {
+            "sign_up": self.sign_up,
+            "refresh": self.refresh,
+            "submit": self.submit,
+            "status": self.status,
+            "styles": self.styles,
+            "image": self.image,
+        }
+        return await answers[endpoint](request)
+
+    def note(self, event: Event) -> None:
+        """Add a line to `service.log`; it holds neither prompts nor tokens."""
         append(self.folder / "service.log", json.dumps(asdict(event)), limit=MAX_LOG)
+
+    def _routes(self) -> list[Route]:
+        """Every path of the protocol, bare and below the name of the host that has it."""
+        # Below a name, so that one port can stand for hosts that have equal paths.
+        listed = (
+            ("sign_up", "POST", SIGN_UP_PATHS, SIGN_UP_HOSTS),
+            ("refresh", "POST", (REFRESH_PATH,), (REFRESH_HOST,)),
+            ("submit", "POST", (SUBMIT_PATH,), (IMAGE_HOST,)),
+            ("status", "GET", (f"{SUBMIT_PATH}/{{record_id}}/status",), (IMAGE_HOST,)),
+            ("styles", "GET", (STYLES_PATH,), (STYLES_HOST,)),
+            ("image", "GET", ("/images/{name}",), ()),
+        )
+        return [
+            Route("/", self.health),
+            *(
+                Route(host + path, partial(self.handle, endpoint), methods=[method])
+                for endpoint, method, paths, hosts in listed
+                for host in ("", *hosts)
+                for path in paths
+            ),
+        ]
 
     # The identity host
 
-    async def _sign_up(self, request: Request) -> Response:
+    async def sign_up(self, request: Request) -> Response:
+        """A new anonymous account and its tokens."""
         if refusal := _key_refusal(request):
-            return _refused(refusal)
+            return _render(refusal)
         try:
             SignUp.parse(await request.body())
         except ProtocolError:
-            return _refused(_bad_payload())
-        return JSONResponse(self._tokens(self.store.open_account()).render_sign_up())
+            return _render(_BAD_PAYLOAD)
+        return JSONResponse(self._issue_tokens(self.store.open_account()).render_sign_up())
 
-    async def _refresh(self, request: Request) -> Response:
+    async def refresh(self, request: Request) -> Response:
+        """New tokens of the account whose refresh token came, or Google's code."""
         if refusal := _key_refusal(request):
-            return _refused(refusal)
+            return _render(refusal)
         try:
-            account = self._owner(Refresh.parse(await request.body()))
+            account = self._refresh_owner(Refresh.parse(await request.body()))
         except ProtocolError:
-            return _refused(_bad_payload())
+            return _render(_BAD_PAYLOAD)
         if isinstance(account, Refusal):
-            return _refused(account)
+            return _render(account)
         if self.rotate:
-            account = self.store.advance(account)
-        return JSONResponse(self._tokens(account).render_refresh(PROJECT))
+            account = self.store.expire_refresh_tokens(account)
+        return JSONResponse(self._issue_tokens(account).render_refresh(PROJECT))
 
-    def _owner(self, asked: Refresh) -> Account | Refusal:
+    def _refresh_owner(self, asked: Refresh) -> ServiceAccount | Refusal:
         """Whose refresh token this is, or Google's word for why it is refused."""
+        # What is wrong with the request goes before what is wrong with the account, as at Google.
         token = asked.refresh_token.reveal()
         if asked.grant_type != "refresh_token":
             code = "INVALID_GRANT_TYPE" if asked.grant_type else "MISSING_GRANT_TYPE"
@@ -264,7 +243,8 @@ class Service:
             return Refusal(400, code="USER_DISABLED")
         return account if claims.serial == account.serial else Refusal(400, code="TOKEN_EXPIRED")
 
-    def _tokens(self, account: Account) -> Tokens:
+    def _issue_tokens(self, account: ServiceAccount) -> Tokens:
+        # The id token ends by the clock, the refresh token by its account's serial.
         until = self.clock() + self.token_lifetime
         id_claims = Claims("id", account.user_id, account.serial, until)
         refresh_claims = Claims("refresh", account.user_id, account.serial, 0.0)
@@ -277,83 +257,90 @@ class Service:
 
     # The image host
 
-    async def _submit(self, request: Request) -> Response:
+    async def submit(self, request: Request) -> Response:
+        """A new job, still IN_QUEUE; 401 for the caller, 422 for a field."""
         caller = self._caller(request)
         if isinstance(caller, Refusal):
-            return _refused(caller)
-        order = await _order(request)
-        if isinstance(order, Refusal):
-            return _refused(order)
-        record = self._open_job(caller, order)
+            return _render(caller)
+        submission = await _parse_submission(request)
+        if isinstance(submission, Refusal):
+            return _render(submission)
+        seed = submission.seed
+        # The times are kept with the job: it walks on as promised in a process with others.
+        record = Record(
+            record_id=uuid.uuid4().hex,
+            user_id=caller,
+            created_at=self.clock(),
+            queue=self.queue,
+            draw=self.draw,
+            seed=random.randint(9999, 99_999_999) if seed is None else seed,
+            submission=submission,
+        )
+        # On disk before anybody learns its id: a job that was promised outlives this process.
+        self.store.put_record(record)
+        self._workers.start_job(record)
         return JSONResponse(Job(record.record_id, "IN_QUEUE", seed=record.seed).render())
 
-    async def _status(self, request: Request) -> Response:
+    async def status(self, request: Request) -> Response:
+        """The job as it is now, for whoever has an account; 404 for one that is not there."""
         caller = self._caller(request)
         if isinstance(caller, Refusal):
-            return _refused(caller)
+            return _render(caller)
         record = self.store.record(request.path_params["record_id"])
         if record is None:
-            return _refused(Refusal(404, "Record not found"))
-        return JSONResponse(self._stand(record, str(request.base_url)).render())
+            return _render(Refusal(404, "Record not found"))
+        return JSONResponse(self._job_of(record, str(request.base_url)).render())
 
     def _caller(self, request: Request) -> str | Refusal:
         """The user id in the bare id token of a request."""
         token = request.headers.get("authorization", "")
         claims = self.store.read(token) if token else None
+        # A refresh token is signed as well, and must open nothing here.
         if claims is None or claims.kind != "id":
             return Refusal(401, "Invalid token" if token else "Not authenticated")
-        if token in self._refused or claims.expires_at <= self.clock():
+        if claims.expires_at <= self.clock():
             return Refusal(401, "Token expired")
         return claims.user_id
 
-    def _open_job(self, user_id: str, order: Submit) -> Record:
-        """The record is on disk before anybody learns its id."""
-        seed = order.seed if order.seed is not None else random.randint(9999, 99_999_999)
-        record = Record(
-            record_id=uuid.uuid4().hex,
-            user_id=user_id,
-            created_at=self.clock(),
-            queue=self.queue,
-            draw=self.draw,
-            seed=seed,
-            order=order,
-        )
-        self.store.put_record(record)
-        self._studio.begin(record)
-        return record
+    def _job_of(self, record: Record, base_url: str) -> Job:
+        """The job as it is now, by the clock, but never DONE before its pictures are there.
 
-    def _stand(self, record: Record, base_url: str) -> Job:
-        """Where a job stands: what the clock says, but never DONE before its pictures are there."""
+        IN_QUEUE --queue--> IN_PROGRESS --draw, and all pictures on disk--> DONE
+                                  `--the engine raised--> FAILED
+        """
         age = self.clock() - record.created_at
         if age < record.queue:
             return Job(record.record_id, "IN_QUEUE", seed=record.seed)
-        self._studio.begin(record)
-        if failure := self._studio.failure(record.record_id):
+        # Again at each poll: a process that died may have left pictures undrawn.
+        self._workers.start_job(record)
+        if failure := self._workers.failure(record.record_id):
             return Job(record.record_id, "FAILED", (), "ENGINE", failure, record.seed)
-        if age < record.queue + record.draw or not self._studio.has_all(record):
+        # The clock alone would promise pictures that a slow machine has not drawn.
+        if age < record.queue + record.draw or not self._workers.has_all(record):
             return Job(record.record_id, "IN_PROGRESS", seed=record.seed)
-        names = [picture_name(record.record_id, index) for index in range(record.order.n)]
+        names = [picture_name(record.record_id, index) for index in range(record.submission.n)]
         images = tuple(Image(url=f"{base_url}images/{name}", name=name) for name in names)
         return Job(record.record_id, "DONE", images, seed=record.seed)
 
-    async def _image(self, request: Request) -> Response:
-        if "authorization" in request.headers:
-            self.seen["leaks"] += 1
+    async def image(self, request: Request) -> Response:
+        """A picture, for everybody who has its address."""
         picture = self.store.picture(request.path_params["name"])
         if picture is None:
-            return _refused(Refusal(404, "Image not found"))
+            return _render(Refusal(404, "Image not found"))
         return Response(picture, media_type="image/png")
 
-    # The content host, and the door
+    # The content host, and the root
 
-    async def _styles(self, request: Request) -> Response:
+    async def styles(self, request: Request) -> Response:
+        """The list of styles: what is drawn here is what is shipped."""
         return JSONResponse(render_styles(tuple(style.name for style in SHIPPED.styles)))
 
-    async def _health(self, request: Request) -> Response:
+    async def health(self, request: Request) -> Response:
+        """That this is the service, and how many jobs its folder has."""
         return JSONResponse({"artaService": {"ready": True, "jobs": len(self.jobs)}})
 
 
-async def _order(request: Request) -> Submit | Refusal:
+async def _parse_submission(request: Request) -> Submit | Refusal:
     """The form of a submit in either encoding; a JSON body is an empty form, as at FastAPI."""
     try:
         form = await request.form(max_files=8, max_fields=32, max_part_size=MAX_BODY)
@@ -363,11 +350,15 @@ async def _order(request: Request) -> Submit | Refusal:
         return Refusal(exc.status_code, exc.detail)
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
     await form.close()
-    order = Submit.parse(fields)
+    submission = Submit.parse(fields)
+    # After the bounds, and in other words than theirs, as the captured refusal has it.
     valid = [style.name for style in SHIPPED.styles]
-    if isinstance(order, Submit) and order.style not in valid:
-        return style_refusal(order.style, valid)
-    return order
+    if isinstance(submission, Submit) and submission.style not in valid:
+        return style_refusal(submission.style, valid)
+    return submission
+
+
+_BAD_PAYLOAD = Refusal(400, "Invalid JSON payload received. Unexpected token.", "INVALID_ARGUMENT")
 
 
 def _key_refusal(request: Request) -> Refusal | None:
@@ -376,41 +367,34 @@ def _key_refusal(request: Request) -> Refusal | None:
     return Refusal(403, "The request is missing a valid API key.", "PERMISSION_DENIED")
 
 
-def _bad_payload() -> Refusal:
-    return Refusal(400, "Invalid JSON payload received. Unexpected token.", "INVALID_ARGUMENT")
-
-
-def _refused(refusal: Refusal) -> Response:
+def _render(refusal: Refusal) -> Response:
     return JSONResponse(refusal.render(), status_code=refusal.status)
 
 
-async def _plain_refusal(request: Request, exc: Exception) -> Response:
-    status = exc.status_code if isinstance(exc, HTTPException) else 500
-    words = exc.detail if isinstance(exc, HTTPException) else "Internal Server Error"
-    headers: Mapping[str, str] = (exc.headers if isinstance(exc, HTTPException) else None) or {}
-    return JSONResponse(Refusal(status, words).render(), status_code=status, headers=dict(headers))
+async def _render_http_exception(request: Request, exc: Exception) -> Response:
+    """What Starlette refuses by itself, 404 and 405, in the words of the other refusals."""
+    assert isinstance(exc, HTTPException)  # Starlette's handlers take any, and get this one
+    body = Refusal(exc.status_code, exc.detail).render()
+    return JSONResponse(body, status_code=exc.status_code, headers=dict(exc.headers or {}))
 
 
 async def _read_whole(request: Request) -> Request | None:
-    """The same request with its body read, or None when that is beyond the limit."""
+    """The same request with all of its body there, or None once that is beyond the limit."""
     body = b""
+    # By chunks and not by `Content-Length`, which a caller may leave out or get wrong.
     stream: AsyncIterator[bytes] = request.stream()
     async for chunk in stream:
         body += chunk
         if len(body) > MAX_BODY:
             return None
 
-    pending = [body]
-
     async def receive() -> Message:
-        if pending:
-            return {"type": "http.request", "body": pending.pop(), "more_body": False}
-        return await request.receive()
+        return {"type": "http.request", "body": body, "more_body": False}
 
     return Request(request.scope, receive)
 
 
-def _job(response: Response) -> dict[str, object]:
+def job_fields(response: Response) -> dict[str, object]:
     """The fields of an answer, none when it is no JSON object."""
     answer = json_or_none(bytes(getattr(response, "body", b"")))
     return answer if is_object(answer) else {}
@@ -420,7 +404,7 @@ def _record_id(endpoint: str, request: Request, response: Response) -> str | Non
     """The job that an exchange is about, when its id is one of ours."""
     match endpoint:
         case "submit":
-            named = text(_job(response), "record_id")
+            named = text(job_fields(response), "record_id")
         case "status":
             named = request.path_params["record_id"]
         case _:

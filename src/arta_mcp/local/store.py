@@ -6,32 +6,35 @@ sees all of a file or none of it, and a process that is killed leaves nothing ha
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import os
 import re
 import secrets
 import time
 import uuid
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import jwt
+
 from arta_mcp.arta.protocol import Submit
 from arta_mcp.arta.refusals import Refusal
+from arta_mcp.files import make_private_folder, write_atomically, write_new
 from arta_mcp.untrusted_json import is_object, json_or_none, text
 
 ID = re.compile(r"[0-9a-f]{32}")
 _PICTURE = re.compile(r"[0-9a-f]{32}-[0-7]\.png")
 
-_STALE_DRAFT = 3600.0
+SECRET_SIZE = 32
+"""bytes of the key that signs tokens, as many as its hash has (RFC 7518, 3.2)"""
+
+STALE_DRAFT_AGE = 3600.0
 """seconds after which an unfinished file of a killed process is removed"""
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class ServiceAccount:
     """An anonymous account; refresh tokens with a serial below `serial` are expired."""
 
     user_id: str
@@ -54,7 +57,7 @@ class Claims:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A job as it was ordered; `queue` and `draw` are the seconds that were in force then."""
+    """A job as it was submitted; `queue` and `draw` are the seconds that were in force then."""
 
     record_id: str
     user_id: str
@@ -62,54 +65,60 @@ class Record:
     queue: float
     draw: float
     seed: int
-    order: Submit
+    submission: Submit
 
 
 class Store:
-    """One folder, mode 0700, that any number of processes share."""
+    """One folder, mode 0700, that any number of processes share; `keep` records stay in it.
+
+    secret                    the key of every token, 32 bytes
+    accounts/<user id>.json   one `ServiceAccount` each
+    records/<record id>.json  one `Record` each
+    images/<record id>-<i>.png
+    """
 
     def __init__(self, folder: Path, *, keep: int) -> None:
         self.folder = folder
-        self._keep, self._unlisted = keep, 0
+        # Pruning lists the folder, so it is done at the first record and then at every twentieth
+        # of `keep`: listing at each would make a submit slower the more records there are.
+        self._keep, self._puts_until_prune = keep, 0
         for name in ("", "accounts", "records", "images"):
-            _make_private(folder / name)
-        folder.chmod(0o700)
-        self._sweep_drafts()
-        self._secret = self._shared_secret()
+            make_private_folder(folder / name)
+        for draft in folder.rglob(".*.draft"):
+            # Younger ones belong to processes that are writing them now.
+            if time.time() - _modified_at(draft) > STALE_DRAFT_AGE:
+                draft.unlink(missing_ok=True)
+        self._secret = self._load_secret()
 
     # Accounts and tokens
 
-    def open_account(self) -> Account:
-        account = Account(uuid.uuid4().hex)
+    def open_account(self) -> ServiceAccount:
+        """A new anonymous account, on disk."""
+        account = ServiceAccount(uuid.uuid4().hex)
         self.put_account(account)
         return account
 
-    def put_account(self, account: Account) -> None:
-        write(self._account_path(account.user_id), json.dumps(asdict(account)).encode())
+    def put_account(self, account: ServiceAccount) -> None:
+        """Write the account in place of what its file said."""
+        _write(self._account_path(account.user_id), json.dumps(asdict(account)).encode())
 
-    def account(self, user_id: str) -> Account | None:
+    def account(self, user_id: str) -> ServiceAccount | None:
+        """None for an unknown or damaged one, and for a name that is no user id."""
         found = _read_json(self._account_path(user_id)) if ID.fullmatch(user_id) else None
         if not is_object(found):
             return None
         serial = found.get("serial")
-        return Account(
+        return ServiceAccount(
             user_id=user_id,
             serial=serial if isinstance(serial, int) else 0,
             disabled=found.get("disabled") is True,
         )
 
-    def advance(self, account: Account) -> Account:
+    def expire_refresh_tokens(self, account: ServiceAccount) -> ServiceAccount:
         """The account with every refresh token so far expired."""
         later = replace(account, serial=account.serial + 1)
         self.put_account(later)
         return later
-
-    def delete_account(self, user_id: str) -> None:
-        if ID.fullmatch(user_id):
-            self._account_path(user_id).unlink(missing_ok=True)
-
-    def accounts(self) -> tuple[str, ...]:
-        return tuple(sorted(path.stem for path in self.folder.glob("accounts/*.json")))
 
     def sign(self, claims: Claims) -> str:
         """The claims as a JWT (HS256), different each time."""
@@ -120,16 +129,16 @@ class Store:
             "exp": claims.expires_at,
             "jti": secrets.token_hex(8),
         }
-        head = _pack(b'{"alg":"HS256","typ":"JWT"}') + "." + _pack(json.dumps(fields).encode())
-        return f"{head}.{self._seal(head)}"
+        return jwt.encode(fields, self._secret, algorithm="HS256")
 
     def read(self, token: str) -> Claims | None:
         """The claims of a token that was signed in this folder; None for any other text."""
-        head, _, seal = token.rpartition(".")
-        if not hmac.compare_digest(self._seal(head).encode(), seal.encode("utf-8", "replace")):
-            return None
-        fields = json_or_none(_unpack(head.rpartition(".")[2]))
-        if not is_object(fields):
+        # Not the library's clock: the service has its own, and a refresh token heeds none.
+        try:
+            fields: dict[str, object] = jwt.decode(
+                token, self._secret, algorithms=["HS256"], options={"verify_exp": False}
+            )
+        except (jwt.InvalidTokenError, UnicodeEncodeError):  # half a surrogate pair has no bytes
             return None
         serial, expires_at = fields.get("ser"), fields.get("exp")
         return Claims(
@@ -142,6 +151,7 @@ class Store:
     # Records and pictures
 
     def put_record(self, record: Record) -> None:
+        """Write the record, and forget the oldest where there are too many."""
         fields = {
             "record_id": record.record_id,
             "user_id": record.user_id,
@@ -149,9 +159,10 @@ class Store:
             "queue": record.queue,
             "draw": record.draw,
             "seed": record.seed,
-            "order": record.order.form(),
+            # The name in files of every version so far.
+            "order": record.submission.form(),
         }
-        write(self._record_path(record.record_id), json.dumps(fields).encode())
+        _write(self._record_path(record.record_id), json.dumps(fields).encode())
         self._prune()
 
     def record(self, record_id: str) -> Record | None:
@@ -160,9 +171,9 @@ class Store:
         form = found.get("order") if is_object(found) else None
         if not is_object(found) or not is_object(form):
             return None
-        order = Submit.parse({name: str(value) for name, value in form.items()})
+        submission = Submit.parse({name: str(value) for name, value in form.items()})
         seed = found.get("seed")
-        if isinstance(order, Refusal) or not isinstance(seed, int):
+        if isinstance(submission, Refusal) or not isinstance(seed, int):
             return None
         return Record(
             record_id=record_id,
@@ -171,19 +182,24 @@ class Store:
             queue=_number(found.get("queue")),
             draw=_number(found.get("draw")),
             seed=seed,
-            order=order,
+            submission=submission,
         )
 
     def records(self) -> tuple[str, ...]:
+        """The id of each record in the folder, by whichever process."""
         return tuple(sorted(path.stem for path in self.folder.glob("records/*.json")))
 
     def put_picture(self, record_id: str, index: int, picture: bytes) -> None:
-        write(self.folder / "images" / picture_name(record_id, index), picture)
+        """Write a PNG; the same again changes nothing."""
+        _write(self.folder / "images" / picture_name(record_id, index), picture)
 
     def has_picture(self, record_id: str, index: int) -> bool:
+        """Whether it is drawn and on disk."""
         return (self.folder / "images" / picture_name(record_id, index)).is_file()
 
     def picture(self, name: str) -> bytes | None:
+        """The PNG of that name; None for an unknown one, and for a name that is no picture's."""
+        # The name comes from a URL: nothing but this form may reach the disk.
         if not _PICTURE.fullmatch(name):
             return None
         with suppress(FileNotFoundError):
@@ -198,57 +214,39 @@ class Store:
     def _record_path(self, record_id: str) -> Path:
         return self.folder / "records" / f"{record_id}.json"
 
-    def _seal(self, head: str) -> str:
-        message = head.encode("utf-8", "replace")
-        return _pack(hmac.new(self._secret, message, hashlib.sha256).digest())
-
-    def _shared_secret(self) -> bytes:
-        """The first process makes it; a link, unlike a rename, never replaces another's."""
+    def _load_secret(self) -> bytes:
         path = self.folder / "secret"
+        with suppress(FileNotFoundError):
+            if path.stat().st_size < SECRET_SIZE:  # what a power cut left: nobody could sign
+                path.unlink()
         if not path.exists():
-            draft = _draft(path)
-            _write_new(draft, secrets.token_bytes(32))
+            draft = path.with_name(f".secret.{secrets.token_hex(6)}.draft")
+            write_new(draft, secrets.token_bytes(SECRET_SIZE))
+            # Of processes that start together the first wins: a link, unlike a rename, never
+            # replaces a file that is there.
             with suppress(FileExistsError):
                 os.link(draft, path)
             draft.unlink()
         return path.read_bytes()
 
     def _prune(self) -> None:
-        """Forget the oldest records, not at every order: listing a folder takes its time."""
-        self._unlisted -= 1
-        if self._unlisted > 0:
+        """Forget the oldest records and their pictures, once in a while."""
+        self._puts_until_prune -= 1
+        if self._puts_until_prune > 0:
             return
-        self._unlisted = max(1, self._keep // 20)
-        paths = sorted(self.folder.glob("records/*.json"), key=_written_at)
+        self._puts_until_prune = max(1, self._keep // 20)
+        paths = sorted(self.folder.glob("records/*.json"), key=_modified_at)
         oldest = paths[: max(0, len(paths) - self._keep)]
         for path in oldest:
             for index in range(8):
                 name = picture_name(path.stem, index)
                 (self.folder / "images" / name).unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
-
-    def _sweep_drafts(self) -> None:
-        for draft in self.folder.rglob(".*.draft"):
-            if time.time() - _written_at(draft) > _STALE_DRAFT:
-                draft.unlink(missing_ok=True)
-
-
-def _make_private(folder: Path) -> None:
-    """Makes a folder and what is missing above it, each for its owner alone from the start."""
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    for path in reversed(missing):
-        path.mkdir(mode=0o700, exist_ok=True)
+            path.unlink(missing_ok=True)  # last: it alone says which pictures there are
 
 
 def picture_name(record_id: str, index: int) -> str:
+    """The name of a picture, on disk and in its address."""
     return f"{record_id}-{index}.png"
-
-
-def write(path: Path, content: bytes) -> None:
-    """All of it or nothing, readable by the owner alone from the first byte."""
-    draft = _draft(path)
-    _write_new(draft, content)
-    draft.replace(path)
 
 
 def append(path: Path, line: str, *, limit: int) -> None:
@@ -261,14 +259,9 @@ def append(path: Path, line: str, *, limit: int) -> None:
         file.write(line.encode() + b"\n")
 
 
-def _draft(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.draft")
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(opened, "wb") as file:
-        file.write(content)
+def _write(path: Path, content: bytes) -> None:
+    # Not synced: a power cut may cost a sketch, which the same request draws again.
+    write_atomically(path, content, sync=False)
 
 
 def _read_json(path: Path) -> object:
@@ -277,7 +270,7 @@ def _read_json(path: Path) -> object:
     return None
 
 
-def _written_at(path: Path) -> float:
+def _modified_at(path: Path) -> float:
     with suppress(FileNotFoundError):
         return path.stat().st_mtime
     return 0.0
@@ -285,11 +278,3 @@ def _written_at(path: Path) -> float:
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
-
-
-def _pack(raw: bytes) -> str:
-    return urlsafe_b64encode(raw).decode().rstrip("=")
-
-
-def _unpack(packed: str) -> bytes:
-    return urlsafe_b64decode(packed + "=" * (-len(packed) % 4))

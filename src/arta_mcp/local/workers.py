@@ -4,88 +4,91 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import TYPE_CHECKING
+from concurrent.futures import Future, ThreadPoolExecutor
 
+from arta_mcp.engines.base import ImageRequest
 from arta_mcp.local.store import Record, Store
 from arta_mcp.redaction import sanitize
 from arta_mcp.styles import category_of
 
-if TYPE_CHECKING:
-    from arta_mcp.engines.sketch.engine import Order
+Engine = Callable[[ImageRequest], bytes]
+"""draws a picture as PNG; the same request gives the same picture"""
 
-Engine = Callable[["Order"], bytes]
-"""draws the picture of an order as PNG; the same order gives the same picture"""
+MAX_REMEMBERED = 1000
+"""jobs whose outcome a process remembers, so that a failed one is not tried again"""
 
 _log = logging.getLogger(__name__)
 
 
-class Studio:
-    """Draws the pictures of jobs in two threads, each picture once, by an engine that repeats."""
+class DrawingWorkers:
+    """Two threads that draw the pictures of jobs, each picture once.
+
+    A job that another process left unfinished is drawn again from its record, which gives the
+    same pictures, since an engine repeats itself.
+    """
 
     def __init__(self, store: Store, engine: Engine | None) -> None:
         self._store, self._engine = store, engine
+        # Two: drawing keeps the interpreter's lock for most of the time, a third would only wait.
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="arta-draw")
-        self._begun: dict[str, list[Future[None]]] = {}
+        self._drawings: dict[str, list[Future[None]]] = {}
         self._closed = False
 
-    def begin(self, record: Record) -> None:
-        """Have the pictures that are missing drawn, unless that was begun already."""
-        if self._closed or self._is_begun(record.record_id) or self.has_all(record):
+    def start_job(self, record: Record) -> None:
+        """Have the pictures that are missing drawn, unless they are being drawn or have failed."""
+        known = self._drawings.get(record.record_id, [])
+        is_under_way = not all(drawing.done() for drawing in known)
+        # A failure is not tried again: the engine would fail as before.
+        if self._closed or is_under_way or self.failure(record.record_id) or self.has_all(record):
             return
-        while len(self._begun) >= 1000 and (done := self._oldest_finished()):
-            del self._begun[done]
-        self._begun[record.record_id] = [
+        while len(self._drawings) >= MAX_REMEMBERED:
+            finished = (
+                record_id
+                for record_id, job in self._drawings.items()
+                if all(drawing.done() for drawing in job)
+            )
+            if (oldest := next(finished, None)) is None:
+                break  # all are under way: none may be forgotten
+            del self._drawings[oldest]
+        self._drawings[record.record_id] = [
             self._threads.submit(self._draw, record, index)
-            for index in range(record.order.n)
+            for index in range(record.submission.n)
             if not self._store.has_picture(record.record_id, index)
         ]
 
     def has_all(self, record: Record) -> bool:
+        """Whether every picture of the job is on disk."""
         return all(
-            self._store.has_picture(record.record_id, index) for index in range(record.order.n)
+            self._store.has_picture(record.record_id, index) for index in range(record.submission.n)
         )
 
     def failure(self, record_id: str) -> str | None:
         """Why the engine gave a job up, as far as this process knows."""
-        for drawing in self._begun.get(record_id, ()):
+        for drawing in self._drawings.get(record_id, ()):
             if drawing.done() and not drawing.cancelled() and (exc := drawing.exception()):
                 return f"the engine could not draw: {sanitize(repr(exc), 200)}"
         return None
 
-    def finish(self, timeout: float) -> None:
-        wait([drawing for job in list(self._begun.values()) for drawing in job], timeout)
-
     def close(self) -> None:
+        """Start no further picture; those being drawn end in their threads."""
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _is_begun(self, record_id: str) -> bool:
-        """A failure is not tried again: the engine would fail as before."""
-        job = self._begun.get(record_id, [])
-        return not all(one.done() for one in job) or self.failure(record_id) is not None
-
-    def _oldest_finished(self) -> str | None:
-        finished = (name for name, job in self._begun.items() if all(one.done() for one in job))
-        return next(finished, None)
-
     def _draw(self, record: Record, index: int) -> None:
-        from arta_mcp.engines.sketch.engine import (  # Pillow loads when the first picture is due
-            Order,
-            draw,
-        )
+        # Here and not above: Pillow loads when the first picture is due, in this thread.
+        from arta_mcp.engines.sketch.engine import draw
 
-        order = Order(
-            prompt=record.order.prompt,
-            negative_prompt=record.order.negative_prompt,
-            style=record.order.style,
-            category=category_of(record.order.style),
+        request = ImageRequest(
+            prompt=record.submission.prompt,
+            negative_prompt=record.submission.negative_prompt,
+            style=record.submission.style,
+            category=category_of(record.submission.style),
             seed=record.seed,
             index=index,
-            aspect_ratio=record.order.aspect_ratio,
+            aspect_ratio=record.submission.aspect_ratio,
         )
         try:
-            picture = (self._engine or draw)(order)
+            picture = (self._engine or draw)(request)
         except Exception:
             _log.exception("the engine could not draw picture %s of %s", index, record.record_id)
             raise

@@ -1,1 +1,1 @@
-"""How the default engine draws: canvas, figures, words, scenery and manners."""
+"""How the default engine draws: words, scenery, figures, canvas and treatments."""

@@ -66,6 +66,7 @@ def beast(kind: Beast, coat: Rgb | None = None) -> list[Part]:
     torso = smooth(
         [(-0.15, 0), (0.12, 0), (0.22, 0.18), (0.17, 0.42), (0.1, 0.6), (-0.09, 0.6), (-0.16, 0.4)]
     )
+    # From back to front: what comes later hides what is there.
     parts: list[Part] = [*_tail(kind.tail, fur, dark, belly)]
     parts += [(torso, (light, dark)), (haunch, (mix(fur, light, 0.3), dark))]
     for x in (-0.1, 0.045):
@@ -124,6 +125,7 @@ def _head(kind: Beast, fur: Rgb, light: Rgb, dark: Rgb, belly: Rgb, soft: Rgb) -
     half = [(0, 0.915), (wide * 0.46, 0.882), (wide * 0.84, 0.785), (wide, 0.655)]
     half += [(wide * 0.62, 0.61), (wide * 0.3, chin + 0.012), (0, chin - 0.012)]
     face = smooth(symmetric(half), 6)
+    # Floppy ears hang over the face, all others stand behind it.
     parts: list[Part] = list(_ears(kind, fur, dark, soft)) if kind.ears != "floppy" else []
     parts.append((face, (light, mix(fur, dark, 0.25))))
     cheek = [(wide * 0.98, 0.652), (wide * 0.55, 0.705), (0.07, 0.69), (0.028, 0.65)]
@@ -141,6 +143,7 @@ def _head(kind: Beast, fur: Rgb, light: Rgb, dark: Rgb, belly: Rgb, soft: Rgb) -
             (0.032, -0.02),
             (-0.01, -0.028),
         ]
+        # Lid, iris, pupil, and the light in it, which is on the same side in both eyes.
         parts += [
             (smooth([(x + side * px, y + py) for px, py in eye], 6), INK),
             (oval(x, y + 0.003, 0.026), (mix(rgb(kind.eyes), INK, 0.3), rgb(kind.eyes))),
@@ -191,6 +194,7 @@ def bird(coat: Rgb) -> list[Part]:
         (0.3, 0.06),
         (-0.3, 0.06),
     ]
+    # Tail, branch, legs, beak, body, breast, wing, eye.
     return [
         (smooth([(0.18, 0.42), (0.66, 0.08), (0.72, -0.02), (0.6, -0.02), (0.12, 0.24)], 4), dark),
         (smooth(branch), (mix(INK, (120, 80, 60), 0.5), INK)),
@@ -221,6 +225,7 @@ def person(hair: Rgb, coat: Rgb, skin: Rgb) -> list[Part]:
     face = [(0, 0.94), (0.15, 0.88), (0.185, 0.68), (0.15, 0.5), (0.07, 0.41), (0, 0.395)]
     fringe = [(-0.2, 0.58), (-0.225, 0.82), (-0.1, 0.995), (0.1, 0.995), (0.225, 0.82), (0.2, 0.58)]
     fringe += [(0.15, 0.78), (0.02, 0.86), (-0.12, 0.82)]
+    # Hair behind, shoulders, neck, face, fringe; then what lies on the face.
     parts: list[Part] = [
         (smooth(symmetric(back)), (mix(hair, WHITE, 0.12), mix(hair, INK, 0.4))),
         (
@@ -253,6 +258,7 @@ def house(wall: Rgb, lit: Rgb) -> list[Part]:
     """A cottage with warm windows."""
     shade = mix(wall, INK, 0.45)
     pane: Paint = (lit, mix(lit, rgb("e07a20"), 0.5))
+    # Chimney, wall, roof, door, windows.
     return [
         ([(0.2, 0.6), (0.2, 0.92), (0.3, 0.92), (0.3, 0.6)], shade),
         ([(-0.42, 0), (-0.42, 0.5), (0.42, 0.5), (0.42, 0)], (wall, shade)),
@@ -264,6 +270,7 @@ def house(wall: Rgb, lit: Rgb) -> list[Part]:
 
 def boat(hull: Rgb, sail: Rgb) -> list[Part]:
     """A small sailing boat, seen from the side."""
+    # Mast, mainsail, jib, hull.
     return [
         ([(-0.01, 0.1), (-0.01, 1.0), (0.012, 1.0), (0.012, 0.1)], mix(hull, INK, 0.6)),
         (
@@ -278,9 +285,9 @@ def boat(hull: Rgb, sail: Rgb) -> list[Part]:
     ]
 
 
-def flower(petal: Rgb, stem: Rgb, dice: random.Random) -> list[Part]:
+def flower(petal: Rgb, stem: Rgb, rng: random.Random) -> list[Part]:
     """One blossom on a bent stem."""
-    lean, count = dice.uniform(-0.12, 0.12), dice.choice((5, 6, 8))
+    lean, count = rng.uniform(-0.12, 0.12), rng.choice((5, 6, 8))
     top: Point = (lean, 0.82)
     stalk = smooth(
         [(-0.012, 0), (lean * 0.3 - 0.012, 0.4), top, (lean * 0.3 + 0.012, 0.4), (0.012, 0)], 6
@@ -291,6 +298,7 @@ def flower(petal: Rgb, stem: Rgb, dice: random.Random) -> list[Part]:
         turn = 2 * math.pi * i / count + lean * 5
         across, along = (math.cos(turn), math.sin(turn)), (0.0, 0.1, 0.19, 0.19, 0.1)
         widths = (0.0, 0.055, 0.04, -0.04, -0.055)
+        # A petal: out along its direction, as wide to each side as `widths` says, and back.
         blade = [
             (top[0] + across[0] * a - across[1] * b, top[1] + across[1] * a + across[0] * b)
             for a, b in zip(along, widths, strict=True)
@@ -299,31 +307,33 @@ def flower(petal: Rgb, stem: Rgb, dice: random.Random) -> list[Part]:
     return [*parts, (oval(*top, 0.05), (rgb("ffd866"), rgb("c9801e")))]
 
 
-def pine(x: float, y: float, height: float, dice: random.Random) -> list[Point]:
+def pine(x: float, y: float, height: float, rng: random.Random) -> list[Point]:
     """A conifer in pixels, its foot at x, y."""
     tiers, right = 7, list[Point]()
     for tier in range(tiers):
         low = 1 - (tier + 1) / tiers * 0.93
-        reach = height * 0.23 * (1 - low) ** 0.85 * dice.uniform(0.82, 1.12)
+        reach = height * 0.23 * (1 - low) ** 0.85 * rng.uniform(0.82, 1.12)
         right += [(reach, low), (reach * 0.5, low + 0.012)]
     right += [(height * 0.025, 0.06), (height * 0.025, -0.03)]
     flank = [(x + across, y - height * up) for across, up in right]
+    # Not quite the mirror image: a tree that is one looks cut from paper.
     other = [
-        (x - across * dice.uniform(0.9, 1.05), y - height * up) for across, up in reversed(right)
+        (x - across * rng.uniform(0.9, 1.05), y - height * up) for across, up in reversed(right)
     ]
     return [(x, y - height), *flank, *other]
 
 
 def ridge(
-    size: tuple[int, int], base: float, height: float, dice: random.Random, rough: float
+    size: tuple[int, int], base: float, height: float, rng: random.Random, rough: float
 ) -> list[Point]:
     """A skyline of hills (rough 0.3) or peaks (rough 0.6) across the picture, as its upper edge."""
-    heights = [dice.uniform(0, 1) for _ in range(4 + 3 * (size[0] > size[1] * 1.2))]
+    heights = [rng.uniform(0, 1) for _ in range(4 + 3 * (size[0] > size[1] * 1.2))]
     spread = 0.3
+    # Midpoint displacement: halve every stretch, move its middle, each time by less.
     for _ in range(5 if rough > 0.4 else 1):
         wider = [heights[0]]
         for left, right in pairwise(heights):
-            wider += [(left + right) / 2 + dice.uniform(-spread, spread), right]
+            wider += [(left + right) / 2 + rng.uniform(-spread, spread), right]
         heights, spread = wider, spread * rough
     low, high = min(heights), max(heights)
     step = size[0] / (len(heights) - 1)

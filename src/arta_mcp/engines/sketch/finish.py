@@ -27,10 +27,10 @@ def vignette(image: Image.Image, strength: float) -> Image.Image:
     return image
 
 
-def grained(image: Image.Image, dice: random.Random, depth: int) -> Image.Image:
+def grained(image: Image.Image, rng: random.Random, depth: int) -> Image.Image:
     """Film grain of so many steps of brightness either way."""
     width, height = image.size
-    noise = Image.frombytes("L", image.size, dice.randbytes(width * height))
+    noise = Image.frombytes("L", image.size, rng.randbytes(width * height))
     return speckled(image, toned(noise, lambda v: 128 + (v - 128) * depth / 128))
 
 
@@ -41,12 +41,13 @@ def speckled(image: Image.Image, noise: Image.Image) -> Image.Image:
 
 def textured(image: Image.Image, scene: Scene, depth: int) -> Image.Image:
     """Rough paper: a fine tooth over soft blotches, so many steps of brightness deep."""
-    blotches = fractal(image.size, scene.dice("blotches"), (4, 3))
+    blotches = fractal(image.size, scene.rng("blotches"), (4, 3))
     shaded = speckled(image, toned(blotches, lambda v: 128 + (v - 128) * depth / 96))
-    return grained(shaded, scene.dice("tooth"), depth)
+    return grained(shaded, scene.rng("tooth"), depth)
 
 
 def soft(image: Image.Image, shrink: int, radius: float) -> Image.Image:
     """Out of focus; reckoned on a small copy, which is faster and looks the same."""
+    # The blur itself hides what the reduction loses.
     small = image.reduce(shrink).filter(ImageFilter.GaussianBlur(radius / shrink))
     return scaled(small, image.size)

@@ -8,15 +8,16 @@ from arta_mcp.engines.sketch.words import Scene
 
 
 def set_subject(canvas: Canvas, scene: Scene, light: Point, scale: float) -> None:
-    mood, unit, (width, height), dice = scene.mood, canvas.unit, canvas.size, scene.dice("subject")
+    """The one thing in front, beside the middle and facing the light."""
+    mood, unit, (width, height), rng = scene.mood, canvas.unit, canvas.size, scene.rng("subject")
     name, wide = scene.subject or "", width > height * 1.1
     lit_left = light[0] < width / 2
     x = (
-        width * (dice.uniform(0.56, 0.66) if lit_left else dice.uniform(0.34, 0.44))
+        width * (rng.uniform(0.56, 0.66) if lit_left else rng.uniform(0.34, 0.44))
         if wide
         else width * (0.6 if lit_left else 0.4)
     )
-    y, size = height * 0.93, unit * dice.uniform(0.56, 0.64) * scale
+    y, size = height * 0.93, unit * rng.uniform(0.56, 0.64) * scale
     if height > width * 1.2:
         y, size = height * 0.9, size * 1.25
     match name:
@@ -34,6 +35,7 @@ def set_subject(canvas: Canvas, scene: Scene, light: Point, scale: float) -> Non
             y = height * 0.88
         case _:
             pass
+    # A shadow away from the light; a portrait has no ground and a bird its branch.
     if name not in ("portrait", "bird") and not canvas.ink:
         away = unit * (0.1 if lit_left else -0.1)
         canvas.fill(
@@ -42,6 +44,7 @@ def set_subject(canvas: Canvas, scene: Scene, light: Point, scale: float) -> Non
             blur=size * 0.03,
             opacity=0.55,
         )
+    # Flowers are a whole meadow, which the landscape has planted already.
     if name != "flower":
         canvas.place(_figure(name, scene), x, y, size, flip=lit_left)
     if name in BEASTS and scene.has("snow"):
@@ -62,15 +65,15 @@ def _drift(canvas: Canvas, scene: Scene, x: float, y: float, size: float) -> Non
 
 
 def _figure(name: str, scene: Scene) -> list[Part]:
-    dice = scene.dice("figure")
-    some = rgb(dice.choice(("b8433a", "2f6f8f", "d9a03a", "6b4a8a", "3f7a5a")))
+    rng = scene.rng("figure")
+    some = rgb(rng.choice(("b8433a", "2f6f8f", "d9a03a", "6b4a8a", "3f7a5a")))
     match name:
         case "bird":
-            return bird(scene.coat or rgb(dice.choice(("c2503a", "3f7fb5", "d9982f", "5a6a8a"))))
+            return bird(scene.coat or rgb(rng.choice(("c2503a", "3f7fb5", "d9982f", "5a6a8a"))))
         case "portrait":
-            hair = rgb(dice.choice(("2b1d1a", "6b3a22", "a85a2a", "d9b06a", "3a2a4a")))
+            hair = rgb(rng.choice(("2b1d1a", "6b3a22", "a85a2a", "d9b06a", "3a2a4a")))
             return person(
-                hair, scene.coat or some, rgb(dice.choice(("f2c9a8", "d9a07a", "a8714e", "6f4630")))
+                hair, scene.coat or some, rgb(rng.choice(("f2c9a8", "d9a07a", "a8714e", "6f4630")))
             )
         case "boat":
             return boat(scene.coat or some, rgb("f7f0e0"))
@@ -81,26 +84,29 @@ def _figure(name: str, scene: Scene) -> list[Part]:
 
 
 def plant_meadow(canvas: Canvas, scene: Scene, horizon: float) -> None:
-    mood, unit, (width, height), dice = scene.mood, canvas.unit, canvas.size, scene.dice("meadow")
+    """Flowers from the horizon to our feet, larger and brighter as they come near."""
+    mood, unit, (width, height), rng = scene.mood, canvas.unit, canvas.size, scene.rng("meadow")
     petals = [
-        scene.coat or rgb(dice.choice(("e8505b", "f7b32b", "d864a9", "f4f0e6", "8a6fe8")))
+        scene.coat or rgb(rng.choice(("e8505b", "f7b32b", "d864a9", "f4f0e6", "8a6fe8")))
         for _ in range(3)
     ]
     for i in range(26 if scene.has("flower") else 0):
         depth = i / 26
         y = horizon + unit * 0.13 + (height - horizon - unit * 0.1) * depth
-        size = unit * (0.07 + 0.3 * depth**1.5) * dice.uniform(0.8, 1.2)
+        size = unit * (0.07 + 0.3 * depth**1.5) * rng.uniform(0.8, 1.2)
         stem = mix(mix(mood.ground, rgb("2f6a3a"), 0.6), mood.low, 0.4 * (1 - depth))
         canvas.place(
-            flower(mix(petals[i % 3], mood.low, 0.35 * (1 - depth)), stem, dice),
-            dice.uniform(0, width),
+            flower(mix(petals[i % 3], mood.low, 0.35 * (1 - depth)), stem, rng),
+            rng.uniform(0, width),
             y,
             size,
         )
 
 
 def let_weather(canvas: Canvas, scene: Scene) -> None:
-    mood, unit, (width, height), dice = scene.mood, canvas.unit, canvas.size, scene.dice("weather")
+    """Fog, rain and snow before everything else."""
+    mood, unit, (width, height), rng = scene.mood, canvas.unit, canvas.size, scene.rng("weather")
+    # In linework every flake and drop would be an outline.
     if canvas.ink:
         return
     if scene.has("fog"):
@@ -110,9 +116,9 @@ def let_weather(canvas: Canvas, scene: Scene) -> None:
         drops: list[list[Point]] = []
         for _ in range(260):
             x, y, long = (
-                dice.uniform(0, width * 1.1),
-                dice.uniform(-0.1, 1) * height,
-                unit * dice.uniform(0.03, 0.09),
+                rng.uniform(0, width * 1.1),
+                rng.uniform(-0.1, 1) * height,
+                unit * rng.uniform(0.03, 0.09),
             )
             drops.append(
                 [(x, y), (x - long * 0.22, y + long), (x - long * 0.22 + unit * 0.002, y + long)]
@@ -122,9 +128,9 @@ def let_weather(canvas: Canvas, scene: Scene) -> None:
         for size, count, blur in ((0.0022, 170, 0.0), (0.004, 70, 0.001), (0.009, 16, 0.004)):
             flakes = [
                 oval(
-                    dice.uniform(0, width),
-                    dice.uniform(0, height),
-                    unit * size * dice.uniform(0.6, 1.3),
+                    rng.uniform(0, width),
+                    rng.uniform(0, height),
+                    unit * size * rng.uniform(0.6, 1.3),
                     steps=12,
                 )
                 for _ in range(count)

@@ -38,10 +38,10 @@ def landscape(canvas: Canvas, scene: Scene, *, subject: float = 1.0) -> None:
 
 def frame(size: tuple[int, int], scene: Scene) -> tuple[float, Point]:
     """Where the horizon lies, and where the sun or the moon stands."""
-    dice = scene.dice("frame")
-    horizon = size[1] * dice.uniform(0.56, 0.64)
-    across = dice.choice((dice.uniform(0.14, 0.34), dice.uniform(0.66, 0.86)))
-    return horizon, (size[0] * across, horizon * dice.uniform(0.3, 0.62))
+    rng = scene.rng("frame")
+    horizon = size[1] * rng.uniform(0.56, 0.64)
+    across = rng.choice((rng.uniform(0.14, 0.34), rng.uniform(0.66, 0.86)))
+    return horizon, (size[0] * across, horizon * rng.uniform(0.3, 0.62))
 
 
 def _sky(canvas: Canvas, scene: Scene, horizon: float, light: Point) -> None:
@@ -54,10 +54,11 @@ def _sky(canvas: Canvas, scene: Scene, horizon: float, light: Point) -> None:
         )
     if not canvas.flat:
         canvas.glow(*light, unit * 1.1, mood.light, 0.5 if night else 0.9)
-    dice = scene.dice("stars")
+    rng = scene.rng("stars")
+    # Each element has its own numbers, so that what is refused moves nothing else.
     if night and not scene.has("rain") and "stars" not in scene.refused:
         for _ in range(150):
-            x, y, size = dice.uniform(0, width), horizon * dice.random() ** 1.3, dice.random() ** 4
+            x, y, size = rng.uniform(0, width), horizon * rng.random() ** 1.3, rng.random() ** 4
             canvas.fill(
                 [oval(x, y, unit * (0.0011 + 0.002 * size), steps=8)],
                 mix(mood.top, WHITE, 0.5 + size / 2),
@@ -72,6 +73,7 @@ def _disc(canvas: Canvas, scene: Scene, light: Point) -> None:
     mood, night = scene.mood, scene.dark
     radius = canvas.unit * (0.06 if night else 0.052)
     canvas.glow(*light, radius * 5, mix(mood.light, WHITE, 0.4), 0.75)
+    # Behind rain or fog there is a glow and no disc.
     if not scene.has("rain", "fog"):
         canvas.fill(
             [oval(*light, radius)], (mix(mood.light, WHITE, 0.85), mix(mood.light, WHITE, 0.3))
@@ -87,16 +89,17 @@ def _disc(canvas: Canvas, scene: Scene, light: Point) -> None:
 
 
 def _clouds(canvas: Canvas, scene: Scene, horizon: float) -> None:
-    mood, (width, _), dice = scene.mood, canvas.size, scene.dice("clouds")
+    mood, (width, _), rng = scene.mood, canvas.size, scene.rng("clouds")
+    # Noise is no shape: flat pictures and linework get puffs on a bar instead.
     if canvas.flat:
-        for _ in range(dice.randint(3, 5)):
+        for _ in range(rng.randint(3, 5)):
             x, y, size = (
-                dice.uniform(0, width),
-                horizon * dice.uniform(0.1, 0.6),
-                canvas.unit * dice.uniform(0.05, 0.1),
+                rng.uniform(0, width),
+                horizon * rng.uniform(0.1, 0.6),
+                canvas.unit * rng.uniform(0.05, 0.1),
             )
             puffs = [
-                (x + size * k, y - size * dice.uniform(0, 0.35), size * dice.uniform(0.4, 0.7))
+                (x + size * k, y - size * rng.uniform(0, 0.35), size * rng.uniform(0.4, 0.7))
                 for k in (-1.2, -0.5, 0.2, 0.9)
             ]
             bar = [
@@ -114,7 +117,7 @@ def _clouds(canvas: Canvas, scene: Scene, horizon: float) -> None:
     depth = round(horizon)
     cover = 132 if scene.has("cloud", "rain") else 150
     noise = toned(
-        fractal((width, depth), dice, (2 + width // 500, 5)), lambda v: min(210, (v - cover) * 5)
+        fractal((width, depth), rng, (2 + width // 500, 5)), lambda v: min(210, (v - cover) * 5)
     )
     canvas.paste(
         mix(mood.light, mood.low, 0.65 if scene.dark else 0.25), noise, (0, 0, width, depth)
@@ -124,14 +127,15 @@ def _clouds(canvas: Canvas, scene: Scene, horizon: float) -> None:
 def _far(canvas: Canvas, scene: Scene, horizon: float) -> None:
     mood, unit, height = scene.mood, canvas.unit, canvas.size[1]
     peaks = scene.has("mountain")
+    # These lie open to the horizon, unless mountains are asked for as well.
     if not (scene.has("desert", "city", "sea") and not peaks):
         for i in range(3):
-            dice = scene.dice(f"ridge {i}")
+            rng = scene.rng(f"ridge {i}")
             tall = (
-                unit * ((0.5, 0.4, 0.2) if peaks else (0.24, 0.17, 0.1))[i] * dice.uniform(0.8, 1.2)
+                unit * ((0.5, 0.4, 0.2) if peaks else (0.24, 0.17, 0.1))[i] * rng.uniform(0.8, 1.2)
             )
             base = horizon + unit * 0.02 * i
-            edge = ridge(canvas.size, base, tall, dice, 0.55 if peaks else 0.3)
+            edge = ridge(canvas.size, base, tall, rng, 0.55 if peaks else 0.3)
             colour = mix(mix(mood.low, mood.far, 0.55 + 0.2 * i), mood.near, 0.12 + 0.2 * i)
             canvas.fill([_below(edge, height)], (colour, mix(colour, mood.low, 0.55)))
             if peaks and i < 2:
@@ -140,7 +144,7 @@ def _far(canvas: Canvas, scene: Scene, horizon: float) -> None:
                     edge,
                     mix(colour, mix(mood.light, WHITE, 0.5), 0.5 + 0.25 * i),
                     tall,
-                    dice,
+                    rng,
                 )
             canvas.veil(mood.low, base - tall * 0.45, base + unit * 0.02, 0.55)
     if scene.has("city"):
@@ -151,6 +155,7 @@ def _far(canvas: Canvas, scene: Scene, horizon: float) -> None:
 
 
 def _below(edge: list[Point], height: float) -> list[Point]:
+    # Nine pixels beyond each border hide the soft edge of the shape.
     return [
         (-9, edge[0][1]),
         *edge,
@@ -161,12 +166,13 @@ def _below(edge: list[Point], height: float) -> list[Point]:
 
 
 def _snowcaps(
-    canvas: Canvas, edge: list[Point], colour: Rgb, tall: float, dice: random.Random
+    canvas: Canvas, edge: list[Point], colour: Rgb, tall: float, rng: random.Random
 ) -> None:
     """The lit side of each peak: from its top down one flank and back over a ragged line."""
     caps: list[list[Point]] = []
     for i in range(4, len(edge) - 8):
         x, y = edge[i]
+        # Only where nothing near is higher, which is a peak.
         if y > min(edge[k][1] for k in range(i - 4, i + 5)):
             continue
         last = next(
@@ -181,8 +187,8 @@ def _snowcaps(
         depth = flank[-1][1] - y
         back = [
             (
-                x + (px - x) * share + depth * dice.uniform(-0.16, 0.1),
-                y + depth * share * dice.uniform(0.95, 1.5),
+                x + (px - x) * share + depth * rng.uniform(-0.16, 0.1),
+                y + depth * share * rng.uniform(0.95, 1.5),
             )
             for px, share in zip(
                 [flank[-1][0]] * 6, (0.9, 0.72, 0.55, 0.4, 0.26, 0.12), strict=True
@@ -195,14 +201,15 @@ def _snowcaps(
 def _skyline(canvas: Canvas, scene: Scene, horizon: float) -> None:
     mood, unit, (width, _) = scene.mood, canvas.unit, canvas.size
     foot = horizon + unit * 0.07
+    # From the farthest row to the nearest: each lower and darker than the one behind.
     for row, (tall, share) in enumerate(((0.5, 0.2), (0.36, 0.55), (0.22, 0.9))):
-        dice, x = scene.dice(f"towers {row}"), -0.05 * unit
+        rng, x = scene.rng(f"towers {row}"), -0.05 * unit
         towers, panes = list[list[Point]](), list[list[Point]]()
         while x < width:
-            wide, high = unit * dice.uniform(0.05, 0.11), unit * tall * dice.uniform(0.4, 1.1)
+            wide, high = unit * rng.uniform(0.05, 0.11), unit * tall * rng.uniform(0.4, 1.1)
             towers.append([(x, foot), (x, foot - high), (x + wide, foot - high), (x + wide, foot)])
-            if dice.random() < 0.35:
-                mast = x + wide * dice.uniform(0.3, 0.7)
+            if rng.random() < 0.35:
+                mast = x + wide * rng.uniform(0.3, 0.7)
                 towers.append(
                     [
                         (mast - unit * 0.003, foot - high),
@@ -210,9 +217,10 @@ def _skyline(canvas: Canvas, scene: Scene, horizon: float) -> None:
                         (mast + unit * 0.003, foot - high),
                     ]
                 )
+            # Four windows a floor, all asked for and some lit; the farthest row is too far for any.
             side = unit * 0.0085
             for k in range(int(high / side / 2.4) * 4):
-                if row and dice.random() < 0.4:
+                if row and rng.random() < 0.4:
                     px, py = (
                         x + wide * (0.12 + 0.21 * (k % 4)),
                         foot - high + side * (1.5 + 2.4 * (k // 4)),
@@ -225,7 +233,7 @@ def _skyline(canvas: Canvas, scene: Scene, horizon: float) -> None:
                             (px, py + side * 1.3),
                         ]
                     )
-            x += wide * dice.uniform(0.85, 1.3)
+            x += wide * rng.uniform(0.85, 1.3)
         colour = mix(mix(mood.far, mood.low, 0.4), mood.near, share)
         canvas.fill(towers, (colour, mix(colour, mood.low, 0.4)))
         if not canvas.ink:
@@ -236,21 +244,23 @@ def _skyline(canvas: Canvas, scene: Scene, horizon: float) -> None:
 def _trees(canvas: Canvas, scene: Scene, horizon: float) -> None:
     mood, unit, width = scene.mood, canvas.unit, canvas.size[0]
     dense = 1.0 if scene.has("forest") else 0.6
+    # From the farthest row to the nearest: each taller and darker than the one behind.
     for row, (tall, share) in enumerate(((0.13, 0.35), (0.2, 0.62), (0.3, 0.88))):
-        dice, foot, x = (
-            scene.dice(f"trees {row}"),
+        rng, foot, x = (
+            scene.rng(f"trees {row}"),
             horizon + unit * (0.03 + 0.035 * row),
             -unit * 0.1,
         )
         woods, frost = list[list[Point]](), list[list[Point]]()
         while x < width + unit * 0.1:
+            # The nearest row leaves the middle free for what stands in front.
             gap = row == 2 and abs(x - width / 2) < width * 0.22
-            if dice.random() < dense and not gap:
+            if rng.random() < dense and not gap:
                 tree = pine(
                     x,
-                    foot + unit * dice.uniform(-0.005, 0.02),
-                    unit * tall * dice.uniform(0.6, 1.25),
-                    dice,
+                    foot + unit * rng.uniform(-0.005, 0.02),
+                    unit * tall * rng.uniform(0.6, 1.25),
+                    rng,
                 )
                 woods.append(tree)
                 frost.append(
@@ -259,7 +269,7 @@ def _trees(canvas: Canvas, scene: Scene, horizon: float) -> None:
                         for px, py in tree[: len(tree) // 2 - 2]
                     ]
                 )
-            x += unit * tall * dice.uniform(0.15, 0.45)
+            x += unit * tall * rng.uniform(0.15, 0.45)
         colour = mix(mix(mood.far, mood.low, 0.3), mood.near, share)
         canvas.fill(woods, (colour, mix(colour, mood.low, 0.25)))
         if scene.has("snow") and not canvas.ink:
@@ -273,19 +283,20 @@ def _ground(canvas: Canvas, scene: Scene, horizon: float, light: Point) -> None:
         _water(canvas, scene, horizon, light)
         return
     for i in range(3):
-        dice = scene.dice(f"hill {i}")
+        rng = scene.rng(f"hill {i}")
         base = horizon + unit * 0.05 + (height - horizon) * (0.02, 0.26, 0.6)[i]
         edge = ridge(
             canvas.size,
             base,
-            unit * (dice.uniform(0.13, 0.2) if scene.has("desert") else dice.uniform(0.06, 0.1)),
-            dice,
+            unit * (rng.uniform(0.13, 0.2) if scene.has("desert") else rng.uniform(0.06, 0.1)),
+            rng,
             0.3,
         )
         bright = mix(mood.ground, mood.light, 0.34 - 0.14 * i)
         shade = mix(mood.ground, mood.near if not scene.has("snow") else mood.top, 0.16 + 0.12 * i)
         canvas.fill([_below(edge, height)], (bright, shade))
         if scene.has("desert") and not canvas.ink:
+            # The lee of the highest dune lies in shade, along a bent spine.
             x, y = min(edge, key=lambda point: point[1])
             turns = ((0, 0), (-0.04, 0.07), (0.06, 0.18), (0.02, 0.34), (-0.2, 1))
             spine = through([(x + unit * across, y + unit * down) for across, down in turns])
@@ -298,7 +309,7 @@ def _ground(canvas: Canvas, scene: Scene, horizon: float, light: Point) -> None:
     if not canvas.flat:
         deep = height - round(horizon + unit * 0.1)
         noise = toned(
-            fractal((width, deep), scene.dice("drift"), (2, 6)), lambda v: min(110, v - 110)
+            fractal((width, deep), scene.rng("drift"), (2, 6)), lambda v: min(110, v - 110)
         )
         noise = ImageChops.multiply(noise, scaled(Image.linear_gradient("L"), noise.size))
         canvas.paste(
@@ -318,6 +329,7 @@ def _water(canvas: Canvas, scene: Scene, horizon: float, light: Point) -> None:
             [[(-9, top), (width + 9, top), (width + 9, height + 9), (-9, height + 9)]], mood.ground
         )
     else:
+        # The picture so far upside down, under a tint of the water.
         mirror = canvas.image.crop((0, max(0, 2 * top - height), width, top)).transpose(
             Image.Transpose.FLIP_TOP_BOTTOM
         )
@@ -327,19 +339,20 @@ def _water(canvas: Canvas, scene: Scene, horizon: float, light: Point) -> None:
             Image.new("L", (width, height - top), 150),
             (0, top, width, height),
         )
-    dice = scene.dice("waves")
+    rng = scene.rng("waves")
+    # Waves everywhere, then a lane of light below the sun or the moon.
     for glitter, count in ((False, 90), (True, 110)):
         waves: list[list[Point]] = []
         for _ in range(count):
-            depth = dice.random() ** 1.6
+            depth = rng.random() ** 1.6
             y = top + unit * 0.004 + (height - top) * depth
             x = (
-                light[0] + dice.gauss(0, unit * (0.035 + 0.1 * depth))
+                light[0] + rng.gauss(0, unit * (0.035 + 0.1 * depth))
                 if glitter
-                else dice.uniform(0, width)
+                else rng.uniform(0, width)
             )
             long, thick = (
-                unit * (0.015 + 0.1 * depth) * dice.uniform(0.4, 1.3),
+                unit * (0.015 + 0.1 * depth) * rng.uniform(0.4, 1.3),
                 unit * (0.001 + 0.005 * depth),
             )
             waves.append([(x - long, y), (x, y - thick), (x + long, y), (x, y + thick)])

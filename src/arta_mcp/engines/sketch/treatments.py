@@ -1,4 +1,4 @@
-"""The manners of the other categories, from the cinema picture to the abstract one."""
+"""The treatments of the other categories, from the cinema picture to the abstract one."""
 
 from __future__ import annotations
 
@@ -34,11 +34,12 @@ _COLOURED = ("red", "color", "colour", "neo", "school", "water", "trash", "flame
 
 
 def cinematic(scene: Scene, size: tuple[int, int], *, grain: int = 4) -> Image.Image:
+    """A warm picture with bloom, dark corners and a little grain."""
     image = render(scene, size)
     bloom = ImageChops.screen(image, soft(image, 8, min(size) / 14))
     image = Image.blend(image, bloom, 0.2)
     image = ImageEnhance.Color(ImageEnhance.Contrast(image).enhance(1.08)).enhance(1.12)
-    return grained(vignette(image, 0.32), scene.dice("grain"), grain)
+    return grained(vignette(image, 0.32), scene.rng("grain"), grain)
 
 
 def photograph(scene: Scene, size: tuple[int, int]) -> Image.Image:
@@ -48,10 +49,11 @@ def photograph(scene: Scene, size: tuple[int, int]) -> Image.Image:
     image.paste(soft(image, 2, min(size) / 220), (0, 0), reach)
     tone = ImageOps.colorize(image.convert("L"), (10, 26, 48), (255, 244, 222), (132, 124, 118))
     image = ImageEnhance.Contrast(Image.blend(image, tone, 0.28)).enhance(1.1)
-    return grained(vignette(image, 0.3), scene.dice("film"), 8)
+    return grained(vignette(image, 0.3), scene.rng("film"), 8)
 
 
 def illustration(scene: Scene, size: tuple[int, int]) -> Image.Image:
+    """Flat colours without texture."""
     return ImageEnhance.Color(render(scene, size, flat=True)).enhance(1.3)
 
 
@@ -62,7 +64,12 @@ def postcard(scene: Scene, size: tuple[int, int], prompt: str) -> Image.Image:
     inner = (width - 2 * frame, height - frame - foot)
     picture = ImageEnhance.Color(render(scene, inner)).enhance(1.4)
     picture = ImageEnhance.Contrast(picture).enhance(1.1)
-    picture.paste(WHITE, (0, 0), _sheen(inner))
+    # A band of light across, as on a glossy card that is held askew.
+    across, down = inner[0] // 4, inner[1] // 4
+    sheen = Image.new("L", (across, down))
+    band = [(across * 0.1, 0), (across * 0.42, 0), (across * 0.12, down), (-across * 0.2, down)]
+    ImageDraw.Draw(sheen).polygon(band, fill=44)
+    picture.paste(WHITE, (0, 0), scaled(sheen.filter(ImageFilter.GaussianBlur(3)), inner))
     sheet = Image.new("RGB", size, rgb("fdfbf6"))
     corners = Image.new("L", (inner[0] * 2, inner[1] * 2))
     box = (0, 0, inner[0] * 2 - 1, inner[1] * 2 - 1)
@@ -74,19 +81,12 @@ def postcard(scene: Scene, size: tuple[int, int], prompt: str) -> Image.Image:
     return sheet
 
 
-def _sheen(size: tuple[int, int]) -> Image.Image:
-    across, down = size[0] // 4, size[1] // 4
-    sheen = Image.new("L", (across, down))
-    band = [(across * 0.1, 0), (across * 0.42, 0), (across * 0.12, down), (-across * 0.2, down)]
-    ImageDraw.Draw(sheen).polygon(band, fill=44)
-    return scaled(sheen.filter(ImageFilter.GaussianBlur(3)), size)
-
-
 def _lettered(
     image: Image.Image, middle: Point, words: str, points: float, ink: Rgb, room: float
 ) -> float:
     """Write words round a point, smaller where they do not fit; the width they take."""
     pen = ImageDraw.Draw(image)
+    # Measured once at the full size: text grows in step with its font.
     points *= min(1.0, room / pen.textlength(words, font=ImageFont.load_default(size=points)))
     font = ImageFont.load_default(size=points)
     pen.text(middle, words, font=font, fill=ink, anchor="mm", stroke_width=points * 0.02)
@@ -95,25 +95,27 @@ def _lettered(
 
 def _plain(prompt: str) -> str:
     """What the built-in font can show of it."""
+    # 400 characters are more than any treatment writes, and splitting 4,000 takes its time.
     shown = (c if c.isascii() and c.isalnum() else " " for c in prompt[:400])
     return " ".join("".join(shown).split())
 
 
 def emblem(scene: Scene, size: tuple[int, int], prompt: str) -> Image.Image:
     """A badge with the scene in flat colours, and initials under it."""
-    mood, dice, (width, height), unit = scene.mood, scene.dice("badge"), size, min(size)
+    mood, rng, (width, height), unit = scene.mood, scene.rng("badge"), size, min(size)
     dark = mix(mood.near, INK, 0.35)
     pale = mix(mood.light, WHITE, 0.6)
-    ground, line = (dark, mood.light) if dice.random() < 0.5 else (pale, dark)
+    ground, line = (dark, mood.light) if rng.random() < 0.5 else (pale, dark)
     sheet = Canvas(size, ground, flat=True)
     side, x, y = round(unit * 0.6), width / 2, height / 2 - unit * 0.075
-    sides = dice.choice((72, 72, 6, 8))
+    sides = rng.choice((72, 72, 6, 8))
     start = math.pi / 8 if sides == 8 else 0.0
 
     def badge(scale: float) -> list[Point]:
         turns = (start + 2 * math.pi * i / sides for i in range(sides))
         return [_polar(x, y, side / 2 * scale, turn) for turn in turns]
 
+    # Two rings: each is a badge that a smaller one covers but for its rim.
     for scale, colour in ((1.16, line), (1.12, ground), (1.07, line), (1.035, ground)):
         sheet.fill([badge(scale)], colour)
     scenery = ImageEnhance.Color(render(scene, (side, side), flat=True, subject=1.3)).enhance(1.3)
@@ -123,7 +125,10 @@ def emblem(scene: Scene, size: tuple[int, int], prompt: str) -> Image.Image:
     backdrop.paste(ImageOps.posterize(scenery, 5), (round(x - side / 2), round(y - side / 2)))
     sheet.image.paste(backdrop, (0, 0), toned(mask.image.convert("L"), lambda v: v - 24 + v / 10))
     foot = y + side * 0.58 + unit * 0.085
-    taken = _lettered(sheet.image, (x, foot), _initials(prompt), unit * 0.085, line, side)
+    small = {"a", "an", "the", "of", "in", "on", "with", "and", "for", "at", "by", "logo"}
+    words = [word for word in _plain(prompt).split() if word.lower() not in small]
+    initials = " ".join(word[0].upper() for word in words[:3]) or "\u2022"
+    taken = _lettered(sheet.image, (x, foot), initials, unit * 0.085, line, side)
     near, far, thick = taken / 2 + unit * 0.04, max(taken / 2 + unit * 0.1, side * 0.5), unit / 400
     for end in (-1, 1):
         rule = [(near, -thick), (far, -thick), (far, thick), (near, thick)]
@@ -131,16 +136,11 @@ def emblem(scene: Scene, size: tuple[int, int], prompt: str) -> Image.Image:
     return sheet.image
 
 
-def _initials(prompt: str) -> str:
-    small = {"a", "an", "the", "of", "in", "on", "with", "and", "for", "at", "by", "logo"}
-    words = [word for word in _plain(prompt).split() if word.lower() not in small]
-    return " ".join(word[0].upper() for word in words[:3]) or "\u2022"
-
-
 def tattoo(style: str, scene: Scene, size: tuple[int, int]) -> Image.Image:
     """Linework inside a circle with rays and beads, shaded with points of the needle."""
-    dice, unit, (x, y) = scene.dice("needle"), min(size), (size[0] / 2, size[1] / 2)
-    on_skin = "limb" in style or "realistic" in style or dice.random() < 0.4
+    rng, unit, (x, y) = scene.rng("needle"), min(size), (size[0] / 2, size[1] / 2)
+    # Some styles say that they are worn; of the rest two in five are.
+    on_skin = "limb" in style or "realistic" in style or rng.random() < 0.4
     sheet = Canvas(size, _SKIN if on_skin else _PAPER)
     side = round(unit * 0.74)
     coloured = any(word in style for word in _COLOURED)
@@ -155,7 +155,10 @@ def tattoo(style: str, scene: Scene, size: tuple[int, int]) -> Image.Image:
     ImageDraw.Draw(disc).ellipse((0, 0, side * 2 - 1, side * 2 - 1), fill=255)
     sheet.image.paste(work, (round(x - side / 2), round(y - side / 2)), disc.reduce(2))
     for scale, thick in ((1.0, 0.008), (1.035, 0.003)):
-        sheet.fill([_ring(x, y, side / 2 * scale + unit * 0.004, unit * thick)], INK)
+        radius = side / 2 * scale + unit * 0.004
+        outer, inner = oval(x, y, radius, steps=120), oval(x, y, radius - unit * thick, steps=120)
+        # One outline out and back in: the seam between them has no width.
+        sheet.fill([[*outer, outer[0], inner[0], *reversed(inner)]], INK)
     return textured(vignette(sheet.image, 0.16), scene, 5)
 
 
@@ -163,23 +166,24 @@ def _linework(scene: Scene, tones: Image.Image, paper: Rgb, points: int) -> Imag
     side = tones.width
     lines = Canvas((side, side), paper, ink=True)
     landscape(lines, scene, subject=1.3)
-    samples, dice = Samples(ImageOps.autocontrast(tones.convert("L")), 1), scene.dice("points")
+    samples, rng = Samples(ImageOps.autocontrast(tones.convert("L")), 1), scene.rng("points")
     mask = Image.new("L", (side * 2, side * 2))
     pen = ImageDraw.Draw(mask)
+    # Every point is thrown; it stays where the drawing is dark enough.
     for _ in range(points):
-        x, y = dice.random() * side, dice.random() * side
-        if dice.random() < max(0.0, 0.92 - samples.tone(x, y) / 255) ** 1.25:
-            size = 1.2 + dice.random() * 1.1
+        x, y = rng.random() * side, rng.random() * side
+        if rng.random() < max(0.0, 0.92 - samples.tone(x, y) / 255) ** 1.25:
+            size = 1.2 + rng.random() * 1.1
             pen.ellipse((2 * x - size, 2 * y - size, 2 * x + size, 2 * y + size), fill=255)
     lines.image.paste(INK, (0, 0), mask.reduce(2))
     return lines.image
 
 
 def _ornaments(sheet: Canvas, scene: Scene, middle: Point, radius: float, accent: Rgb) -> None:
-    dice, unit, (x, y) = scene.dice("ornaments"), sheet.unit, middle
+    rng, unit, (x, y) = scene.rng("ornaments"), sheet.unit, middle
     count, tips = (
-        dice.choice((24, 32, 36, 48)),
-        dice.choice(((1.2, 1.12, 1.28, 1.12), (1.16, 1.22))),
+        rng.choice((24, 32, 36, 48)),
+        rng.choice(((1.2, 1.12, 1.28, 1.12), (1.16, 1.22))),
     )
     rays, beads = list[list[Point]](), list[list[Point]]()
     for i in range(count):
@@ -197,18 +201,13 @@ def _accent(scene: Scene) -> Rgb:
     return scene.coat or rgb("a82430")
 
 
-def _ring(x: float, y: float, radius: float, thick: float) -> list[Point]:
-    outer, inner = oval(x, y, radius, steps=120), oval(x, y, radius - thick, steps=120)
-    return [*outer, outer[0], inner[0], *reversed(inner)]
-
-
 def _polar(x: float, y: float, radius: float, turn: float) -> Point:
     return x + radius * math.sin(turn), y - radius * math.cos(turn)
 
 
 def abstract(scene: Scene, size: tuple[int, int]) -> Image.Image:
     """Tiles of discs, quarters, rings and bars in the colours of the scene."""
-    mood, dice, (width, height) = scene.mood, scene.dice("forms"), size
+    mood, rng, (width, height) = scene.mood, scene.rng("forms"), size
     colours = [
         mood.top,
         mood.far,
@@ -219,18 +218,18 @@ def abstract(scene: Scene, size: tuple[int, int]) -> Image.Image:
         rgb("e9a63a"),
     ]
     image = Image.new("RGB", size)
-    cell = round(min(size) / dice.choice((3, 4, 5)))
+    cell = round(min(size) / rng.choice((3, 4, 5)))
     for x in range(0, width, cell):
         for y in range(0, height, cell):
-            image.paste(_tile(cell, colours, mix(mood.light, _PAPER, 0.6), dice), (x, y))
-    return grained(image, dice, 10)
+            image.paste(_tile(cell, colours, mix(mood.light, _PAPER, 0.6), rng), (x, y))
+    return grained(image, rng, 10)
 
 
-def _tile(cell: int, colours: list[Rgb], paper: Rgb, dice: random.Random) -> Image.Image:
-    ground, one, other = dice.sample([*colours, paper, paper], 3)
+def _tile(cell: int, colours: list[Rgb], paper: Rgb, rng: random.Random) -> Image.Image:
+    ground, one, other = rng.sample([*colours, paper, paper], 3)
     tile = Canvas((cell, cell), ground)
-    middle, corner = cell / 2, (dice.choice((0, cell)), dice.choice((0, cell)))
-    match dice.choice(("disc", "quarters", "rings", "bars", "half")):
+    middle, corner = cell / 2, (rng.choice((0, cell)), rng.choice((0, cell)))
+    match rng.choice(("disc", "quarters", "rings", "bars", "half")):
         case "disc":
             tile.fill([oval(middle, middle, cell * 0.4, steps=90)], (one, other))
         case "quarters":

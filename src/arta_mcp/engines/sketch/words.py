@@ -128,7 +128,7 @@ class Mood:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a prompt asks for, and the dice that settle the rest."""
+    """What a prompt asks for; `rng` settles the rest."""
 
     things: frozenset[str]
     mood: Mood
@@ -140,21 +140,25 @@ class Scene:
 
     @property
     def dark(self) -> bool:
+        """Whether it is night in the picture."""
         return self.has("night", "moon", "stars")
 
     @property
     def subject(self) -> str | None:
+        """What stands in front, if anything does."""
         return next((thing for thing in SUBJECTS if thing in self.things), None)
 
-    def dice(self, element: str) -> random.Random:
-        """Each element has its own dice: what one leaves out does not move the others."""
+    def rng(self, element: str) -> random.Random:
+        """The random numbers of one element, the same for each picture with this key."""
+        # One generator for all would let a cloud that is left out move every tree behind it.
         return random.Random(f"{self.key}/{element}")
 
     def has(self, *things: str) -> bool:
+        """Whether any of these is in the scene."""
         return not self.things.isdisjoint(things)
 
 
-def read(prompt: str, negative_prompt: str, key: str) -> Scene:
+def read_scene(prompt: str, negative_prompt: str, key: str) -> Scene:
     """Find the things and colours in a prompt; what the negative prompt names is left out."""
     words = re.findall(r"[a-z]+", prompt.lower())
     refused = set(_things(re.findall(r"[a-z]+", negative_prompt.lower())))
@@ -163,26 +167,29 @@ def read(prompt: str, negative_prompt: str, key: str) -> Scene:
     for word, following in zip(words, [*words[1:], ""], strict=False):
         if word not in _COLOURS:
             continue
+        # A *red* fox is about the fox, "red" before anything else about the whole picture.
         if not set(_things([following])).isdisjoint(SUBJECTS):
             coat = rgb(_COATS.get(word, _COLOURS[word]))
         else:
             tints.append(rgb(_COLOURS[word]))
     digest = hashlib.sha256(f"{prompt}\0{key}".encode()).hexdigest()
-    dice = random.Random(f"{digest}/mood")
+    rng = random.Random(f"{digest}/mood")
+    # A subject or a sky alone would stand in nothing: the seed picks where.
     if not things - {"cloud", "fog", "sun", "moon", "stars", "dusk", "night"} - set(SUBJECTS):
         scenes = {"mountain", "forest", "sea", "field", "desert", "city"} - refused
-        things.update(dice.sample(sorted(scenes), k=min(1 + (dice.random() < 0.4), len(scenes))))
-    mood = _mood(things, tints, dice)
+        things.update(rng.sample(sorted(scenes), k=min(1 + (rng.random() < 0.4), len(scenes))))
+    mood = _mood(things, tints, rng)
     return Scene(frozenset(things), mood, frozenset(refused), coat, digest)
 
 
 def _things(words: Iterable[str]) -> Iterable[str]:
     for word in words:
+        # Enough of English plurals: dogs, foxes, wolves.
         stems = (word, word.removesuffix("s"), word.removesuffix("es"), word[:-3] + "f")
         yield from next((_THINGS[stem] for stem in stems if stem in _THINGS), ())
 
 
-def _mood(things: set[str], tints: list[Rgb], dice: random.Random) -> Mood:
+def _mood(things: set[str], tints: list[Rgb], rng: random.Random) -> Mood:
     dark = bool(things & {"night", "moon", "stars"})
     match things:
         case _ if "snow" in things and dark:
@@ -190,15 +197,16 @@ def _mood(things: set[str], tints: list[Rgb], dice: random.Random) -> Mood:
         case _ if dark:
             name = "night"
         case _ if "snow" in things:
-            name = "snow dusk" if "dusk" in things or dice.random() < 0.3 else "snow"
+            name = "snow dusk" if "dusk" in things or rng.random() < 0.3 else "snow"
         case _:
-            told = [
+            listed = [
                 n for n in ("dusk", "rain", "fog", "desert", "city", "sea", "forest") if n in things
             ]
-            free = dice.choice(("noon", "dawn", "rose", "copper", "dusk"))
-            faithful = bool(told) and (told[0] in _FAITHFUL or dice.random() < 0.7)
-            name = told[0] if faithful else free
+            free = rng.choice(("noon", "dawn", "rose", "copper", "dusk"))
+            faithful = bool(listed) and (listed[0] in _FAITHFUL or rng.random() < 0.7)
+            name = listed[0] if faithful else free
     colours = [rgb(code) for code in _MOODS[name].split()]
+    # Three colours at most: more would always end in grey.
     for tint in tints[:3]:
         colours = [
             mix(colour, tint, s)
@@ -207,5 +215,6 @@ def _mood(things: set[str], tints: list[Rgb], dice: random.Random) -> Mood:
     own = {"desert": "e3a565", "snow": "f0f4f8", "field": "6da850", "forest": "4a7040"}
     ground = next((rgb(code) for thing, code in own.items() if thing in things), colours[5])
     colours[5] = mix(colours[5], ground, 0.0 if dark else 0.6)
-    stray = rgb(dice.choice(("ff9a6b", "6bb8ff", "b98cff", "7be0c0", "ffd76b")))
-    return Mood(*(mix(colour, stray, dice.uniform(0, 0.13)) for colour in colours))
+    # A breath of some other hue keeps two pictures of one mood apart.
+    stray = rgb(rng.choice(("ff9a6b", "6bb8ff", "b98cff", "7be0c0", "ffd76b")))
+    return Mood(*(mix(colour, stray, rng.uniform(0, 0.13)) for colour in colours))

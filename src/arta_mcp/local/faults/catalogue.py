@@ -1,4 +1,4 @@
-"""Scripted trouble for the embedded service: what can go wrong, where, and what it looks like.
+"""Scripted faults for the embedded service: what can go wrong, where, and what it looks like.
 
 A fault is said as `NAME@ENDPOINT[*TIMES|*always][+SKIP][=VALUE]`: `503@submit*2=Retry-After:1`.
 `FAULTS` describes every one, so that a test can walk all of them.
@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from http import HTTPStatus
 
-from starlette.requests import Request
-from starlette.responses import Response
+import anyio
+from starlette.responses import JSONResponse, Response
 
 from arta_mcp.errors import ConfigError
-from arta_mcp.local.faults import effects as trouble
-from arta_mcp.local.faults.effects import IDENTITY, MAX_SECONDS, Effect, Strike
+from arta_mcp.local.faults import effects
+from arta_mcp.local.faults.effects import IDENTITY, MAX_SECONDS, FaultContext
 from arta_mcp.redaction import sanitize
+from arta_mcp.untrusted_json import is_object, json_or_none
 
 ENDPOINTS = (*IDENTITY, "submit", "status", "styles", "image")
 
@@ -26,7 +28,7 @@ _FORM = re.compile(r"([\w-]+)@(\w+)(?:\*(\d{1,6}|always))?(?:\+(\d{1,6}))?(?:=(.
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One piece of trouble; `times` None strikes always, `after` requests pass before the first.
+    """One fault to come; `times` None means always, `after` requests pass before the first.
 
     Raises ConfigError for a name, endpoint or value that makes no fault.
     """
@@ -73,86 +75,11 @@ class Fault:
             value=value or "",
         )
 
-    async def strike(
-        self,
-        request: Request,
-        real: Callable[[], Awaitable[Response]],
-        *,
-        now: float,
-        refuse_token: Callable[[str], None],
-    ) -> Response:
-        """What the client gets instead of `real`."""
-        kind = FAULTS[self.name]
-        value = self.value or kind.value
-        return await kind.effect(Strike(self.endpoint, value, request, real, now, refuse_token))
-
     def __str__(self) -> str:
         times = "" if self.times == 1 else f"*{self.times or 'always'}"
         after = f"+{self.after}" if self.after else ""
         value = f"={self.value}" if self.value else ""
         return f"{self.name}@{self.endpoint}{times}{after}{value}"
-
-
-@dataclass(frozen=True, slots=True)
-class FaultKind:
-    """What a fault does and where it can strike.
-
-    `handled`: the request had its effect all the same, so after a submit the job exists.
-    `value` is the default and `takes` names what it is. `at_done`: it waits for a status that is
-    DONE. `needs_port`: without a real connection (`Running`) it is only an exception.
-    """
-
-    sentence: str
-    endpoints: tuple[str, ...]
-    effect: Effect
-    handled: bool = False
-    value: str = ""
-    takes: str = ""
-    at_done: bool = False
-    needs_port: bool = False
-
-
-class Script:
-    """The faults still to come, in their order: the first that is due strikes."""
-
-    def __init__(self, faults: Iterable[Fault] = ()) -> None:
-        self._armed: list[_Armed] = []
-        self.add(*faults)
-
-    def add(self, *faults: Fault) -> None:
-        self._armed.extend(_Armed(fault, fault.times, fault.after) for fault in faults)
-
-    def clear(self) -> None:
-        self._armed.clear()
-
-    @property
-    def pending(self) -> tuple[Fault, ...]:
-        """The faults that may still strike."""
-        return tuple(armed.fault for armed in self._armed if armed.left != 0)
-
-    def take(self, endpoint: str, *, done: bool = False) -> Fault | None:
-        """The fault that strikes this request; `done` asks those that wait for a DONE."""
-        for armed in self._armed:
-            waits_for_done = FAULTS[armed.fault.name].at_done
-            if armed.fault.endpoint == endpoint and waits_for_done is done and armed.is_due():
-                return armed.fault
-        return None
-
-
-@dataclass(slots=True)
-class _Armed:
-    fault: Fault
-    left: int | None
-    skip: int
-
-    def is_due(self) -> bool:
-        if self.left == 0:
-            return False
-        if self.skip:
-            self.skip -= 1
-            return False
-        self.left = None if self.left is None else self.left - 1
-        return True
 
 
 def _is_wait(value: str) -> bool:
@@ -162,271 +89,278 @@ def _is_wait(value: str) -> bool:
         return False
 
 
+@dataclass(frozen=True, slots=True)
+class FaultKind:
+    """What a fault does, and the endpoints where it can.
+
+    At most one of `instead`, `change` and `edit` is given. `value` is the default and `takes`
+    names what it is. `at_done`: it waits for a status that is DONE. `needs_port`: without a real
+    connection it is only an exception.
+    """
+
+    sentence: str
+    endpoints: tuple[str, ...] = ENDPOINTS
+    _: KW_ONLY
+    instead: effects.Instead | None = None
+    change: effects.Change | None = None
+    edit: effects.Edit | None = None
+    is_late: bool = False
+    value: str = ""
+    takes: str = ""
+    at_done: bool = False
+    needs_port: bool = False
+
+    @property
+    def handled(self) -> bool:
+        """Whether the request has its effect all the same: after a submit the job exists."""
+        return self.instead is None
+
+    async def apply(
+        self, context: FaultContext, respond: Callable[[], Awaitable[Response]]
+    ) -> Response:
+        """What the client gets instead of what the service would `respond`."""
+        if self.instead is not None:
+            return self.instead(context)
+        response = await respond()
+        if self.is_late:
+            await anyio.sleep(context.seconds)
+        if self.change is not None:
+            return self.change(context, response)
+        job = json_or_none(bytes(response.body)) if self.edit is not None else None
+        if self.edit is None or not is_object(job) or "record_id" not in job:
+            return response
+        return JSONResponse(self.edit(context, job), status_code=response.status_code)
+
+
+class FaultScript:
+    """The faults still to come, in their order: the first that is due is taken."""
+
+    def __init__(self, faults: Iterable[Fault] = ()) -> None:
+        self._armed: list[_ArmedFault] = []
+        self.add(*faults)
+
+    def add(self, *faults: Fault) -> None:
+        """Have these happen as well, after those that are there."""
+        self._armed.extend(_ArmedFault(fault, fault.times, fault.after) for fault in faults)
+
+    def clear(self) -> None:
+        """Have no further fault."""
+        self._armed.clear()
+
+    @property
+    def pending(self) -> tuple[Fault, ...]:
+        """The faults that may still happen."""
+        return tuple(armed.fault for armed in self._armed if armed.left != 0)
+
+    def take(self, endpoint: str, *, done: bool = False) -> Fault | None:
+        """The fault of this request; `done` asks those that wait for a DONE."""
+        for armed in self._armed:
+            fault = armed.fault
+            if fault.endpoint != endpoint or FAULTS[fault.name].at_done is not done:
+                continue
+            # Each fault counts for itself: while the first skips, the second may be due.
+            if armed.left != 0 and armed.skip:
+                armed.skip -= 1
+            elif armed.left != 0:
+                armed.left = None if armed.left is None else armed.left - 1
+                return fault
+        return None
+
+
+@dataclass(slots=True)
+class _ArmedFault:
+    fault: Fault
+    left: int | None
+    """how often it still happens; None for always"""
+    skip: int
+    """requests that pass before it does"""
+
+
 _JOB = ("submit", "status")
-_JSON = (*IDENTITY, "submit", "status", "styles")
+_FASTAPI = (*_JOB, "styles")
+_JSON = (*IDENTITY, *_FASTAPI)
+
 _HTML = b"<!doctype html><title>Bad gateway</title><h1>Bad gateway</h1>"
-_ELSEWHERE = "http://elsewhere.invalid/"
 _BAD_FIELDS = [
     {"type": "less_than_equal", "loc": ["body", "steps"], "msg": "Input should be at most 50"}
 ]
-_KEY_WORDS = {
-    "API_KEY_INVALID": (400, "API key not valid. Please pass a valid API key."),
-    "API_KEY_ANDROID_APP_BLOCKED": (
-        403,
-        "Requests from this Android client application <empty> are blocked.",
-    ),
-    "PERMISSION_DENIED": (403, "The request is missing a valid API key."),
-    "INVALID_ARGUMENT": (400, "Invalid JSON payload received. Unexpected token."),
-}
-"""refusals that are a sentence, on either identity endpoint"""
-
-_SIGN_UP_CODES = {
-    "OPERATION_NOT_ALLOWED": "anonymous sign-in is switched off",
-    "ADMIN_ONLY_OPERATION": "sign-up is switched off",
-    "PROJECT_DISABLED": "the project is switched off",
-}
-_REFRESH_CODES = {
-    "TOKEN_EXPIRED": "the credential is no longer valid",
-    "USER_DISABLED": "the account is banned",
-    "USER_NOT_FOUND": "the account is deleted",
-    "INVALID_REFRESH_TOKEN": "the refresh token is malformed or foreign",
-    "MISSING_REFRESH_TOKEN": "the refresh token is missing",
-    "INVALID_GRANT_TYPE": "the grant type is wrong",
-    "MISSING_GRANT_TYPE": "the grant type is missing",
-    "PROJECT_NUMBER_MISMATCH": "the refresh token is of another project than the key",
-}
-_EITHER_CODES = {
-    "TOO_MANY_ATTEMPTS_TRY_LATER": "unusual activity from this address",
-    "QUOTA_EXCEEDED": "the quota is used up",
-}
-
-
-def _connections() -> dict[str, FaultKind]:
-    return {
-        "refused": FaultKind(
-            "after this answer no connection is accepted for some seconds",
-            ENDPOINTS,
-            trouble.shut_the_door,
-            handled=True,
-            value="1",
-            takes="seconds",
-            needs_port=True,
-        ),
-        "reset-before": FaultKind(
-            "the connection is reset once the request is read, and nothing is done",
-            ENDPOINTS,
-            trouble.instead(trouble.reset),
-            needs_port=True,
-        ),
-        "reset-after": FaultKind(
-            "the request is handled, then the connection is reset",
-            ENDPOINTS,
-            trouble.changed(trouble.reset),
-            handled=True,
-            needs_port=True,
-        ),
-        "answer-lost": FaultKind(
-            "the request is handled, then the connection is closed without a byte",
-            ENDPOINTS,
-            trouble.changed(trouble.lose),
-            handled=True,
-            needs_port=True,
-        ),
-        "slow-headers": FaultKind(
-            "the answer begins only after some seconds",
-            ENDPOINTS,
-            trouble.late,
-            handled=True,
-            value="1",
-            takes="seconds",
-        ),
-        "slow-body": FaultKind(
-            "the headers come at once, the body in drops over some seconds",
-            ENDPOINTS,
-            trouble.changed(trouble.drip),
-            handled=True,
-            value="1",
-            takes="seconds",
-        ),
-        "endless-body": FaultKind(
-            "the body goes on for 64 MiB or a minute",
-            ENDPOINTS,
-            trouble.changed(trouble.endless),
-            handled=True,
-        ),
-    }
-
-
-def _statuses() -> dict[str, FaultKind]:
-    codes = (400, 401, 403, 404, 408, 409, 422, 429, 500, 502, 503, 504)
-    plain = {
-        str(code): FaultKind(
-            f"the request is refused with {code} {HTTPStatus(code).phrase}",
-            ENDPOINTS,
-            trouble.refusal(code, headers=trouble.given_header),
-            takes="header",
-        )
-        for code in codes
-    }
-    waits = {
-        f"{code}-{name}": FaultKind(
-            f"the request is refused with {code} and a Retry-After {words}",
-            ENDPOINTS,
-            trouble.refusal(code, headers=headers),
-            value="1",
-            takes="seconds",
-        )
-        for code in (429, 503)
-        for name, words, headers in (
-            ("wait", "in seconds", trouble.wait_seconds),
-            ("date", "as an HTTP date", trouble.wait_until),
-        )
-    }
-    late = {
-        f"late-{code}": FaultKind(
-            f"the request is handled, then answered with {code} all the same",
-            ENDPOINTS,
-            trouble.changed(trouble.after_all(code)),
-            handled=True,
-        )
-        for code in (500, 502, 504)
-    }
-    redirects = {
-        f"redirect-{code}": FaultKind(
-            f"the client is sent to another host with {code}",
-            ENDPOINTS,
-            trouble.instead(trouble.redirect(code)),
-            value=_ELSEWHERE,
-            takes="url",
-        )
-        for code in (302, 307)
-    }
-    return plain | waits | late | redirects
-
-
-def _bodies() -> dict[str, FaultKind]:
-    def body(sentence: str, change: trouble.Change) -> FaultKind:
-        return FaultKind(sentence, _JSON, trouble.changed(change), handled=True)
-
-    return {
-        "empty-body": body("the answer has no body", trouble.with_body(b"")),
-        "html-body": body("the answer is a web page", trouble.with_body(_HTML, "text/html")),
-        "not-object": body("the answer is a JSON list", trouble.with_body(b"[1, 2]")),
-        "truncated-json": body("the JSON stops in the middle", trouble.halved),
-        "wrong-types": body("every field has another type", trouble.of_other_types),
-        "detail-string": FaultKind(
-            "the request is refused with 422 and `detail` is a string",
-            (*_JOB, "styles"),
-            trouble.detail_of(422, "the form is not acceptable"),
-        ),
-        "detail-list": FaultKind(
-            "the request is refused with 422 and `detail` is a list",
-            (*_JOB, "styles"),
-            trouble.detail_of(422, _BAD_FIELDS),
-        ),
-        "echo": FaultKind(
-            "the request is refused with 400 and words that repeat its secrets",
-            ENDPOINTS,
-            trouble.echo,
-        ),
-    }
-
-
-def _jobs() -> dict[str, FaultKind]:
-    def edit(
-        sentence: str,
-        change: trouble.Edit,
-        *,
-        where: tuple[str, ...] = ("status",),
-        value: str = "",
-        takes: str = "",
-        at_done: bool = False,
-    ) -> FaultKind:
-        effect = trouble.edited(change)
-        return FaultKind(sentence, where, effect, True, value, takes, at_done)
-
-    field, done_with = trouble.field, trouble.done_with
-    return {
-        "unknown-status": edit(
-            "the job has a status nobody heard of",
-            field("status"),
-            where=_JOB,
-            value="CANCELLED",
-            takes="text",
-        ),
-        "error-code": edit(
-            "the job has an error code",
-            field("error_code"),
-            where=_JOB,
-            value="GENERATION_ERROR",
-            takes="text",
-        ),
-        "error-details": edit(
-            "the job has error details",
-            field("error_details"),
-            where=_JOB,
-            value="the generation failed",
-            takes="text",
-        ),
-        "stuck": edit("the job is still being drawn", trouble.stuck),
-        "done-null": edit("the job is DONE and `response` is null", done_with(None)),
-        "done-empty": edit("the job is DONE and `response` is empty", done_with([])),
-        "foreign-scheme": edit(
-            "the pictures have an address that is not http",
-            trouble.other_address,
-            value="file:///etc/passwd",
-            takes="url",
-            at_done=True,
-        ),
-        "foreign-url": edit(
-            "the pictures lie on another host",
-            trouble.other_address,
-            value="http://169.254.169.254/latest/meta-data",
-            takes="url",
-            at_done=True,
-        ),
-        "all-blurred": edit("every picture is blurred", trouble.blur_all, at_done=True),
-        "some-blurred": edit("the first picture is blurred", trouble.blur_first, at_done=True),
-        "stale-token": FaultKind(
-            "the id token is refused from now on, here and later", _JOB, trouble.stale
-        ),
-    }
-
-
-def _identities() -> dict[str, FaultKind]:
-    listed = ((("sign_up",), _SIGN_UP_CODES), (("refresh",), _REFRESH_CODES))
-    codes = {
-        code: FaultKind(f"{words} ({code})", where, trouble.code(400, code))
-        for where, table in (*listed, (IDENTITY, _EITHER_CODES))
-        for code, words in table.items()
-    }
-    sentences = {
-        code: FaultKind(f"Google says: {words}", IDENTITY, trouble.code(status, code, words))
-        for code, (status, words) in _KEY_WORDS.items()
-    }
-    return codes | sentences
-
-
-def _pictures() -> dict[str, FaultKind]:
-    def picture(sentence: str, change: trouble.Change, *, needs_port: bool = False) -> FaultKind:
-        effect = trouble.changed(change)
-        return FaultKind(sentence, ("image",), effect, handled=True, needs_port=needs_port)
-
-    page = trouble.with_body(_HTML, "image/png")
-    return {
-        "image-cut": picture("the picture stops in the middle", trouble.cut, needs_port=True),
-        "image-too-large": picture("the picture has more than 32 MiB", trouble.too_large),
-        "image-not-one": picture("the picture is a web page", page),
-        "image-empty": picture("the picture has no byte", trouble.with_body(b"", "image/png")),
-    }
-
+# Words that do not fit into a row, and what more than one row does
+_FAILED = "the generation failed"
+_FILE = "file:///etc/passwd"
+_METADATA = "http://169.254.169.254/latest/meta-data"  # where clouds keep their credentials
+_OTHER_PROJECT = "the refresh token is of another project than the key"
+_BLOCKED = "Requests from this Android client application <empty> are blocked."
+_page = partial(effects.replace_body, _HTML)
+_MOVE = effects.edit_images(lambda context, _: {"url": context.value})
+_BLUR_ALL = effects.edit_images(lambda _, index: {"isBlur": True})
+_BLUR_FIRST = effects.edit_images(lambda _, index: {"isBlur": index == 0})
 
 FAULTS: Mapping[str, FaultKind] = {
-    **_connections(),
-    **_statuses(),
-    **_bodies(),
-    **_jobs(),
-    **_identities(),
-    **_pictures(),
+    # The connection
+    "refused": FaultKind(
+        "after this answer no connection is accepted for some seconds",
+        change=effects.shut_listener,
+        takes="seconds",
+        value="1",
+        needs_port=True,
+    ),
+    "reset-before": FaultKind(
+        "the connection is reset once the request is read, and nothing is done",
+        instead=effects.reset,
+        needs_port=True,
+    ),
+    "reset-after": FaultKind(
+        "the request is handled, then the connection is reset",
+        change=effects.reset,
+        needs_port=True,
+    ),
+    "answer-lost": FaultKind(
+        "the request is handled, then the connection is closed without a byte",
+        change=effects.close,
+        needs_port=True,
+    ),
+    "slow-headers": FaultKind(
+        "the answer begins only after some seconds", is_late=True, takes="seconds", value="1"
+    ),
+    "slow-body": FaultKind(
+        "the headers come at once, the body in drops over some seconds",
+        change=effects.drip,
+        takes="seconds",
+        value="1",
+    ),
+    "endless-body": FaultKind("the body goes on for 64 MiB or a minute", change=effects.flood),
+    # The status
+    **{
+        str(status): FaultKind(
+            f"the request is refused with {status} {HTTPStatus(status).phrase}",
+            instead=effects.refuse(status),
+            takes="header",
+        )
+        for status in (400, 401, 403, 404, 408, 409, 422, 429, 500, 502, 503, 504)
+    },
+    **{
+        f"{status}-{name}": FaultKind(
+            f"the request is refused with {status} and a Retry-After {words}",
+            instead=effects.refuse(status, form),
+            takes="seconds",
+            value="1",
+        )
+        for status in (429, 503)
+        for name, form, words in (
+            ("wait", "seconds", "in seconds"),
+            ("date", "date", "as an HTTP date"),
+        )
+    },
+    **{
+        f"late-{status}": FaultKind(
+            f"the request is handled, then answered with {status} all the same",
+            change=effects.fail_after_all(status),
+        )
+        for status in (500, 502, 504)
+    },
+    **{
+        f"redirect-{status}": FaultKind(
+            f"the client is sent to another host with {status}",
+            instead=effects.redirect(status),
+            takes="url",
+            value="http://elsewhere.invalid/",
+        )
+        for status in (302, 307)
+    },
+    # The body
+    **{
+        name: FaultKind(sentence, _JSON, change=change)
+        for name, sentence, change in (
+            ("empty-body", "the answer has no body", effects.replace_body(b"")),
+            ("html-body", "the answer is a web page", _page("text/html")),
+            ("not-object", "the answer is a JSON list", effects.replace_body(b"[1, 2]")),
+            ("truncated-json", "the JSON stops in the middle", effects.halve_body),
+            ("wrong-types", "every field has another type", effects.swap_types),
+        )
+    },
+    **{
+        f"detail-{form}": FaultKind(
+            f"the request is refused with 422 and `detail` is a {form}",
+            _FASTAPI,
+            instead=effects.answer(422, {"detail": detail}),
+        )
+        for form, detail in (("string", "the form is not acceptable"), ("list", _BAD_FIELDS))
+    },
+    "echo": FaultKind(
+        "the request is refused with 400 and words that repeat its secrets", instead=effects.echo
+    ),
+    # The job
+    **{
+        name: FaultKind(sentence, _JOB, edit=effects.set_field(field), takes="text", value=value)
+        for name, sentence, field, value in (
+            ("unknown-status", "the job has a status nobody heard of", "status", "CANCELLED"),
+            ("error-code", "the job has an error code", "error_code", "GENERATION_ERROR"),
+            ("error-details", "the job has error details", "error_details", _FAILED),
+        )
+    },
+    **{
+        name: FaultKind(sentence, ("status",), edit=effects.end_in(status, response))
+        for name, sentence, status, response in (
+            ("stuck", "the job is still being drawn", "IN_PROGRESS", None),
+            ("done-null", "the job is DONE and `response` is null", "DONE", None),
+            ("done-empty", "the job is DONE and `response` is empty", "DONE", ()),
+        )
+    },
+    **{
+        name: FaultKind(sentence, ("status",), edit=_MOVE, takes="url", value=url, at_done=True)
+        for name, sentence, url in (
+            ("foreign-scheme", "the pictures have an address that is not http", _FILE),
+            ("foreign-url", "the pictures lie on another host", _METADATA),
+        )
+    },
+    "all-blurred": FaultKind("every picture is blurred", ("status",), edit=_BLUR_ALL, at_done=True),
+    "some-blurred": FaultKind(
+        "the first picture is blurred", ("status",), edit=_BLUR_FIRST, at_done=True
+    ),
+    "stale-token": FaultKind(
+        "the id token is refused from now on, here and later", _JOB, instead=effects.refuse_token
+    ),
+    # The account
+    **{
+        code: FaultKind(f"{words} ({code})", where, instead=effects.refuse_with_code(400, code))
+        for code, where, words in (
+            ("OPERATION_NOT_ALLOWED", ("sign_up",), "anonymous sign-in is switched off"),
+            ("ADMIN_ONLY_OPERATION", ("sign_up",), "sign-up is switched off"),
+            ("PROJECT_DISABLED", ("sign_up",), "the project is switched off"),
+            ("TOKEN_EXPIRED", ("refresh",), "the credential is no longer valid"),
+            ("USER_DISABLED", ("refresh",), "the account is banned"),
+            ("USER_NOT_FOUND", ("refresh",), "the account is deleted"),
+            ("INVALID_REFRESH_TOKEN", ("refresh",), "the refresh token is malformed or foreign"),
+            ("MISSING_REFRESH_TOKEN", ("refresh",), "the refresh token is missing"),
+            ("INVALID_GRANT_TYPE", ("refresh",), "the grant type is wrong"),
+            ("MISSING_GRANT_TYPE", ("refresh",), "the grant type is missing"),
+            ("PROJECT_NUMBER_MISMATCH", ("refresh",), _OTHER_PROJECT),
+            ("TOO_MANY_ATTEMPTS_TRY_LATER", IDENTITY, "unusual activity from this address"),
+            ("QUOTA_EXCEEDED", IDENTITY, "the quota is used up"),
+        )
+    },
+    **{
+        code: FaultKind(
+            f"Google says: {words}", IDENTITY, instead=effects.refuse_with_code(status, code, words)
+        )
+        for code, status, words in (
+            ("API_KEY_INVALID", 400, "API key not valid. Please pass a valid API key."),
+            ("API_KEY_ANDROID_APP_BLOCKED", 403, _BLOCKED),
+            ("PERMISSION_DENIED", 403, "The request is missing a valid API key."),
+            ("INVALID_ARGUMENT", 400, "Invalid JSON payload received. Unexpected token."),
+        )
+    },
+    # The picture
+    "image-cut": FaultKind(
+        "the picture stops in the middle", ("image",), change=effects.cut, needs_port=True
+    ),
+    **{
+        name: FaultKind(sentence, ("image",), change=change)
+        for name, sentence, change in (
+            ("image-too-large", "the picture has more than 32 MiB", effects.enlarge),
+            ("image-not-one", "the picture is a web page", _page("image/png")),
+            ("image-empty", "the picture has no byte", effects.replace_body(b"", "image/png")),
+        )
+    },
 }
 """every fault by its name"""

@@ -1,0 +1,111 @@
+"""The embedded service as tests need it: it counts, remembers, takes faults and does as told."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import Counter, deque
+from collections.abc import Coroutine, Generator, Iterable
+from concurrent.futures import wait
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Unpack
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from arta_mcp.local.faults.catalogue import Fault
+from arta_mcp.local.faults.injection import FaultyServer, FaultyService
+from arta_mcp.local.loopback import LoopbackServer
+from arta_mcp.local.service import Event, ServiceOptions
+from arta_mcp.local.store import ServiceAccount
+from arta_mcp.local.workers import DrawingWorkers
+
+
+class ScriptedService(FaultyService):
+    """`seen` counts requests by endpoint as they arrive, `log` holds them once answered."""
+
+    def __init__(
+        self, folder: Path, *, faults: Iterable[Fault] = (), **options: Unpack[ServiceOptions]
+    ) -> None:
+        super().__init__(folder, faults=faults, **options)
+        self.seen: Counter[str] = Counter()
+        self.log: deque[Event] = deque(maxlen=10_000)
+        self._workers = self._waitable = _WaitableWorkers(self.store, options.get("engine"))
+
+    async def handle(self, endpoint: str, request: Request) -> Response:
+        self.seen[endpoint] += 1
+        if endpoint == "image" and "authorization" in request.headers:
+            self.seen["leaks"] += 1
+        return await super().handle(endpoint, request)
+
+    def note(self, event: Event) -> None:
+        self.log.append(event)
+        super().note(event)
+
+    @property
+    def accounts(self) -> tuple[str, ...]:
+        """The user ids of every account in this folder."""
+        return tuple(sorted(path.stem for path in self.folder.glob("accounts/*.json")))
+
+    def disable(self, user_id: str) -> None:
+        """Ban an account: its refresh tokens answer USER_DISABLED, its id tokens run out."""
+        self.store.put_account(replace(self._known(user_id), disabled=True))
+
+    def delete(self, user_id: str) -> None:
+        """Delete an account: its refresh tokens answer USER_NOT_FOUND."""
+        (self.folder / "accounts" / f"{user_id}.json").unlink()
+
+    def expire(self, user_id: str) -> None:
+        """Let an account's refresh tokens so far answer TOKEN_EXPIRED."""
+        self.store.expire_refresh_tokens(self._known(user_id))
+
+    def finish_drawing(self, timeout: float = 30.0) -> None:
+        """Block until every picture that was begun is on disk."""
+        self._waitable.wait(timeout)
+
+    def _known(self, user_id: str) -> ServiceAccount:
+        account = self.store.account(user_id)
+        assert account is not None, user_id
+        return account
+
+
+class _WaitableWorkers(DrawingWorkers):
+    def wait(self, timeout: float) -> None:
+        wait([drawing for job in list(self._drawings.values()) for drawing in job], timeout)
+
+
+class ScriptedServer(LoopbackServer):
+    """A `ScriptedService` on a port, which can be shut."""
+
+    def __init__(
+        self, service: ScriptedService, *, host: str = "127.0.0.1", port: int | None = None
+    ) -> None:
+        super().__init__(service, host=host, port=port, server_type=_ReachableServer)
+        self.service = service
+
+    @contextmanager
+    def refused(self) -> Generator[None]:
+        """While this lasts no connection is accepted; the port stays ours."""
+        server = self._server
+        assert isinstance(server, _ReachableServer)
+        server.run_in_loop(server.shut_now())
+        try:
+            yield
+        finally:
+            server.run_in_loop(server.open_listener())
+
+
+class _ReachableServer(FaultyServer):
+    """A server that other threads can tell what to do."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+
+    async def shut_now(self) -> None:
+        self.shut_listener()
+
+    def run_in_loop(self, action: Coroutine[object, object, None]) -> None:
+        asyncio.run_coroutine_threadsafe(action, self._loop).result(5)
