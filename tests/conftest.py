@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from arta_mcp import redaction
+
+# At run time inside the fixtures: most tests need no service, and should not wait for its imports.
+if TYPE_CHECKING:
+    from harness.installed import Machine
+    from harness.service import ScriptedServer
+    from harness.shell import Shell
 
 
 @pytest.fixture
@@ -36,3 +45,71 @@ def forget_secrets() -> Iterator[None]:
     yield
     redaction._forms.clear()  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
     redaction._forms.update(known)  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
+
+
+# A computer, and a service that stands for the remote one
+
+
+@pytest.fixture(scope="session")
+def remote_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedServer]:
+    """A service on a port of its own, whose jobs take no time; `service` for most tests."""
+    from harness.installed import run_service
+
+    with run_service(tmp_path_factory.mktemp("remote")) as running:
+        yield running
+
+
+@pytest.fixture
+def service(remote_service: ScriptedServer) -> Iterator[ScriptedServer]:
+    """The same, counting from zero and without faults."""
+    remote_service.service.seen.clear()
+    remote_service.service.log.clear()
+    yield remote_service
+    remote_service.service.faults.clear()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """A computer with the program, an empty home and no settings: the embedded service draws."""
+    from harness.installed import Machine
+
+    return Machine.new(tmp_path / "machine")
+
+
+@pytest.fixture
+def quick(machine: Machine, service: ScriptedServer) -> Machine:
+    """The same computer, set to the service that stands for the remote one."""
+    from harness.installed import remote_settings
+
+    return machine.set(**remote_settings(service))
+
+
+@pytest.fixture(scope="session")
+def state_after_a_lake(
+    remote_service: ScriptedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The state folder of a computer on which one picture was drawn."""
+    from harness.installed import Machine, remote_settings
+
+    machine = Machine.new(tmp_path_factory.mktemp("used") / "machine")
+    ended = machine.set(**remote_settings(remote_service)).run("generate", "a lake", "--no-save")
+    assert ended.returncode == 0, ended.stderr
+    return machine.state
+
+
+@pytest.fixture
+def used(quick: Machine, state_after_a_lake: Path) -> Machine:
+    """The same computer, on which "a lake" was drawn before."""
+    shutil.copytree(state_after_a_lake, quick.state)
+    quick.state.chmod(0o700)
+    return quick
+
+
+@pytest.fixture
+def shell(
+    quick: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shell:
+    """Commands on the quick computer, run in this process."""
+    from harness.shell import Shell
+
+    return Shell.on(quick, monkeypatch, capsys)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from arta_mcp import __version__
-from harness.installed import Machine, connected, decoded, told
+from harness.installed import Machine, connect, content_of, decode
 
 ROOT = Path(__file__).parent.parent
 INSTALL_TIMEOUT = 300
@@ -106,13 +106,13 @@ def test_the_installed_program_draws_from_an_empty_home(machine: Machine) -> Non
     ended = machine.run("generate", "a red fox in snow", "-o", "fox", "--json")
     assert ended.returncode == 0, ended.stderr
     (image,) = json.loads(ended.stdout)["images"]
-    picture = decoded((machine.elsewhere / image["path"]).read_bytes())
+    picture = decode((machine.elsewhere / image["path"]).read_bytes())
     assert picture.size == (1024, 1024)
 
 
 @pytest.mark.anyio
 async def test_the_installed_program_serves_a_host(machine: Machine) -> None:
-    async with connected(machine) as client:
-        models = told(await client.call_tool("list_models", {"search": "flux"}))
+    async with connect(machine) as client:
+        models = content_of(await client.call_tool("list_models", {"search": "flux"}))
     assert models["backend"] == "local"
-    assert machine.said == ""
+    assert machine.log == ""

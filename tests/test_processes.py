@@ -21,7 +21,7 @@ from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.state.records import JournalEntry
 from arta_mcp.state.sqlite import SqliteState
 from harness import processes
-from harness.installed import PATIENCE, Machine, connected, remote, told
+from harness.installed import TIMEOUT, Machine, connect, content_of, remote_settings
 from harness.processes import ACCOUNT, CONTEXT, Site
 from harness.service import ScriptedServer, ScriptedService
 from harness.world import tiny_picture
@@ -89,7 +89,7 @@ def test_a_program_that_dies_with_the_lock_holds_nobody_up(
 ) -> None:
     is_held = CONTEXT.Event()
     with processes.running(processes.hold_lock, site, is_held):
-        assert is_held.wait(PATIENCE)
+        assert is_held.wait(TIMEOUT)
 
         async def is_blocked() -> bool:
             with anyio.move_on_after(0.3) as scope:
@@ -199,7 +199,7 @@ async def test_cancelling_stops_at_once_and_leaves_no_task(
 def machine(tmp_path: Path, service: ScriptedServer) -> Machine:
     """A computer whose host asks the service for what never ends."""
     service.service.latency, service.service.queue = 0.0, 3600.0
-    return Machine.new(tmp_path / "machine").set(**remote(service))
+    return Machine.new(tmp_path / "machine").set(**remote_settings(service))
 
 
 @pytest.mark.anyio
@@ -207,7 +207,7 @@ async def test_a_host_that_cancels_ends_the_looks_and_the_server_goes_on(
     machine: Machine, service: ScriptedServer
 ) -> None:
     seen = service.service.seen
-    async with connected(machine) as client:
+    async with connect(machine) as client:
         async with anyio.create_task_group() as group:
             group.start_soon(client.call_tool, "generate_image", {"prompt": "a lake"})
             await _until(lambda: seen["status"] > 0)
@@ -216,7 +216,7 @@ async def test_a_host_that_cancels_ends_the_looks_and_the_server_goes_on(
         await anyio.sleep(1.5)  # the next look would come 1 s after the first one
         assert seen["status"] == looks
         (record_id,) = service.service.jobs
-        again = told(await client.call_tool("get_generation", {"record_id": record_id}))
+        again = content_of(await client.call_tool("get_generation", {"record_id": record_id}))
         assert again["status"] == "pending"
     assert seen["submit"] == 1
 
@@ -253,12 +253,12 @@ def test_a_host_that_closes_stdin_ends_the_server_and_the_job_stays_known(
         for message in MESSAGES:
             server.stdin.write(json.dumps(message) + "\n")
         server.stdin.flush()
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + TIMEOUT
         while not seen[endpoint] and time.monotonic() < until:
             time.sleep(0.005)
         server.stdin.close()
         began = time.monotonic()
-        code = server.wait(PATIENCE)
+        code = server.wait(TIMEOUT)
         seconds = time.monotonic() - began
         assert server.stderr is not None
         said = server.stderr.read()
@@ -272,7 +272,7 @@ def test_a_host_that_closes_stdin_ends_the_server_and_the_job_stays_known(
 
 
 async def _until(happened: Callable[[], bool]) -> None:
-    with anyio.fail_after(PATIENCE):
+    with anyio.fail_after(TIMEOUT):
         while not happened():
             await anyio.sleep(0.002)
 

@@ -29,7 +29,7 @@ from arta_mcp.errors import ArtaError, InvalidRequest
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import GenerationRequest, Update
 from arta_mcp.server.content import explain, render
-from harness.installed import Machine, remote
+from harness.installed import Machine, remote_settings
 from harness.processes import Site
 from harness.service import ScriptedServer, ScriptedService
 from harness.world import tiny_picture
@@ -355,7 +355,7 @@ def test_a_terminal_that_hands_over_no_text_is_told_so(tmp_path: Path, prompt: b
 def test_a_nul_from_a_host_reaches_the_service(tmp_path: Path) -> None:
     service = ScriptedService(tmp_path / "service", engine=tiny_picture, queue=0, draw=0)
     with ScriptedServer(service) as running:
-        machine = Machine.new(tmp_path / "machine").set(**remote(running))
+        machine = Machine.new(tmp_path / "machine").set(**remote_settings(running))
         result = _call(machine, {"prompt": PROMPTS["a NUL"]})
     (record_id,) = service.jobs
     record = service.store.record(record_id)
@@ -365,11 +365,11 @@ def test_a_nul_from_a_host_reaches_the_service(tmp_path: Path) -> None:
 
 
 def _call(machine: Machine, arguments: dict[str, object]) -> dict[str, object]:
-    from harness.installed import connected, told
+    from harness.installed import connect, content_of
 
     async def call() -> dict[str, object]:
-        async with connected(machine) as client:
-            return told(await client.call_tool("generate_image", arguments))
+        async with connect(machine) as client:
+            return content_of(await client.call_tool("generate_image", arguments))
 
     return anyio.run(call)
 

@@ -38,10 +38,12 @@ BY_A_CALL = {
 
 WITH_THE_SDK = {
     "anyio",
+    "argparse",
     "arta_mcp.app",
     "arta_mcp.arta.client",
     "arta_mcp.arta.protocol",
     "arta_mcp.arta.transport",
+    "arta_mcp.cli.parser",
     "arta_mcp.generations",
     "arta_mcp.server",
     "arta_mcp.state",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -10,45 +9,26 @@ import anyio.lowlevel
 import pytest
 
 from arta_mcp.cli import batch
-from arta_mcp.cli import entry as cli
-from arta_mcp.cli.batch import read_wishes
+from arta_mcp.cli.batch import read_items
+from arta_mcp.cli.generate import add_generate
+from arta_mcp.cli.parser import build_parser
 from arta_mcp.config import Settings
 from arta_mcp.local.faults.catalogue import Fault
-from harness.installed import Machine, paint, remote
-from harness.service import ScriptedServer, ScriptedService
-from harness.shell import Said, Shell, Terminal
+from harness.installed import remote_settings, run_service
+from harness.service import ScriptedServer
+from harness.shell import CommandResult, Shell, Terminal
 
 LINES = "a hill\n# not this one\n\n   a lake  \na tree\n"
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[ScriptedServer]:
-    with ScriptedServer(
-        ScriptedService(tmp_path / "remote", engine=paint, queue=0, draw=0)
-    ) as running:
-        yield running
-
-
-@pytest.fixture
-def machine(tmp_path: Path, service: ScriptedServer) -> Machine:
-    return Machine.new(tmp_path / "machine").set(**remote(service))
-
-
-@pytest.fixture
-def shell(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Shell:
-    return Shell.on(machine, monkeypatch, capsys)
-
-
-def draw(shell: Shell, lines: str, *options: str) -> Said:
+def draw(shell: Shell, lines: str, *options: str) -> CommandResult:
     (shell.machine.elsewhere / "prompts").write_text(lines, encoding="utf-8")
     return shell("generate", "--batch", "prompts", "-o", "out", *options)
 
 
 def test_every_line_is_a_prompt_but_blank_ones_and_remarks(shell: Shell) -> None:
     said = draw(shell, LINES, "--json")
-    told = {(line["line"], line["prompt"], line["status"]) for line in said.objects}
+    told = {(line["line"], line["prompt"], line["status"]) for line in said.json_lines}
     assert said.code == 0, said.err
     assert told == {(1, "a hill", "done"), (4, "a lake", "done"), (5, "a tree", "done")}
     assert len(list((shell.machine.elsewhere / "out").iterdir())) == 3
@@ -91,7 +71,7 @@ def test_a_new_line_is_the_only_one_ordered(shell: Shell, service: ScriptedServe
 
 def test_the_same_line_twice_is_two_pictures(shell: Shell, service: ScriptedServer) -> None:
     said = draw(shell, "a hill\na hill\n", "--json")
-    assert len({line["record_id"] for line in said.objects}) == 2
+    assert len({line["record_id"] for line in said.json_lines}) == 2
     assert draw(shell, "a hill\na hill\n").code == 0
     assert service.service.seen["submit"] == 2
 
@@ -119,9 +99,11 @@ def test_a_picture_that_was_deleted_is_fetched_and_not_ordered(
     first = draw(shell, "a hill\n")
     picture = shell.machine.elsewhere / first.out.strip()
     picture.unlink()
+    polls = service.service.seen["status"]
     again = draw(shell, "a hill\n")
     assert again.out == first.out
     assert picture.exists()
+    assert service.service.seen["status"] > polls  # the old address may have run out
     assert service.service.seen["submit"] == 1
 
 
@@ -132,7 +114,7 @@ def test_a_failed_line_stops_no_other_and_is_tried_on_the_next_run(
     service.service.faults.add(Fault("error-code", "status", after=0))
     first = draw(shell, LINES, "--json")
     again = draw(shell, LINES, "--json")
-    failed = [line for line in first.objects if line["status"] == "failed"]
+    failed = [line for line in first.json_lines if line["status"] == "failed"]
     assert first.code == 1
     assert [line["line"] for line in failed] == [1]
     assert "the service gave the job up" in str(failed[0]["error"])
@@ -140,7 +122,7 @@ def test_a_failed_line_stops_no_other_and_is_tried_on_the_next_run(
     assert "3 prompts: 1 failed, 2 drawn" in first.err
     assert "run it again" in first.err
     assert again.code == 0
-    assert {line["status"] for line in again.objects} == {"done"}
+    assert {line["status"] for line in again.json_lines} == {"done"}
     assert service.service.seen["submit"] == 4
 
 
@@ -161,8 +143,17 @@ def test_what_every_line_would_meet_is_met_once(shell: Shell, service: ScriptedS
     assert service.service.seen["sign_up"] == 1
 
 
-def test_a_line_without_room_waits_as_long_as_the_service_says(
-    shell: Shell, service: ScriptedServer
+@pytest.mark.parametrize(
+    ("seconds", "times", "pauses", "code"),
+    [("45", 1, [45.0], 0), ("45", None, [45.0, 45.0], 1), ("60", None, [], 1)],
+)
+def test_a_line_without_room_waits_as_long_as_the_service_says_but_not_for_ever(
+    shell: Shell,
+    service: ScriptedServer,
+    seconds: str,
+    times: int | None,
+    pauses: list[float],
+    code: int,
 ) -> None:
     slept: list[float] = []
 
@@ -170,14 +161,17 @@ def test_a_line_without_room_waits_as_long_as_the_service_says(
         slept.append(seconds)
         await anyio.lowlevel.checkpoint()
 
-    service.service.faults.add(Fault("429-wait", "submit", value="45"))
+    shell.patch.setattr(batch, "MAX_PAUSE", 50.0)
+    service.service.faults.add(Fault("429-wait", "submit", value=seconds, times=times))
     prompts = shell.machine.elsewhere / "prompts"
     prompts.write_text("a hill\n", encoding="utf-8")
-    options = cli.build_parser().parse_args(["generate", "--batch", str(prompts), "--no-save"])
+    options = build_parser([add_generate]).parse_args(
+        ["generate", "--batch", str(prompts), "--no-save"]
+    )
     settings = Settings.from_env(shell.machine.environ)
-    assert batch.run(settings, options, options.batch, {}, sleep=sleep) == 0
-    assert slept == [45.0]
-    assert service.service.seen["submit"] == 2
+    assert batch.run_batch(settings, options, {}, sleep=sleep) == code
+    assert slept == pauses
+    assert service.service.seen["submit"] == len(pauses) + 1
 
 
 def test_a_wrong_option_is_refused_before_the_first_line(
@@ -200,48 +194,48 @@ def test_no_more_jobs_are_in_flight_than_allowed(shell: Shell, service: Scripted
 def test_with_no_patience_every_line_is_pending_and_a_second_run_fetches_it(
     shell: Shell, tmp_path: Path
 ) -> None:
-    with ScriptedServer(ScriptedService(tmp_path / "slow", engine=paint, queue=0, draw=1)) as slow:
-        shell.set(**remote(slow))
+    with run_service(tmp_path / "slow", draw=1) as slow:
+        shell.set(**remote_settings(slow))
         first = draw(shell, LINES, "--max-wait", "0", "--json")
         again = draw(shell, LINES, "--json")
         orders = slow.service.seen["submit"]
     assert first.code == 3
-    assert {line["status"] for line in first.objects} == {"pending"}
+    assert {line["status"] for line in first.json_lines} == {"pending"}
     assert "3 prompts: 3 pending" in first.err
     assert again.code == 0
-    assert {line["record_id"] for line in again.objects} == {
-        line["record_id"] for line in first.objects
+    assert {line["record_id"] for line in again.json_lines} == {
+        line["record_id"] for line in first.json_lines
     }
     assert orders == 3
 
 
 def test_stopped_in_the_middle_it_goes_on_and_orders_nothing_twice(
-    machine: Machine, tmp_path: Path
+    shell: Shell, tmp_path: Path
 ) -> None:
-    (machine.elsewhere / "prompts").write_text(LINES, encoding="utf-8")
+    (shell.machine.elsewhere / "prompts").write_text(LINES, encoding="utf-8")
     command = ("generate", "--batch", "prompts", "-o", "out")
-    with ScriptedServer(ScriptedService(tmp_path / "slow", engine=paint, queue=0, draw=1)) as slow:
-        one_by_one = machine.set(**remote(slow), ARTA_MAX_CONCURRENCY="1")
-        with Terminal(one_by_one, command) as terminal:
+    with run_service(tmp_path / "slow", draw=1) as slow:
+        shell.set(**remote_settings(slow), ARTA_MAX_CONCURRENCY="1")
+        with Terminal(shell.machine, command) as terminal:
             terminal.until("line 1: drawn in")
             terminal.interrupt()
             code = terminal.end()
-        again = one_by_one.run(*command)
+        again = shell(*command)
         orders = slow.service.seen["submit"]
     assert code == 130
     assert "run it again to go on, nothing is ordered twice" in terminal.screen
     assert "Traceback" not in terminal.screen
-    assert again.returncode == 0, again.stderr
-    assert len(again.stdout.splitlines()) == 3
+    assert again.code == 0, again.err
+    assert len(again.out.splitlines()) == 3
     assert orders == 3
 
 
-def test_a_terminal_shows_how_many_are_done(machine: Machine) -> None:
-    (machine.elsewhere / "prompts").write_text(LINES, encoding="utf-8")
-    with Terminal(machine, ("generate", "--batch", "prompts", "--no-save")) as terminal:
-        assert terminal.end() == 0, terminal.screen
-    assert "0 of 3" in terminal.screen
-    assert terminal.screen.count("drawn in") == 3
+def test_a_terminal_shows_how_many_are_done(shell: Shell) -> None:
+    (shell.machine.elsewhere / "prompts").write_text(LINES, encoding="utf-8")
+    said = shell.at_terminal("generate", "--batch", "prompts", "--no-save")
+    assert said.code == 0, said.err
+    assert "0 of 3" in said.err
+    assert said.err.count("drawn in") == 3
 
 
 @pytest.mark.parametrize(
@@ -269,8 +263,8 @@ def test_a_file_without_prompts_draws_nothing(shell: Shell) -> None:
 
 
 def test_line_numbers_and_copies_are_counted() -> None:
-    wishes = read_wishes("a\r\n\r\nb\na\n")
-    assert [(wish.line, wish.prompt, wish.copy) for wish in wishes] == [
+    items = read_items("a\r\n\r\nb\na\n")
+    assert [(item.line, item.prompt, item.copy) for item in items] == [
         (1, "a", 0),
         (3, "b", 0),
         (4, "a", 1),

@@ -15,26 +15,20 @@ from typing import ClassVar
 import pytest
 
 from arta_mcp.local.faults.catalogue import Fault
-from harness.installed import Machine, paint, remote
-from harness.service import ScriptedServer, ScriptedService
-from harness.shell import Said, Shell
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedServer]:
-    folder = tmp_path_factory.mktemp("remote")
-    with ScriptedServer(ScriptedService(folder, engine=paint, queue=0, draw=0)) as running:
-        yield running
+from harness.installed import Machine, remote_settings
+from harness.service import ScriptedServer
+from harness.shell import CommandResult, Shell
 
 
 @pytest.fixture
 def shell(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Shell:
-    return Shell.on(Machine.new(tmp_path / "machine"), monkeypatch, capsys)
+    """Without settings: each test says what it has to do with the remote service."""
+    return Shell.on(machine, monkeypatch, capsys)
 
 
-def lines(said: Said, name: str) -> list[str]:
+def lines(said: CommandResult, name: str) -> list[str]:
     """What the doctor said of one thing, remedies among it."""
     found = said.out.splitlines()
     at = [i for i, line in enumerate(found) if line[6:].startswith(name)]
@@ -58,7 +52,7 @@ def test_without_a_key_everything_is_well_and_a_sketch_is_drawn(shell: Shell) ->
 def test_with_a_key_every_address_is_asked_and_a_picture_drawn(
     shell: Shell, service: ScriptedServer
 ) -> None:
-    shell.set(**remote(service))
+    shell.set(**remote_settings(service))
     said = shell("doctor")
     assert said.code == 0, said.out
     assert "backend arta (ARTA_API_KEY is set): the remote service" in said.out
@@ -69,7 +63,7 @@ def test_with_a_key_every_address_is_asked_and_a_picture_drawn(
 
 
 def test_no_secret_is_shown(shell: Shell, service: ScriptedServer) -> None:
-    shell.set(**remote(service))
+    shell.set(**remote_settings(service))
     assert shell("generate", "a lake", "--no-save").code == 0
     (stored,) = shell.machine.state.glob("account-*.json")
     kept = json.loads(stored.read_bytes())
@@ -84,7 +78,7 @@ def test_without_a_picture_nothing_is_ordered_and_nothing_made(
     local = shell("doctor", "--no-picture")
     assert local.code == 0
     assert not shell.machine.state.exists()
-    shell.set(**remote(service))
+    shell.set(**remote_settings(service))
     before = service.service.seen["submit"], service.service.seen["sign_up"]
     assert shell("doctor", "--no-picture").code == 0
     assert (service.service.seen["submit"], service.service.seen["sign_up"]) == before
@@ -92,8 +86,8 @@ def test_without_a_picture_nothing_is_ordered_and_nothing_made(
 
 def test_json_is_one_object(shell: Shell) -> None:
     said = shell("doctor", "--json", "--no-picture")
-    findings = said.object["findings"]
-    assert said.object["ok"] is True
+    findings = said.json["findings"]
+    assert said.json["ok"] is True
     assert said.err == ""
     assert isinstance(findings, list)
     assert {tuple(finding) for finding in findings} == {("name", "status", "detail", "remedy")}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # JSON
@@ -187,7 +181,7 @@ def test_an_address_that_refuses_fails_with_a_remedy(shell: Shell, service: Scri
     with socket.socket() as nobody:  # bound and not listening: the port is ours and refuses
         nobody.bind(("127.0.0.1", 0))
         dead = f"http://127.0.0.1:{nobody.getsockname()[1]}"
-        shell.set(**remote(service))
+        shell.set(**remote_settings(service))
         shell.set(ARTA_BASE_URL=dead)
         said = shell("doctor")
     assert said.code == 1
@@ -200,7 +194,7 @@ def test_an_address_that_refuses_fails_with_a_remedy(shell: Shell, service: Scri
 def test_a_style_list_out_of_reach_is_only_a_warning(shell: Shell, service: ScriptedServer) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        shell.set(**remote(service))
+        shell.set(**remote_settings(service))
         shell.set(ARTA_STYLES_URL=f"http://127.0.0.1:{nobody.getsockname()[1]}/styles.json")
         said = shell("doctor")
     assert said.code == 0
@@ -227,7 +221,7 @@ class Clockwork(BaseHTTPRequestHandler):
 def clockwork() -> Iterator[str]:
     Clockwork.told.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), Clockwork) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
@@ -276,7 +270,7 @@ def test_an_address_is_asked_for_nothing_and_told_nothing(shell: Shell, clockwor
 def test_variables_that_the_network_cannot_use_fail_and_are_named(
     shell: Shell, service: ScriptedServer, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    shell.set(**remote(service))
+    shell.set(**remote_settings(service))
     monkeypatch.setenv(name, value)
     said = shell("doctor", "--json")
     findings: list[dict[str, str]] = json.loads(said.out)["findings"]
@@ -290,10 +284,9 @@ def test_variables_that_the_network_cannot_use_fail_and_are_named(
 def test_a_service_that_draws_nothing_fails_with_its_words(
     shell: Shell, service: ScriptedServer
 ) -> None:
-    shell.set(**remote(service))
+    shell.set(**remote_settings(service))
     service.service.faults.add(Fault("error-code", "status", times=None))
     said = shell("doctor")
-    service.service.faults.clear()
     first, remedy = lines(said, "picture")
     assert said.code == 1
     assert "the service gave the job up: status DONE, GENERATION_ERROR" in first
@@ -301,10 +294,9 @@ def test_a_service_that_draws_nothing_fails_with_its_words(
 
 
 def test_a_key_that_is_refused_fails_with_what_to_do(shell: Shell, service: ScriptedServer) -> None:
-    shell.set(**remote(service))
+    shell.set(**remote_settings(service))
     service.service.faults.add(Fault("API_KEY_INVALID", "sign_up", times=None))
     said = shell("doctor")
-    service.service.faults.clear()
     first, remedy = lines(said, "picture")
     assert said.code == 1
     assert "API key not valid" in first

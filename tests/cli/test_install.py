@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arta_mcp.cli import entry as cli
+from arta_mcp.cli import console
 from arta_mcp.cli.install import command as install
 from arta_mcp.cli.install import host_command
 from arta_mcp.cli.install.config_file import ConfigFile
@@ -25,6 +25,7 @@ from arta_mcp.cli.install.config_text import ConfigText, check_others_kept
 from arta_mcp.cli.install.host_command import find_add_command
 from arta_mcp.cli.install.hosts import HOSTS, HostEnvironment, find_files, find_host
 from arta_mcp.cli.install.server_entry import ServerEntry
+from arta_mcp.cli.parser import Parser
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
 from arta_mcp.untrusted_json import is_object
 
@@ -117,7 +118,7 @@ class Computer:
         return json.loads(noted.read_text()) if noted.exists() else None
 
     def run(self, *arguments: str) -> int:
-        parser = cli.Parser()
+        parser = Parser()
         words = parser.add_subparsers()
         install.add_install(words)
         install.add_uninstall(words)
@@ -152,7 +153,7 @@ def test_a_host_is_found_where_each_system_keeps_it(platform: str, tmp_path: Pat
         computer = Computer(tmp_path / host, platform)
         path = computer.put(host)
         before = path.read_bytes()
-        assert computer.run("install", host) == cli.OK
+        assert computer.run("install", host) == console.OK
         wanted: dict[str, object] = {"command": str(computer.program), "args": []}
         assert entry_of(path, host) == ({"type": "stdio"} if host == "vscode" else {}) | wanted
         (backup,) = backups(path)
@@ -215,7 +216,7 @@ def test_a_host_that_is_not_here_is_said_to_be_missing_and_nothing_is_made(
         with pytest.raises(ConfigError, match="seems not installed: there is no ") as caught:
             computer.run("install", host)
         assert "--file PATH" in caught.value.hint
-        assert computer.run("uninstall", host) == cli.OK
+        assert computer.run("uninstall", host) == console.OK
     assert list(computer.home.iterdir()) == []
 
 
@@ -224,10 +225,10 @@ def test_a_project_has_a_file_of_its_own(
 ) -> None:
     for host, inside in PROJECT_FILES.items():
         path = computer.project / inside
-        assert computer.run("install", host, "--project") == cli.OK
+        assert computer.run("install", host, "--project") == console.OK
         assert entry_of(path, host) is not None
         assert "is a path on this machine" in capsys.readouterr().err
-        assert computer.run("uninstall", host, "--project") == cli.OK
+        assert computer.run("uninstall", host, "--project") == console.OK
         assert entry_of(path, host) is None
     assert list(computer.home.iterdir()) == []
     with pytest.raises(InvalidRequest) as caught:
@@ -238,9 +239,9 @@ def test_a_project_has_a_file_of_its_own(
 
 
 def test_a_named_file_is_made_with_its_folders(computer: Computer) -> None:
-    assert computer.run("install", "--file", "~/deep/er/mcp.json") == cli.OK
+    assert computer.run("install", "--file", "~/deep/er/mcp.json") == console.OK
     assert entry_of(computer.home / "deep" / "er" / "mcp.json", "generic") is not None
-    assert computer.run("install", "vscode", "--file", "near.json") == cli.OK
+    assert computer.run("install", "vscode", "--file", "near.json") == console.OK
     assert entry_of(computer.project / "near.json", "vscode") is not None
 
 
@@ -336,7 +337,7 @@ def test_a_second_install_touches_nothing(
         computer.run("install", host)
         before = computer.files()
         capsys.readouterr()
-        assert computer.run("install", host) == cli.OK
+        assert computer.run("install", host) == console.OK
         out, err = capsys.readouterr()
         assert computer.files() == before
         assert out == ""
@@ -348,13 +349,13 @@ def test_an_entry_that_the_host_has_added_words_to_is_still_the_same(computer: C
     there |= {"args": [], "env": {}, "disabled": True}
     computer.put("claude-code", json.dumps({"mcpServers": {"arta": there}}).encode())
     before = computer.files()
-    assert computer.run("install", "claude-code") == cli.OK
+    assert computer.run("install", "claude-code") == console.OK
     assert computer.files() == before
 
 
 def test_a_new_file_is_made_when_the_host_is_there(computer: Computer) -> None:
     (computer.home / ".config" / "Code").mkdir(parents=True)
-    assert computer.run("install", "vscode") == cli.OK
+    assert computer.run("install", "vscode") == console.OK
     path = computer.file("vscode")
     assert json.loads(path.read_bytes()) == {
         "servers": {"arta": {"type": "stdio", "command": str(computer.program), "args": []}}
@@ -366,7 +367,7 @@ def test_a_new_file_is_made_when_the_host_is_there(computer: Computer) -> None:
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b"{}"])
 def test_an_empty_file_is_filled_and_backed_up(content: bytes, computer: Computer) -> None:
     path = computer.put("cursor", content)
-    assert computer.run("install", "cursor") == cli.OK
+    assert computer.run("install", "cursor") == console.OK
     assert path.read_bytes().startswith(content.rstrip(b"}\n"))
     assert entry_of(path, "cursor") == {"command": str(computer.program), "args": []}
     assert [backup.read_bytes() for backup in backups(path)] == [content]
@@ -384,7 +385,7 @@ def test_another_server_of_the_same_name_is_left_alone_without_force(
     with pytest.raises(ConfigError, match="has another program called 'tickets'"):
         computer.run("uninstall", "cursor", "--name", "tickets")
     assert path.read_bytes() == (SAMPLES / "cursor.json").read_bytes()
-    assert computer.run("install", "cursor", "--name", "tickets", "--force") == cli.OK
+    assert computer.run("install", "cursor", "--name", "tickets", "--force") == console.OK
     assert entry_of(path, "cursor", "tickets") == {"command": str(computer.program), "args": []}
     assert "t0p-s3cret" not in capsys.readouterr().out
 
@@ -482,7 +483,7 @@ def test_a_file_with_comments_is_read(
     computer: Computer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = computer.put("cursor", COMMENTED.read_bytes())
-    assert computer.run("uninstall", "cursor") == cli.OK
+    assert computer.run("uninstall", "cursor") == console.OK
     assert "nothing to remove" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="has a different entry called 'tickets'"):
         computer.run("install", "cursor", "--name", "tickets")
@@ -497,7 +498,7 @@ def test_a_file_with_comments_is_read(
     assert caught.value.hint == "remove 'arta' from its mcpServers by hand"
     path.write_text(pasted.replace('"// no comment, }"', ""), encoding="utf-8")
     before = computer.files()
-    assert computer.run("install", "cursor") == cli.OK
+    assert computer.run("install", "cursor") == console.OK
     assert "already there" in capsys.readouterr().err
     assert computer.files() == before
 
@@ -511,7 +512,7 @@ def test_a_dry_run_shows_the_change_and_writes_nothing(
     for host in USER_HOSTS:
         path = computer.put(host)
         before = computer.files()
-        assert computer.run("install", host, "--dry-run") == cli.OK
+        assert computer.run("install", host, "--dry-run") == console.OK
         out, err = capsys.readouterr()
         assert computer.files() == before
         assert out.startswith(f"--- {path}\n+++ {path}\n@@ {find_host(host).key} @@\n")
@@ -638,7 +639,7 @@ def test_vs_code_can_ask_for_a_secret_and_forgets_the_question_with_the_server(
         "args": [],
         "env": {"ARTA_API_KEY": "${input:arta-api-key}"},
     }
-    assert computer.run("install", "vscode", "--ask", "ARTA_API_KEY") == cli.OK
+    assert computer.run("install", "vscode", "--ask", "ARTA_API_KEY") == console.OK
     assert len(backups(path)) == 1
     computer.run("uninstall", "vscode")
     assert path.read_bytes() == before
@@ -897,7 +898,7 @@ def test_claude_code_adds_an_entry_through_its_own_command(
     computer.run("install", "claude-code", *given, "--dry-run")
     assert computer.arguments_of("claude") is None
     assert "by its own command: claude mcp add-json" in capsys.readouterr().err
-    assert computer.run("install", "claude-code", *given) == cli.OK
+    assert computer.run("install", "claude-code", *given) == console.OK
     arguments = computer.arguments_of("claude")
     assert arguments is not None
     assert arguments[:5] == ["mcp", "add-json", "--scope", "user", "arta"]
@@ -908,16 +909,16 @@ def test_claude_code_adds_an_entry_through_its_own_command(
     assert "by its own command: claude mcp add-json --scope user arta '{" in err
     assert f"wrote {path}; as it was: {backups(path)[0]}\n" in err
     assert backups(path)[0].read_bytes() == before
-    assert computer.run("install", "claude-code", *given) == cli.OK
+    assert computer.run("install", "claude-code", *given) == console.OK
     assert "already there" in capsys.readouterr().err
-    assert computer.run("uninstall", "claude-code") == cli.OK
+    assert computer.run("uninstall", "claude-code") == console.OK
     assert entry_of(path, "claude-code") is None
 
 
 def test_vs_code_adds_an_entry_through_its_own_command(computer: Computer) -> None:
     computer.put_program("code", ADD_TO_CODE)
     (computer.home / ".config" / "Code").mkdir(parents=True)
-    assert computer.run("install", "vscode") == cli.OK
+    assert computer.run("install", "vscode") == console.OK
     arguments = computer.arguments_of("code")
     assert arguments is not None
     assert arguments[0] == "--add-mcp"
@@ -948,7 +949,7 @@ def test_the_file_is_edited_where_the_command_would_lose_something(
     else:
         said = json.loads((SAMPLES / "vscode.json").read_bytes())
         computer.put("vscode", json.dumps(said, indent="\t").encode())
-    assert computer.run("install", "vscode", *more) == cli.OK
+    assert computer.run("install", "vscode", *more) == console.OK
     assert computer.arguments_of("code") is None
 
 
@@ -986,7 +987,7 @@ def test_a_command_that_fails_is_told_in_its_own_words_with_another_way(
     assert caught.value.message.isprintable()
     assert caught.value.hint == f"--file {path} writes the file without it"
     assert path.read_bytes() == before
-    assert computer.run("install", "claude-code", "--file", str(path)) == cli.OK
+    assert computer.run("install", "claude-code", "--file", str(path)) == console.OK
 
 
 def test_no_batch_file_and_nothing_from_the_current_folder_gets_our_json(

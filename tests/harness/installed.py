@@ -21,12 +21,12 @@ from mcp.types import CallToolResult, TextContent
 from PIL import Image as Picture
 
 from arta_mcp.arta.protocol import STYLES_PATH
-from arta_mcp.engines.base import ImageRequest
-from harness.service import ScriptedServer
+from harness.service import ScriptedServer, ScriptedService
+from harness.world import tiny_picture
 
 PROGRAM = Path(sys.executable).with_name("arta-mcp")
 
-PATIENCE = 60.0
+TIMEOUT = 60.0
 """seconds that anything here may take; far more than it does on a busy machine"""
 
 Era = Literal["auto", "legacy"]
@@ -73,7 +73,7 @@ class Machine:
         }
 
     @property
-    def said(self) -> str:
+    def log(self) -> str:
         """What the servers of this machine wrote to stderr."""
         return (self.folder / "stderr.txt").read_text(encoding="utf-8")
 
@@ -92,11 +92,11 @@ class Machine:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
 
-    def seen(self, endpoint: str) -> int:
+    def count_requests(self, endpoint: str) -> int:
         """How many such requests the embedded service of this machine ever answered."""
         log = self.state / "local" / "service.log"
         lines = log.read_text(encoding="utf-8").splitlines()
@@ -104,58 +104,56 @@ class Machine:
 
 
 @asynccontextmanager
-async def connected(machine: Machine, era: Era = "auto") -> AsyncGenerator[Client]:
+async def connect(machine: Machine, era: Era = "auto") -> AsyncGenerator[Client]:
     """The SDK's client on a new process of the machine's server."""
     with (machine.folder / "stderr.txt").open("a", encoding="utf-8") as errors:
         server = stdio_client(machine.parameters, errlog=errors)
-        with anyio.fail_after(PATIENCE):
-            async with Client(server, mode=era, read_timeout_seconds=PATIENCE) as client:
+        with anyio.fail_after(TIMEOUT):
+            async with Client(server, mode=era, read_timeout_seconds=TIMEOUT) as client:
                 yield client
 
 
-def words(result: CallToolResult) -> str:
+def text_of(result: CallToolResult) -> str:
     """The one text block of a result."""
     (block,) = result.content
     assert isinstance(block, TextContent)
     return block.text
 
 
-def told(result: CallToolResult) -> dict[str, object]:
+def content_of(result: CallToolResult) -> dict[str, object]:
     """The structured content of a result that is no error."""
-    assert not result.is_error, words(result)
+    assert not result.is_error, text_of(result)
     content: dict[str, object] = result.structured_content or {}
     return content
 
 
-def addresses(content: Mapping[str, object]) -> list[str]:
+def image_urls(content: Mapping[str, object]) -> list[str]:
     images = content["images"]
     assert isinstance(images, list)
     return [image["url"] for image in images]  # pyright: ignore[reportUnknownVariableType]  # JSON
 
 
-async def opened(url: str) -> Picture.Image:
+async def fetch_picture(url: str) -> Picture.Image:
     """The picture behind an address, every pixel decoded."""
     async with httpx.AsyncClient(trust_env=False) as client:
         answer = await client.get(url)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "image/png"
-    return decoded(answer.content)
+    return decode(answer.content)
 
 
-def decoded(content: bytes) -> Picture.Image:
+def decode(content: bytes) -> Picture.Image:
     picture = Picture.open(io.BytesIO(content))
     picture.load()
     return picture
 
 
-def paint(request: ImageRequest) -> bytes:
-    """An engine that takes no time: a small picture of one colour."""
-    file = io.BytesIO()
-    Picture.new("RGB", (8, 8), (request.seed % 256, request.index, 0)).save(file, "PNG")
-    return file.getvalue()
+def run_service(folder: Path, *, draw: float = 0.0) -> ScriptedServer:
+    """A service for `with` whose jobs are drawn in `draw` seconds, tiny pictures of one colour."""
+    return ScriptedServer(ScriptedService(folder, engine=tiny_picture, queue=0, draw=draw))
 
 
-def remote(running: ScriptedServer) -> dict[str, str]:
+def remote_settings(running: ScriptedServer) -> dict[str, str]:
     """The settings under which a service is the remote one, at the addresses of the real hosts."""
     url = running.base_url
     return {

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.clients import Need, node, node_folder
-from harness.installed import PATIENCE, Machine
+from harness.installed import TIMEOUT, Machine
 
 LISTS = {
     "tools/list": ("tools", ["generate_image", "get_generation", "list_models"]),
@@ -36,7 +36,7 @@ class Inspector:
             cwd=self._machine.elsewhere,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
         assert done.returncode == code, done.stderr
         return json.loads(done.stdout)["result"] if done.stdout.strip() else {}

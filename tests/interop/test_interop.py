@@ -14,8 +14,9 @@ import pytest
 
 from arta_mcp import __version__
 from harness.clients import INTEROP, Need, node, node_folder, python_v1
-from harness.installed import PATIENCE, Machine, decoded, paint, remote
+from harness.installed import TIMEOUT, Machine, decode, remote_settings
 from harness.service import ScriptedServer, ScriptedService
+from harness.world import tiny_picture
 
 DRAW = {
     "name": "generate_image",
@@ -46,7 +47,7 @@ def asked(client: list[str], machine: Machine, calls: list[object], **options: o
         env=machine.environ,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
     assert ended.returncode == 0, ended.stderr
@@ -60,7 +61,7 @@ def test_a_foreign_client_draws_two_pictures_that_open(
     told = asked(client(need), Machine.new(tmp_path), [DRAW, WRONG])
     drawn, wrong = told["results"]
     content = drawn["result"]["structuredContent"]
-    sizes = [decoded(base64.b64decode(picture["body"])).size for picture in told["pictures"]]
+    sizes = [decode(base64.b64decode(picture["body"])).size for picture in told["pictures"]]
     seconds = [one["progress"] for one in drawn["heard"]]
 
     assert (told["server"]["name"], told["server"]["version"]) == ("arta-mcp", __version__)
@@ -79,8 +80,9 @@ def test_a_foreign_client_draws_two_pictures_that_open(
 def test_progress_keeps_a_host_waiting_beyond_its_time_limit(need: Need, tmp_path: Path) -> None:
     """The TypeScript SDK gives a call up after `timeout` unless progress resets its clock."""
     client = typescript(need)
-    with ScriptedServer(ScriptedService(tmp_path / "slow", engine=paint, queue=2, draw=3)) as slow:
-        machine = Machine.new(tmp_path / "machine").set(**remote(slow))
+    service = ScriptedService(tmp_path / "slow", engine=tiny_picture, queue=2, draw=3)
+    with ScriptedServer(service) as slow:
+        machine = Machine.new(tmp_path / "machine").set(**remote_settings(slow))
         told = asked(client, machine, [DRAW], timeout=3500, resetTimeoutOnProgress=True)
     (drawn,) = told["results"]
     assert drawn["result"]["structuredContent"]["status"] == "done"

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from arta_mcp.cli import entry as cli
-from arta_mcp.cli.progress import moment, one_line
+from arta_mcp.cli.console import FAILED, OK, confirm, is_interactive, print_data, print_message
+from arta_mcp.cli.parser import Parser, Subparsers
+from arta_mcp.cli.tables import format_time, one_line
 from arta_mcp.config import Settings
 
 if TYPE_CHECKING:
     from arta_mcp.arta.account import Account
-    from arta_mcp.cli.generate import Words
 
 
-def add_account(words: Words) -> None:
-    parser = words.add_parser("account", help="show or drop the anonymous account")
+def add_account(commands: Subparsers) -> None:
+    """The `account` command."""
+    parser = commands.add_parser("account", help="show or drop the anonymous account")
     parser.add_argument(
         "action",
         nargs="?",
@@ -31,65 +32,73 @@ def add_account(words: Words) -> None:
     )
     parser.add_argument("--yes", action="store_true", help="reset without asking")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=account)
+    parser.set_defaults(run=run_account)
 
 
-def account(settings: Settings, options: argparse.Namespace) -> int:
-    stored, stored_in = anyio.run(stored_account, settings)
+def run_account(settings: Settings, options: argparse.Namespace) -> int:
+    """Shows the account, or drops it."""
+    account, location = anyio.run(read_account, settings)
     if options.action == "reset":
-        return _reset_account(settings, options, is_stored=stored_in is not None)
-    about = {
-        "service": settings.service,
-        "stored_in": stored_in if stored else None,
-        "user_id": stored.user_id if stored else None,
-        "issued_at": stored.issued_at if stored else None,
-        "expires_at": stored.expires_at if stored else None,
-        "is_fresh": bool(stored and stored.is_fresh(time.time())),
-    }
+        return reset_account(settings, options, is_stored=location is not None)
+    is_fresh = account is not None and account.is_fresh(time.time())
     if options.json:
-        cli.data(json.dumps(about, ensure_ascii=False))
-        return cli.OK
-    cli.data(f"service  {settings.service}")
-    if stored is None:
-        cli.data("account  none; the first picture signs up")
-        return cli.OK
-    cli.data(f"account  {one_line(stored.user_id) or '(the service told no user id)'}")
-    cli.data(f"issued   {moment(stored.issued_at)}")
-    ahead = "" if about["is_fresh"] else "; due for renewal, which the next call does by itself"
-    cli.data(f"expires  {moment(stored.expires_at)}{ahead}")
-    cli.data(f"file     {stored_in}")
-    return cli.OK
+        about = {
+            "service": settings.service,
+            "stored_in": location if account else None,
+            "user_id": account.user_id if account else None,
+            "issued_at": account.issued_at if account else None,
+            "expires_at": account.expires_at if account else None,
+            "is_fresh": is_fresh,
+        }
+        print_data(json.dumps(about, ensure_ascii=False))
+        return OK
+    print_data(f"service  {settings.service}")
+    if account is None:
+        print_data("account  none; the first picture signs up")
+        return OK
+    renewal = "" if is_fresh else "; due for renewal, which the next call does by itself"
+    # The service may repeat a secret or anything else as the user id.
+    print_data(f"account  {one_line(account.user_id) or '(the service told no user id)'}")
+    print_data(f"issued   {format_time(account.issued_at)}")
+    print_data(f"expires  {format_time(account.expires_at)}{renewal}")
+    print_data(f"file     {location}")
+    return OK
 
 
-def _reset_account(settings: Settings, options: argparse.Namespace, *, is_stored: bool) -> int:
+def reset_account(settings: Settings, options: argparse.Namespace, *, is_stored: bool) -> int:
+    """Drops the stored account, after a yes: earlier record ids are lost with it."""
     if not is_stored:
-        cli.talk("no account is stored; nothing to drop")
-        return cli.OK
+        print_message("no account is stored; nothing to drop")
+        return OK
+    # Asked for: a dropped account does not come back, and the service may keep to it what it drew.
     if not options.yes:
-        if not cli.is_asked():
-            parser: cli.Parser = options.parser
+        if not is_interactive():
+            parser: Parser = options.parser
             parser.fail("account reset asks first, and nobody is there", "add --yes")
-        cli.talk(f"This drops the account that {settings.service} knows you by, and nothing else.")
-        cli.talk("The next picture signs up anew; earlier record ids may not open for it.")
-        if not cli.ask("Drop it?"):
-            cli.talk("nothing was changed")
-            return cli.FAILED
+        service = settings.service
+        print_message(f"This drops the account that {service} knows you by, and nothing else.")
+        print_message("The next picture signs up anew; earlier record ids may not open for it.")
+        if not confirm("Drop it?"):
+            print_message("nothing was changed")
+            return FAILED
+    # Under the account's lock: another process may be renewing it at this moment.
     from arta_mcp.app import forget_account
 
-    anyio.run(partial(forget_account, settings, warn=cli.talk))
-    cli.talk("the account was dropped; the next picture signs up anew")
-    return cli.OK
+    anyio.run(partial(forget_account, settings, warn=print_message))
+    print_message("the account was dropped; the next picture signs up anew")
+    return OK
 
 
-async def stored_account(settings: Settings) -> tuple[Account | None, str | None]:
+async def read_account(settings: Settings) -> tuple[Account | None, str | None]:
     """The account that the settings name, as stored, and where; None and None when there is none.
 
-    A damaged one has a place and no account.
+    A damaged one has a location and no account.
     """
     from arta_mcp.app import open_state
 
-    state = open_state(settings, warn=cli.talk)
+    state = open_state(settings, warn=print_message)
     try:
+        # The location first: reading the account would make the state folder.
         location = (await state.describe(settings.account_name)).account_location
         return (await state.account(settings.account_name) if location else None), location
     finally:

@@ -8,57 +8,55 @@ import json
 import platform
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict
 from datetime import date
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import anyio
 
 from arta_mcp import __version__
-from arta_mcp.cli import entry as cli
-from arta_mcp.cli.progress import counted, folded, mark, moment
+from arta_mcp.cli.account import read_account
+from arta_mcp.cli.console import FAILED, OK, print_data, print_message, translate_hint
+from arta_mcp.cli.parser import Subparsers
+from arta_mcp.cli.tables import count_of, format_status, format_time, wrap
 from arta_mcp.config import SETTINGS, Settings
 from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Unavailable
 from arta_mcp.generations.values import GenerationRequest
+from arta_mcp.matching import suggest
+from arta_mcp.state.records import StateCheck
 
 if TYPE_CHECKING:
     from arta_mcp.arta.transport import Transport
-    from arta_mcp.cli.generate import Words
+    from arta_mcp.generations.service import Generations
+
+Finding = StateCheck
+"""one line: what was tried, how it stands, what to do about it; the state's own are such lines"""
 
 PROMPT = "a sailing boat at night, a test by arta-mcp doctor"
 
-PICTURE_PATIENCE = 120.0
+PICTURE_TIMEOUT = 120.0
 """seconds for the real generation"""
 
-ADDRESS_PATIENCE = 15.0
+ADDRESS_TIMEOUT = 15.0
 """seconds for one address"""
 
-MOST_SKEW = 60.0
+MAX_SKEW = 60.0
 """seconds that our clock may differ from that of a service"""
 
-OLD_LIST = 180
+MAX_LIST_AGE = 180
 """days after which the shipped list of styles is called old"""
-
 
 INDENT = 20
 """columns before what a finding says"""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line: what was tried, how it stands, and what to do about it."""
-
-    name: str
-    status: Literal["ok", "warn", "fail"]
-    detail: str
-    remedy: str = ""
-
-
-def add_doctor(words: Words) -> None:
-    parser = words.add_parser(
+def add_doctor(commands: Subparsers) -> None:
+    """The `doctor` command."""
+    parser = commands.add_parser(
         "doctor",
         help="try everything that a picture needs, and say what to do about what is wrong",
         description="Looks at settings, state folder and account, asks each remote address for /"
@@ -66,122 +64,117 @@ def add_doctor(words: Words) -> None:
     )
     parser.add_argument("--no-picture", action="store_true", help="order no picture")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run_without_settings=doctor)
+    parser.set_defaults(run_without_settings=run_doctor)
 
 
-def doctor(options: argparse.Namespace) -> int:
+def run_doctor(options: argparse.Namespace) -> int:
+    """Prints each finding as it is made, or all of them as JSON; the exit code is 1 for a fail."""
     findings: list[Finding] = []
 
     async def examine() -> None:
-        async for finding in _examine(options.environ, draw=not options.no_picture):
+        async for finding in find_all(options.environ, draw=not options.no_picture):
             findings.append(finding)
             if not options.json:
-                _print(finding, options.environ)
+                print_finding(finding, options.environ)
 
     anyio.run(examine)
     failed = sum(finding.status == "fail" for finding in findings)
     if options.json:
         listed = [asdict(finding) for finding in findings]
-        cli.data(json.dumps({"ok": not failed, "findings": listed}, ensure_ascii=False))
+        print_data(json.dumps({"ok": not failed, "findings": listed}, ensure_ascii=False))
     else:
         warned = sum(finding.status == "warn" for finding in findings)
-        cli.talk(f"{counted(len(findings), 'line')}: {failed} fail, {warned} warn")
-    return cli.FAILED if failed else cli.OK
+        print_message(f"{count_of(len(findings), 'line')}: {failed} fail, {warned} warn")
+    return FAILED if failed else OK
 
 
-def _print(finding: Finding, environ: Mapping[str, str]) -> None:
-    first, *more = folded(finding.detail, indent=INDENT)
-    cli.data(f"{mark(finding.status, environ)}  {finding.name:<{INDENT - 6}}{first}")
+def print_finding(finding: Finding, environ: Mapping[str, str]) -> None:
+    """A finding in columns, its remedy behind an arrow."""
+    first, *more = wrap(finding.detail, indent=INDENT)
+    print_data(f"{format_status(finding.status, environ)}  {finding.name:<{INDENT - 6}}{first}")
     if finding.remedy:
-        more += folded(f"-> {cli.as_commands(finding.remedy)}", indent=INDENT)
+        more += wrap(f"-> {translate_hint(finding.remedy)}", indent=INDENT)
     for line in more:
-        cli.data(f"{'':<{INDENT}}{line}")
+        print_data(f"{'':<{INDENT}}{line}")
 
 
-async def _examine(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[Finding]:
+async def find_all(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[Finding]:
     """Everything in the order in which a picture needs it; stops where nothing further can work."""
     packages = ", ".join(f"{name} {version(name)}" for name in ("mcp", "httpx", "pydantic"))
-    yield Finding(
-        "program", "ok", f"arta-mcp {__version__}, Python {platform.python_version()}, {packages}"
-    )
+    about = f"arta-mcp {__version__}, Python {platform.python_version()}, {packages}"
+    yield Finding("program", "ok", about)
     try:
         settings = Settings.from_env(environ)
     except ConfigError as exc:
         yield Finding("settings", "fail", exc.message, exc.hint)
         return
-    for finding in _settings(settings, environ):
+    for finding in check_settings(settings, environ):
         yield finding
-    can_store = True
-    async for finding in _state(settings):
-        if finding.name == "state folder":
-            can_store = finding.status != "fail"
+    state = await check_state(settings)
+    for finding in state:
         yield finding
-    if can_store:
-        yield await _account(settings)
-    can_reach = True
+    can_draw = all(one.status != "fail" for one in state if one.name == "state folder")
+    if can_draw:
+        yield await check_account(settings)
     if settings.backend == "arta":
-        async for finding in _addresses(settings):
-            can_reach = can_reach and finding.status != "fail"
+        async for finding in check_addresses(settings):
+            can_draw = can_draw and finding.status != "fail"
             yield finding
-    if not can_store or not can_reach:
+    if not can_draw:
         yield Finding("picture", "warn", "not tried: it would fail for the reason above")
         return
-    async for finding in _service(settings, draw=draw):
+    async for finding in check_service(settings, draw=draw):
         yield finding
 
 
-def _settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
-    from arta_mcp.matching import suggest
-
+def check_settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Which backend they choose and why; a line for each variable that means nothing."""
+    names = [setting.name for setting in SETTINGS]
     why = "ARTA_API_KEY is set" if settings.api_key else "no ARTA_API_KEY"
     what = "the remote service" if settings.backend == "arta" else "sketches, no AI pictures"
-    given = [setting.name for setting in SETTINGS if environ.get(setting.name)]
-    yield Finding(
-        "settings",
-        "ok",
-        f"backend {settings.backend} ({why}): {what}; set: {', '.join(given) or 'nothing'}",
-    )
+    given = ", ".join(name for name in names if environ.get(name)) or "nothing"
+    yield Finding("settings", "ok", f"backend {settings.backend} ({why}): {what}; set: {given}")
     for name in settings.unknown:
-        meant = suggest(name, [setting.name for setting in SETTINGS], limit=1)
+        meant = suggest(name, names, limit=1)
         remedy = f"did you mean {meant[0]}?" if meant else "remove it"
         yield Finding("settings", "warn", f"{name} means nothing here", remedy)
 
 
-async def _state(settings: Settings) -> AsyncGenerator[Finding]:
-    """Looks and changes nothing."""
+async def check_state(settings: Settings) -> list[Finding]:
+    """How the state stands by its own words, and the output folder; nothing is changed."""
     from arta_mcp.app import open_state
     from arta_mcp.state.checks import check_folder
 
+    # Never closed, because it is never opened: `describe` looks from outside and changes nothing.
     state = open_state(settings)
-    checks = (await state.describe(settings.account_name)).checks
-    if settings.output_dir is not None:
-        output = check_folder(
-            "output folder", "ARTA_OUTPUT_DIR", settings.output_dir, private=False
-        )
-        checks = (*checks, output)
-    for check in checks:
-        yield Finding(check.name, check.status, check.detail, check.remedy)
+    findings = [*(await state.describe(settings.account_name)).checks]
+    if folder := settings.output_dir:
+        findings.append(check_folder("output folder", "ARTA_OUTPUT_DIR", folder, private=False))
+    return findings
 
 
-async def _account(settings: Settings) -> Finding:
-    from arta_mcp.cli.account import stored_account
-
-    stored, location = await stored_account(settings)
+async def check_account(settings: Settings) -> Finding:
+    """Whether an account is stored, whole, and good for the next call."""
+    account, location = await read_account(settings)
     if location is None:
         return Finding("account", "ok", "none yet; the first picture signs up")
-    if stored is None:
+    if account is None:
         detail = f"{location} is damaged"
         return Finding("account", "warn", detail, "the next picture signs up anew")
-    until = moment(stored.expires_at)
-    fresh = stored.is_fresh(time.time())
-    state = f"good until {until}" if fresh else "due for renewal, which the next call does"
-    return Finding("account", "ok", f"stored, {state}")
+    good = f"good until {format_time(account.expires_at)}"
+    is_fresh = account.is_fresh(time.time())
+    return Finding(
+        "account",
+        "ok",
+        f"stored, {good if is_fresh else 'due for renewal, which the next call does'}",
+    )
 
 
-async def _addresses(settings: Settings) -> AsyncGenerator[Finding]:
+async def check_addresses(settings: Settings) -> AsyncGenerator[Finding]:
     """Each host once, and how far our clock is from theirs."""
     from arta_mcp.app import open_transport
 
+    # Each host once, under the first setting that leads to it.
     hosts: dict[str, str] = {}
     for name, address in (
         ("ARTA_BASE_URL", settings.base_url),
@@ -196,100 +189,104 @@ async def _addresses(settings: Settings) -> AsyncGenerator[Finding]:
     async with open_transport(settings) as transport:
         for origin, name in hosts.items():
             try:
-                yield await _address(transport, origin, name, skews)
-            except ConfigError as exc:  # holds for every address alike
+                yield await check_address(transport, origin, name, skews)
+            except ConfigError as exc:
+                # Of the proxy or the certificates, so every further address would say the same.
                 yield Finding("network", "fail", exc.message, exc.hint)
                 return
-    if skews:
-        yield _clock(max(skews, key=abs))
+    if not skews:
+        return
+    # The worst of them: one service that disagrees is enough to make a fresh token a stale one.
+    skew = max(skews, key=abs)
+    if abs(skew) <= MAX_SKEW:
+        yield Finding("clock", "ok", "agrees with the services to the minute")
+    else:
+        detail = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the services"
+        remedy = "set it, by NTP at best: waits are told as moments"
+        yield Finding("clock", "warn", detail, remedy)
 
 
-async def _address(transport: Transport, origin: str, name: str, skews: list[float]) -> Finding:
-    """Any answer is a good one: the question is whether there is a way to this host."""
+async def check_address(
+    transport: Transport, origin: str, name: str, skews: list[float]
+) -> Finding:
+    """Whether there is a way to this host: any answer is a good one. Raises ConfigError.
+
+    A `Date` in the answer adds to `skews` the seconds that our clock is ahead of the host's.
+    """
     began = time.monotonic()
     try:
-        with anyio.fail_after(ADDRESS_PATIENCE):
+        # Without key or token: an address that was mistyped must not learn them.
+        with anyio.fail_after(ADDRESS_TIMEOUT):
             answer = await transport.exchange("GET", f"{origin}/")
-    except ProtocolError:  # too long an answer is one
+    except ProtocolError:
+        # Too long an answer, but one.
         return Finding("address", "ok", f"{origin} ({name}) answers")
     except (Unavailable, TimeoutError) as exc:
-        slow = f"no answer in {ADDRESS_PATIENCE:.0f} s"
+        slow = f"no answer in {ADDRESS_TIMEOUT:.0f} s"
         why = exc.message if isinstance(exc, ArtaError) else slow
-        # without the live list the shipped one serves
+        remedy = f"check the network and its proxy (ARTA_PROXY), then {name}"
+        if "certificate" in why.lower():
+            remedy = (
+                "set the clock; behind a proxy that opens TLS, set SSL_CERT_FILE to its authority"
+            )
+        # Without the live list of styles the shipped one serves, so a picture can be drawn.
         status = "warn" if name == "ARTA_STYLES_URL" else "fail"
-        return Finding("address", status, f"{origin} ({name}): {why}", _way_out(why, name))
+        return Finding("address", status, f"{origin} ({name}): {why}", remedy)
     took = time.monotonic() - began
-    if (theirs := _moment_of(answer.headers.get("date", ""))) is not None:
+    # Without a date, or with one that cannot be read, the clocks are not compared.
+    with suppress(ValueError):
+        theirs = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
+        # The answer was written about half of the way ago.
         skews.append(time.time() - took / 2 - theirs)
-    return Finding(
-        "address",
-        "ok",
-        f"{origin} ({name}) answers GET / with {answer.status} in {took:.2f} s",
-    )
+    detail = f"{origin} ({name}) answers GET / with {answer.status} in {took:.2f} s"
+    return Finding("address", "ok", detail)
 
 
-def _way_out(why: str, name: str) -> str:
-    if "certificate" in why.lower():
-        return "set the clock; behind a proxy that opens TLS, set SSL_CERT_FILE to its authority"
-    return f"check the network and its proxy (ARTA_PROXY), then {name}"
-
-
-def _moment_of(header: str) -> float | None:
-    try:
-        return parsedate_to_datetime(header).timestamp()
-    except ValueError:
-        return None
-
-
-def _clock(skew: float) -> Finding:
-    if abs(skew) <= MOST_SKEW:
-        return Finding("clock", "ok", "agrees with the services to the minute")
-    way = "ahead of" if skew > 0 else "behind"
-    detail = f"{abs(skew):.0f} s {way} the services"
-    return Finding("clock", "warn", detail, "set it, by NTP at best: waits are told as moments")
-
-
-async def _service(settings: Settings, *, draw: bool) -> AsyncGenerator[Finding]:
+async def check_service(settings: Settings, *, draw: bool) -> AsyncGenerator[Finding]:
     """Styles and a real picture, by the same code that every call runs."""
     from arta_mcp.app import open_generations
 
-    notes: list[str] = []
-    async with open_generations(settings, warn=notes.append) as generations:
-        catalogue = await generations.catalogue()
-        age = (date.today() - date.fromisoformat(catalogue.as_of[:10])).days
-        origin = "as the service lists them" if catalogue.source == "live" else "as shipped"
-        is_old = settings.backend == "arta" and catalogue.source != "live" and age > OLD_LIST
-        yield Finding(
-            "styles",
-            "warn" if is_old else "ok",
-            f"{counted(len(catalogue.styles), 'model')}, {origin}, {catalogue.as_of}",
-            f"the list has {age} days: get a newer arta-mcp, or set ARTA_STYLES_URL"
-            if is_old
-            else "",
-        )
+    warnings: list[str] = []
+    async with open_generations(settings, warn=warnings.append) as generations:
+        yield await check_styles(settings, generations)
         if draw:
-            request = GenerationRequest.of(prompt=PROMPT)
             try:
-                wait = min(settings.job_timeout, PICTURE_PATIENCE)
-                generation = await generations.generate(request, max_wait=wait)
-                record_id = generation.record_id or ""
-                if generation.status == "done":
-                    picture = await generations.picture(record_id, 0)
-                    size = await anyio.to_thread.run_sync(_size, picture.content)
-                    detail = f"{size}, drawn in {generation.elapsed:.1f} s, record id {record_id}"
-                    yield Finding("picture", "ok", detail)
-                else:
-                    detail = f"still being drawn after {wait:.0f} s, record id {record_id}"
-                    remedy = f"the service is slow; `arta-mcp get {record_id}` looks later"
-                    yield Finding("picture", "warn", detail, remedy)
+                yield await check_picture(settings, generations)
             except ArtaError as exc:
                 yield Finding("picture", "fail", exc.message, exc.hint)
-    for note in notes:
-        yield Finding("state folder", "warn", note)
+    for warning in warnings:
+        yield Finding("state folder", "warn", warning)
 
 
-def _size(content: bytes) -> str:
+async def check_styles(settings: Settings, generations: Generations) -> Finding:
+    """How many models there are, from where, and whether the list is old."""
+    catalogue = await generations.catalogue()
+    origin = "as the service lists them" if catalogue.source == "live" else "as shipped"
+    count = count_of(len(catalogue.styles), "model")
+    detail = f"{count}, {origin}, {catalogue.as_of}"
+    # A live list has a time of day behind the date.
+    age = (date.today() - date.fromisoformat(catalogue.as_of[:10])).days
+    if settings.backend == "arta" and catalogue.source != "live" and age > MAX_LIST_AGE:
+        remedy = f"the list has {age} days: get a newer arta-mcp, or set ARTA_STYLES_URL"
+        return Finding("styles", "warn", detail, remedy)
+    return Finding("styles", "ok", detail)
+
+
+async def check_picture(settings: Settings, generations: Generations) -> Finding:
+    """One real picture, opened. Raises ArtaError."""
     from PIL import Image
 
+    request = GenerationRequest.of(prompt=PROMPT)
+    wait = min(settings.job_timeout, PICTURE_TIMEOUT)
+    generation = await generations.generate(request, max_wait=wait)
+    record_id = generation.record_id or ""
+    if generation.status != "done":
+        detail = f"still being drawn after {wait:.0f} s, record id {record_id}"
+        remedy = f"the service is slow; `arta-mcp get {record_id}` looks later"
+        return Finding("picture", "warn", detail, remedy)
+    # As a host would get it, and opened: bytes that are no picture are no success.
+    content = (await generations.picture(record_id, 0)).content
     with Image.open(io.BytesIO(content)) as picture:
-        return f"{picture.width}x{picture.height}"
+        size = f"{picture.width}x{picture.height}"
+    took = f"{generation.elapsed:.1f} s"
+    return Finding("picture", "ok", f"{size}, drawn in {took}, record id {record_id}")

@@ -1,21 +1,19 @@
-"""The command that runs the embedded service alone, for people who build on it."""
+"""The `local` command: the embedded service alone, for people who build on it."""
 
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
-from arta_mcp.cli import entry as cli
+from arta_mcp.cli.console import OK, print_data, print_message
+from arta_mcp.cli.parser import Subparsers
 from arta_mcp.config import Settings
 from arta_mcp.errors import InvalidRequest
 
-if TYPE_CHECKING:
-    Words = argparse._SubParsersAction[cli.Parser]  # pyright: ignore[reportPrivateUsage]  # argparse names it so
 
-
-def add_local(words: Words) -> None:
-    parser = words.add_parser("local", help="run the embedded service alone, on this machine")
+def add_local(commands: Subparsers) -> None:
+    """The `local` command."""
+    parser = commands.add_parser("local", help="run the embedded service alone, on this machine")
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
     parser.add_argument("--port", type=int, help="default: the one of last time, or a free one")
     parser.add_argument("--queue", type=float, default=0.6, help="seconds a job queues")
@@ -28,10 +26,11 @@ def add_local(words: Words) -> None:
         metavar="NAME@ENDPOINT",
         help="scripted trouble, e.g. 503@submit*2=Retry-After:1; `--fault help` lists them",
     )
-    parser.set_defaults(run=local)
+    parser.set_defaults(run=run_local)
 
 
-def local(settings: Settings, options: argparse.Namespace) -> int:
+def run_local(settings: Settings, options: argparse.Namespace) -> int:
+    """Serves until it is stopped. Raises InvalidRequest for a port or fault that cannot be."""
     from arta_mcp.app import service_dir
     from arta_mcp.local.faults.catalogue import FAULTS, Fault
     from arta_mcp.local.faults.injection import FaultyServer, FaultyService
@@ -40,9 +39,10 @@ def local(settings: Settings, options: argparse.Namespace) -> int:
 
     if "help" in options.fault:
         for name, kind in FAULTS.items():
-            cli.data(f"{name:<28} {', '.join(kind.endpoints):<48} {kind.sentence}")
-        return cli.OK
+            print_data(f"{name:<28} {', '.join(kind.endpoints):<48} {kind.sentence}")
+        return OK
     try:
+        # The folder of the service that a server without a key starts: jobs of both open in either.
         folder = service_dir(settings)
         faults = [Fault.parse(text) for text in options.fault]
         timing: ServiceOptions = {
@@ -54,17 +54,19 @@ def local(settings: Settings, options: argparse.Namespace) -> int:
             FaultyService(folder, faults=faults, **timing) if faults else Service(folder, **timing),
             host=options.host,
             port=options.port,
-            on_ready=_tell_where,
+            on_ready=print_address,
             server_type=FaultyServer if faults else UvicornServer,
         )
     except (ValueError, OSError) as exc:
         raise InvalidRequest("local", str(exc), "what --help shows") from exc
-    return cli.OK
+    return OK
 
 
-def _tell_where(url: str) -> None:
-    cli.data(f"the embedded service answers at {url}")
-    cli.talk("hint: to use it from another shell or a host, set")
+def print_address(url: str) -> None:
+    """Where the service answers, and how a client of ours is pointed to it."""
+    print_data(f"the embedded service answers at {url}")
+    print_message("hint: to use it from another shell or a host, set")
+    # Without a list of styles: the default address is the remote service's, and is not for ours.
     for name, value in (
         ("ARTA_BACKEND", "arta"),
         ("ARTA_API_KEY", "any-key"),
@@ -73,4 +75,4 @@ def _tell_where(url: str) -> None:
         ("ARTA_TOKEN_REFRESH_URL", url + REFRESH_PATH),
         ("ARTA_STYLES_URL", ""),
     ):
-        cli.talk(f"  export {name}={value}")
+        print_message(f"  export {name}={value}")

@@ -1,53 +1,53 @@
-"""What a terminal shows while one waits and when one reads: a bar, and tables."""
+"""What a terminal shows while one waits: a bar, or a line a change where there is none."""
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from arta_mcp.cli.console import columns, is_terminal
 from arta_mcp.generations.values import Update
-from arta_mcp.redaction import sanitize
 
-WIDEST_BAR = 72
-"""columns"""
+MAX_BAR_COLUMNS = 72
 
-FRAME = 0.2
+FRAME_INTERVAL = 0.2
 """seconds between two drawings of a bar"""
 
-_ALMOST = 0.98
-"""how full a bar gets before the end is known"""
-
-_COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
+MAX_SHARE = 0.98
+"""how full a bar gets before the end is known: a forecast may be too early"""
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class BarState:
     """One drawing of a bar; without a share nothing is known about the end, and no bar is drawn."""
 
-    before: str
-    after: str
+    label: str
+    note: str
     share: float | None = None
 
 
 class Bar:
-    """One line of a terminal that `line` is asked for again and again until `close`."""
+    """One line of a terminal, drawn again every FRAME_INTERVAL until `close`."""
 
-    def __init__(self, line: Callable[[], Line]) -> None:
+    def __init__(self, read_state: Callable[[], BarState]) -> None:
+        """`read_state` is called in a thread, so it only reads."""
         from tqdm import tqdm
 
-        self._line = line
+        self._read_state = read_state
+        # tqdm serves as a canvas: it knows widths, half blocks, and how others print beside it.
         self._bar = tqdm(total=1.0, file=sys.stderr, leave=False, bar_format="{desc}")
-        self._over = threading.Event()
+        self._closed = threading.Event()
+        # A thread and no task of the event loop: the first call imports for most of a second, in
+        # which the loop stands still and the bar must not.
         self._thread = threading.Thread(target=self._run, name="arta-bar", daemon=True)
         self._thread.start()
 
-    def close(self, last: Line | None = None) -> None:
+    def close(self, last: BarState | None = None) -> None:
         """Leaves `last` behind, or nothing at all."""
-        self._over.set()
+        self._closed.set()
         self._thread.join()
         if last is not None:
             self._draw(last)
@@ -55,142 +55,71 @@ class Bar:
         self._bar.close()
 
     def _run(self) -> None:
-        # A thread and no task: it moves on while the loop imports, and no error needs unwrapping.
         while True:
-            self._draw(self._line())
-            if self._over.wait(FRAME):
+            self._draw(self._read_state())
+            if self._closed.wait(FRAME_INTERVAL):
                 return
 
-    def _draw(self, line: Line) -> None:
-        self._bar.ncols = min(WIDEST_BAR, columns(default=WIDEST_BAR + 1) - 1)
-        # tqdm's own postfix comes with a comma; `after` is ours and has no braces
-        self._bar.bar_format = f"{{desc}}{line.after}"
-        if line.share is not None:
-            self._bar.bar_format = f"{{desc}}|{{bar}}| {line.after}"
-            self._bar.n = max(self._bar.n, min(1.0, line.share))
-        self._bar.set_description_str(f"{line.before:<8} ", refresh=True)
+    def _draw(self, state: BarState) -> None:
+        # One column less than there is: a full line makes some terminals go to the next one.
+        self._bar.ncols = min(MAX_BAR_COLUMNS, columns(default=MAX_BAR_COLUMNS + 1) - 1)
+        # Not tqdm's own postfix, which comes with a comma; our notes have no braces.
+        self._bar.bar_format = f"{{desc}}{state.note}"
+        if state.share is not None:
+            self._bar.bar_format = f"{{desc}}|{{bar}}| {state.note}"
+            self._bar.n = max(self._bar.n, min(1.0, state.share))
+        self._bar.set_description_str(f"{state.label:<8} ", refresh=True)
 
 
-class Reporter:
-    """Progress of one generation for people: a bar on a terminal, a line a change elsewhere."""
+class ProgressDisplay:
+    """Progress of one generation for people: a bar on a terminal, a line a change elsewhere.
 
-    def __init__(self, talk: Callable[[str], None]) -> None:
-        self._talk = talk
-        self._update: Update | None = None
-        self._told_at = time.monotonic()
-        self._step = ""
-        self._bar = Bar(self._line) if is_terminal() else None
+    It is an `on_update`; `record_id` is the last that it heard of.
+    """
+
+    def __init__(self, print_line: Callable[[str], None]) -> None:
         self.record_id: str | None = None
+        self._print_line = print_line
+        self._update: Update | None = None
+        self._updated_at = time.monotonic()
+        self._bar = Bar(self._bar_state) if is_terminal() else None
 
     async def __call__(self, update: Update) -> None:
+        """Takes an update in; without a bar a new step is a new line."""
+        step_before = self._update.step if self._update else ""
         self.record_id = update.record_id or self.record_id
-        self._update, self._told_at = update, time.monotonic()
-        if self._bar is None and update.step != self._step:
-            left = [] if update.remaining is None else [in_words(update.remaining)]
-            self._talk(", ".join([update.step, f"{update.waited:.0f} s", *left]))
-        self._step = update.step
+        self._update, self._updated_at = update, time.monotonic()
+        if self._bar is None and update.step != step_before:
+            words = [update.step, f"{update.waited:.0f} s"]
+            if update.remaining is not None:
+                words.append(format_remaining(update.remaining))
+            self._print_line(", ".join(words))
 
     def close(self, *, is_done: bool) -> None:
+        """Ends the bar; a finished one stays on the screen with the time that it took."""
         if self._bar is not None:
-            waited = (self._update.waited if self._update else 0.0) + self._since
-            self._bar.close(Line("done", f"{waited:.1f} s", 1.0) if is_done else None)
+            waited = self._update.waited if self._update else 0.0
+            waited += time.monotonic() - self._updated_at
+            self._bar.close(BarState("done", f"{waited:.1f} s", 1.0) if is_done else None)
             self._bar = None
 
-    @property
-    def _since(self) -> float:
-        return time.monotonic() - self._told_at
-
-    def _line(self) -> Line:
-        update, since = self._update, self._since
+    def _bar_state(self) -> BarState:
+        update, since = self._update, time.monotonic() - self._updated_at
         if update is None:
-            return Line("starting", f"{since:.0f} s")
+            return BarState("starting", f"{since:.0f} s")
         waited = update.waited + since
-        after = [f"{waited:.0f} s"]
+        notes = [f"{waited:.0f} s"]
         if update.remaining is None:
-            after += ["the first of this model, so no forecast"] if update.record_id else []
-            return Line(update.step, ", ".join(after))
+            notes += ["the first of this model, so no forecast"] if update.record_id else []
+            return BarState(update.step, ", ".join(notes))
         left = max(0.0, update.remaining - since)
-        after.append(in_words(left))
-        share = min(_ALMOST, waited / max(0.1, waited + left))
-        return Line(update.step, ", ".join(after), share)
+        notes.append(format_remaining(left))
+        share = min(MAX_SHARE, waited / max(0.1, waited + left))
+        return BarState(update.step, ", ".join(notes), share)
 
 
-def in_words(left: float) -> str:
+def format_remaining(seconds: float) -> str:
     """How long it still takes; forecasts are no better than to the second."""
-    if left >= 90:
-        return f"about {left / 60:.0f} min left"
-    return f"about {left:.0f} s left" if left >= 1.5 else "any moment now"
-
-
-def is_terminal() -> bool:
-    """Whether somebody watches stderr."""
-    return sys.stderr.isatty()
-
-
-def columns(default: int = 80) -> int:
-    """How wide the terminal is that somebody watches."""
-    for stream in (sys.stderr, sys.stdout):
-        try:
-            return os.get_terminal_size(stream.fileno()).columns or default
-        except (OSError, ValueError):
-            continue
-    return default
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """On a terminal aligned columns under a header, cut to its width; elsewhere tabs, uncut."""
-    if not sys.stdout.isatty():
-        return ["\t".join(row) for row in rows]
-    from tqdm.utils import disp_len, disp_trim
-
-    lines = [tuple(header), *rows]
-    widths = [max(disp_len(line[i]) for line in lines) for i in range(len(header) - 1)]
-    padded = (
-        "  ".join(
-            [
-                cell + " " * (width - disp_len(cell))
-                for cell, width in zip(line, widths, strict=False)
-            ]
-            + [line[-1]]
-        )
-        for line in lines
-    )
-    return [_cut(line, columns(), disp_len, disp_trim) for line in padded]
-
-
-def _cut(
-    line: str, width: int, length: Callable[[str], int], trim: Callable[[str, int], str]
-) -> str:
-    return line if length(line) <= width else f"{trim(line, width - 1)}…"
-
-
-def mark(status: str, environ: Mapping[str, str]) -> str:
-    """`ok`, `warn` or `fail`, in colour where somebody sees it and does not mind."""
-    word = f"{status:<4}"
-    if not sys.stdout.isatty() or environ.get("NO_COLOR") or environ.get("TERM") == "dumb":
-        return word
-    return f"\x1b[{_COLOURS[status]}m{word}\x1b[0m"
-
-
-def folded(text: str, *, indent: int) -> list[str]:
-    """The text in lines that fit behind an indent on a terminal; elsewhere one line."""
-    if not sys.stdout.isatty():
-        return [text]
-    import textwrap
-
-    return textwrap.wrap(text, max(20, columns() - indent), break_on_hyphens=False) or [""]
-
-
-def counted(number: int, word: str) -> str:
-    """`1 model`, `2 models`"""
-    return f"{number} {word}{'' if number == 1 else 's'}"
-
-
-def moment(when: float) -> str:
-    """A time of day here; `when` is in seconds since the epoch."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
-
-
-def one_line(text: str) -> str:
-    """A prompt that cannot move the cursor or break the line."""
-    return sanitize(text, 4000)
+    if seconds >= 90:
+        return f"about {seconds / 60:.0f} min left"
+    return f"about {seconds:.0f} s left" if seconds >= 1.5 else "any moment now"

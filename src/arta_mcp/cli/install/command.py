@@ -9,25 +9,22 @@ import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from arta_mcp.cli import entry as cli
+from arta_mcp.cli.console import OK, print_data, print_message
 from arta_mcp.cli.install.config_file import ConfigFile
 from arta_mcp.cli.install.config_text import ConfigText, describe_change
 from arta_mcp.cli.install.host_command import add_by_command, find_add_command
 from arta_mcp.cli.install.hosts import NAMES, Host, HostEnvironment, find_files, find_host
 from arta_mcp.cli.install.server_entry import ServerEntry, build_entry, is_our_program, mask_entry
+from arta_mcp.cli.parser import Parser, Subparsers
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
-
-if TYPE_CHECKING:
-    from arta_mcp.cli.generate import Words
 
 DEFAULT_NAME = "arta"
 
 
-def add_install(words: Words) -> None:
+def add_install(commands: Subparsers) -> None:
     """Declares `install` and its options."""
-    parser = words.add_parser("install", help="add this server to a host's configuration")
+    parser = commands.add_parser("install", help="add this server to a host's configuration")
     _add_target(parser)
     for option, value, meaning in (
         ("--env", "NAME=VALUE", "a setting for the server; it lies in the file as plain text"),
@@ -39,15 +36,15 @@ def add_install(words: Words) -> None:
     parser.set_defaults(run_without_settings=install)
 
 
-def add_uninstall(words: Words) -> None:
+def add_uninstall(commands: Subparsers) -> None:
     """Declares `uninstall` and its options."""
-    parser = words.add_parser("uninstall", help="remove this server from a host's configuration")
+    parser = commands.add_parser("uninstall", help="remove this server from a host's configuration")
     _add_target(parser)
     parser.add_argument("--force", action="store_true", help="remove what is not this server, too")
     parser.set_defaults(run_without_settings=uninstall)
 
 
-def _add_target(parser: cli.Parser) -> None:
+def _add_target(parser: Parser) -> None:
     parser.add_argument(
         "host", nargs="?", metavar="HOST", help=f"{', '.join(NAMES)}; generic needs --file"
     )
@@ -71,7 +68,9 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
     host, name = _read_target(options)
     start, is_uvx = environment.find_start_command(with_uvx=options.uvx)
     if is_uvx and not options.uvx:
-        cli.talk("note: this arta-mcp lies in uv's cache, which may be emptied; uvx is written")
+        print_message(
+            "note: this arta-mcp lies in uv's cache, which may be emptied; uvx is written"
+        )
     entry = build_entry(host, name, start, env=options.env, ask=options.ask)
     paths = find_files(host, environment, file=options.file, project=options.project)
     if not paths:
@@ -85,8 +84,8 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
     config = ConfigText.read(file, host)
     differs = entry.difference_from(config.servers.get(name))
     if not differs:
-        cli.talk(f"already there: {file.path} has this server as {name!r}")
-        return cli.OK
+        print_message(f"already there: {file.path} has this server as {name!r}")
+        return OK
     if name in config.servers and not options.force:
         raise ConfigError(
             f"{file.path} has a different entry called {name!r}: {differs}",
@@ -101,18 +100,18 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
     is_new_for_user = not (options.file or options.project or name in config.servers)
     command = find_add_command(config, entry, environment) if is_new_for_user else None
     if command:
-        cli.talk(f"by its own command: {shlex.join([Path(command[0]).name, *command[1:]])}")
+        print_message(f"by its own command: {shlex.join([Path(command[0]).name, *command[1:]])}")
     if options.dry_run:
-        cli.talk("nothing was written (--dry-run)")
-        return cli.OK
+        print_message("nothing was written (--dry-run)")
+        return OK
     if command:
         backup = add_by_command(command, file, config, name, environment)
     else:
         # People's own clock names the backup, so it is not UTC.
         backup = file.replace(after.text, now=datetime.now(), is_private=bool(entry.bare_secrets))
     _report_write(file, backup)
-    cli.talk(f"next: {host.next_step}")
-    return cli.OK
+    print_message(f"next: {host.next_step}")
+    return OK
 
 
 def uninstall(options: argparse.Namespace, environment: HostEnvironment | None = None) -> int:
@@ -136,14 +135,14 @@ def uninstall(options: argparse.Namespace, environment: HostEnvironment | None =
         changes.append((file, config, config.without_entry(name)))
     if not changes:
         where = f" in {' or '.join(map(str, paths))}" if paths else ""
-        cli.talk(f"nothing to remove: {host.title} has no server called {name!r}{where}")
+        print_message(f"nothing to remove: {host.title} has no server called {name!r}{where}")
     for file, config, after in changes:
         _show_change(config, after, name)
         if options.dry_run:
-            cli.talk("nothing was written (--dry-run)")
+            print_message("nothing was written (--dry-run)")
         else:
             _report_write(file, file.replace(after.text, now=datetime.now(), is_private=False))
-    return cli.OK
+    return OK
 
 
 def _read_target(options: argparse.Namespace) -> tuple[Host, str]:
@@ -165,23 +164,27 @@ def _warn(
 ) -> None:
     for name in entry.bare_secrets:
         shared = " and is shared with the project" if options.project else ""
-        cli.talk(f"warning: {name} lies in {file.path} as plain text{shared}")
+        print_message(f"warning: {name} lies in {file.path} as plain text{shared}")
         if host.asks:
-            cli.talk(f"hint: `--ask {name}` lets {host.title} ask for it and keep it safely")
+            print_message(f"hint: `--ask {name}` lets {host.title} ask for it and keep it safely")
         elif host.reference:
             reference = host.reference.replace("NAME", name)
-            cli.talk(f"hint: --env '{name}={reference}' takes it from {host.title}'s environment")
+            print_message(
+                f"hint: --env '{name}={reference}' takes it from {host.title}'s environment"
+            )
     if options.project:
-        cli.talk(f"note: {entry.value['command']} is a path on this machine; others need their own")
+        print_message(
+            f"note: {entry.value['command']} is a path on this machine; others need their own"
+        )
     for other in others:
-        cli.talk(f"note: {other} is another place for it; --file {other} writes there")
+        print_message(f"note: {other} is another place for it; --file {other} writes there")
 
 
 def _show_snippet(config: ConfigText, entry: ServerEntry) -> ArtaError:
     """Shows what to paste into a file that is left alone, and gives the error that says so."""
     snippet: dict[str, object] = {config.host.key: {entry.name: mask_entry(entry.value)}}
     snippet |= {"inputs": entry.inputs} if entry.inputs else {}
-    cli.data(json.dumps(snippet, ensure_ascii=False, indent=2))
+    print_data(json.dumps(snippet, ensure_ascii=False, indent=2))
     secrets = "" if entry.is_public else "; your own values go in place of [redacted]"
     return _leave_alone(config, f"paste what is shown into it by hand{secrets}")
 
@@ -194,10 +197,10 @@ def _leave_alone(config: ConfigText, hint: str) -> ArtaError:
 
 def _show_change(config: ConfigText, after: ConfigText, name: str) -> None:
     for line in describe_change(config, after, name):
-        cli.data(line)
+        print_data(line)
     if config.text.strip() and config.render(config.said) != config.text:
-        cli.talk(f"note: {config.path} is laid out anew; it says what it said")
+        print_message(f"note: {config.path} is laid out anew; it says what it said")
 
 
 def _report_write(file: ConfigFile, backup: Path | None) -> None:
-    cli.talk(f"wrote {file.path}" + (f"; as it was: {backup}" if backup else ""))
+    print_message(f"wrote {file.path}" + (f"; as it was: {backup}" if backup else ""))

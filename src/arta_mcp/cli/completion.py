@@ -1,0 +1,47 @@
+"""The `completion` command: a script with which a shell completes our commands."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from arta_mcp.arta.protocol import RATIOS
+from arta_mcp.cli.console import OK, print_data
+from arta_mcp.cli.parser import Parser, Subparsers
+
+SHELLS = ("bash", "zsh", "fish", "tcsh", "powershell")
+"""what shtab knows; asking it would cost every command 40 ms"""
+
+
+def add_completion(commands: Subparsers) -> None:
+    """The `completion` command."""
+    parser = commands.add_parser("completion", help="print a script that completes our commands")
+    parser.add_argument(
+        "shell",
+        metavar="SHELL",
+        choices=SHELLS,
+        help=f'one of {", ".join(SHELLS)}; e.g. eval "$(arta-mcp completion bash)" in ~/.bashrc',
+    )
+    parser.set_defaults(run_without_settings=run_completion)
+
+
+def run_completion(options: argparse.Namespace) -> int:
+    """Prints the script; values of `--model` and `--aspect-ratio` are in it."""
+    import shtab
+
+    from arta_mcp.styles import SHIPPED
+
+    known: Mapping[str, tuple[str, ...]] = {
+        "model": tuple(style.id for style in SHIPPED.styles),
+        "aspect_ratio": RATIOS,
+    }
+    # The whole line's parser, which the dispatch left here: this module knows no other command.
+    parser: Parser = options.root_parser
+    for action in parser.actions():
+        # Only for the script: as choices of the command line their errors would be argparse's.
+        action.choices = known.get(action.dest, action.choices)
+        if action.dest in ("output", "batch"):
+            ends = shtab.DIRECTORY if action.dest == "output" else shtab.FILE
+            action.complete = ends  # pyright: ignore[reportAttributeAccessIssue]  # shtab looks there
+    print_data(shtab.complete(parser, shell=options.shell))
+    return OK

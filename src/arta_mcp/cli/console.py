@@ -1,0 +1,109 @@
+"""What a command says, asks and ends with; the only module that prints.
+
+stdout is data for programs, stderr is for people. Light on imports on purpose: the server on stdio
+loads this before its first reply.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import AbstractContextManager, nullcontext, suppress
+
+from arta_mcp.errors import ArtaError
+from arta_mcp.redaction import redact, redact_known
+
+OK, FAILED, USAGE, PENDING, INTERRUPTED = 0, 1, 2, 3, 130
+"""exit codes; 130 is what a shell gives a program that SIGINT ended"""
+
+_COMMAND_WORDS = {
+    "list_models": "`arta-mcp models`",
+    "use the record_id of an earlier result; arta://generations lists the latest": (
+        "`arta-mcp history` lists the known ones"
+    ),
+    "call get_generation with the record id later": "`arta-mcp get RECORD_ID` looks again later",
+    "idempotency_key": "--idempotency-key",
+}
+"""how the words of a hint, which are those of the tools, are said at a command line"""
+
+
+def print_message(line: str) -> None:
+    """One line for people, on stderr; every secret and what looks like one is redacted."""
+    with _pause_bar():
+        print(redact(line), file=sys.stderr, flush=True)
+
+
+def print_data(line: str) -> None:
+    """One line of a result, on stdout, without our own secrets."""
+    # Not `redact`: the signature in an image address may be a JWT, and the address must open.
+    with _pause_bar():
+        print(redact_known(line), flush=True)
+
+
+def print_picture(picture: str) -> None:
+    """A picture as terminals take it, on stderr."""
+    # Not redacted: it is no text, and a cut in its base64 would make it unreadable.
+    with _pause_bar():
+        print(picture, file=sys.stderr, flush=True)
+
+
+def print_error(error: ArtaError, where: str = "") -> None:
+    """An error as `error:` and `hint:` lines; `where` goes before its sentence."""
+    print_message(f"error: {where}{error.message}")
+    if error.hint:
+        print_message(f"hint: {translate_hint(error.hint)}")
+    if error.record_id:
+        print_message(
+            f"hint: the record id is {error.record_id}; `arta-mcp get {error.record_id}` looks"
+        )
+
+
+def translate_hint(hint: str) -> str:
+    """A hint that speaks of tools, in the words of the command line."""
+    for word, command in _COMMAND_WORDS.items():
+        hint = hint.replace(word, command)
+    return hint
+
+
+def confirm(question: str) -> bool:
+    """Whether the person at this terminal answers yes; call it if `is_interactive`."""
+    print(redact(question), end=" [y/N] ", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def is_interactive() -> bool:
+    """Whether there is a person who can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def is_terminal() -> bool:
+    """Whether stderr, where a bar and pictures go, is a terminal."""
+    return sys.stderr.isatty()
+
+
+def columns(default: int = 80) -> int:
+    """How wide the terminal is; `default` where there is none."""
+    for stream in (sys.stderr, sys.stdout):
+        # ValueError: a stream that a test or a pipe has replaced has no descriptor.
+        with suppress(OSError, ValueError):
+            return os.get_terminal_size(stream.fileno()).columns or default
+    return default
+
+
+def discard_output() -> None:
+    """Leads stdout to nowhere, once its reader has gone.
+
+    Without it the interpreter flushes what is left at its end, fails, and says so on stderr.
+    """
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _pause_bar() -> AbstractContextManager[None]:
+    """While this lasts a progress bar is out of the way of what is printed."""
+    # A bar on the screen has loaded tqdm already; without one nothing is loaded for it.
+    if "tqdm" not in sys.modules:
+        return nullcontext()
+    from tqdm import tqdm
+
+    return tqdm.external_write_mode(file=sys.stderr)

@@ -1,0 +1,81 @@
+"""The `history` and `models` commands: what was drawn, and what can be drawn with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+
+from arta_mcp.cli.console import OK, print_data, print_message
+from arta_mcp.cli.parser import Subparsers
+from arta_mcp.cli.session import MAX_HISTORY, run_session
+from arta_mcp.cli.tables import count_of, format_table, format_time, one_line
+from arta_mcp.config import Settings
+
+
+def add_history(commands: Subparsers) -> None:
+    """The `history` command."""
+    parser = commands.add_parser("history", help="list the latest generations")
+    parser.add_argument("--limit", type=int, default=20, help="how many at most; default 20")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    parser.set_defaults(run=run_history)
+
+
+def add_models(commands: Subparsers) -> None:
+    """The `models` command."""
+    parser = commands.add_parser("models", help="list what can be drawn with")
+    parser.add_argument(
+        "--search", metavar="WORDS", help="only those whose name or category matches"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run_models)
+
+
+def run_history(settings: Settings, options: argparse.Namespace) -> int:
+    """Lists the newest generations first: JSON lines, or a table."""
+    # SQLite reads a negative limit as none at all.
+    limit = min(MAX_HISTORY, max(1, options.limit))
+    found = run_session(settings, None, lambda generations: generations.history(limit))
+    if not found:
+        print_message("nothing was drawn here yet; `arta-mcp generate PROMPT` begins")
+    elif options.json:
+        for generation in found:
+            print_data(json.dumps(generation.to_dict(), ensure_ascii=False))
+    else:
+        rows = [
+            (
+                format_time(generation.created_at),
+                generation.status,
+                generation.record_id or "-",
+                generation.model,
+                one_line(generation.request.prompt),
+            )
+            for generation in found
+        ]
+        for line in format_table(("WHEN", "STATUS", "RECORD ID", "MODEL", "PROMPT"), rows):
+            print_data(line)
+    return OK
+
+
+def run_models(settings: Settings, options: argparse.Namespace) -> int:
+    """Lists the models that match: one JSON object, or a table."""
+    catalogue = run_session(settings, None, lambda generations: generations.catalogue())
+    found = catalogue.search(options.search)
+    if options.json:
+        listed = [asdict(style) for style in found]
+        about = {"as_of": catalogue.as_of, "source": catalogue.source, "models": listed}
+        print_data(json.dumps(about, ensure_ascii=False))
+        return OK
+    if found:
+        rows = [(style.id, style.category, style.name) for style in found]
+        for line in format_table(("MODEL", "CATEGORY", "STYLE"), rows):
+            print_data(line)
+    origin = "as the service lists them" if catalogue.source == "live" else "as shipped"
+    # On stderr: a pipe gets models and nothing else.
+    print_message(
+        f"{count_of(len(found), 'model')}, {origin}, {catalogue.as_of};"
+        f" default {catalogue.default.id}"
+    )
+    if not found:
+        print_message("hint: `arta-mcp models` without --search shows all")
+    return OK

@@ -1,0 +1,86 @@
+"""Parsing a command line, with our `error:` and `hint:` lines in place of argparse's."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from typing import NoReturn, TypeAlias
+
+from arta_mcp import __version__
+from arta_mcp.cli.console import USAGE, print_message
+from arta_mcp.matching import suggest
+from arta_mcp.redaction import sanitize
+from arta_mcp.untrusted_json import is_object
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"  # pyright: ignore[reportPrivateUsage]  # argparse names it so
+"""what commands are added to"""
+
+
+def build_parser(add_commands: Iterable[Callable[[Subparsers], None]]) -> Parser:
+    """The parser of the whole command line; each of `add_commands` adds one command to it.
+
+    They are handed in, so that this module knows no command and every command may know it.
+    """
+    parser = Parser(
+        prog="arta-mcp",
+        description="Draws pictures from text. Without a command it is an MCP server on stdio.",
+        epilog="Settings come from ARTA_* variables; the README lists them."
+        " Exit codes: 0 ok, 1 failed, 2 usage, 3 still pending, 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"arta-mcp {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add_command in add_commands:
+        add_command(commands)
+    for command in commands.choices.values():
+        command.set_defaults(parser=command)
+    return parser
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that ends with the nearest right word.
+
+    Every command's parser is known as `parser` in what it parsed.
+    """
+
+    def error(self, message: str) -> NoReturn:
+        """What argparse calls when a line is wrong; `message` is its own English sentence."""
+        # `argument COMMAND: invalid choice: 'genrate' (choose from ...)`: the sentence is the only
+        # place where argparse tells the wrong word. Other words of it only cost the hint.
+        word = message.partition("invalid choice: '")[2].partition("' (")[0]
+        choices = [str(choice) for action in self._actions for choice in action.choices or ()]
+        meant = suggest(word, choices, limit=1) if word else ()
+        if meant:
+            self.fail(message, f"did you mean {meant[0]}?")
+        if " " in word:
+            self.fail(message, f'`{self.prog} generate "{sanitize(word, 60)}"` draws it')
+        self.fail(message)
+
+    def refuse(self, strange: list[str]) -> NoReturn:
+        """Ends because of arguments that mean nothing to this command."""
+        message = f"unrecognized arguments: {' '.join(strange)}"
+        word = strange[0].partition("=")[0]
+        # Argparse's private table of its options: it has no public one.
+        options = self._option_string_actions
+        if not word.startswith("-"):
+            is_prompt = self.prog.endswith("generate")
+            self.fail(message, "put text with blanks in quotes" if is_prompt else "")
+        if word in options:
+            self.fail(message, f"put {word} behind the command: {self.prog} ... {word}")
+        meant = suggest(word, options, limit=1)
+        self.fail(message, f"did you mean {meant[0]}?" if meant else "")
+
+    def fail(self, message: str, hint: str = "") -> NoReturn:
+        """Ends with the exit code of a wrong command line. Raises SystemExit."""
+        print_message(f"error: {sanitize(message)}")
+        print_message(f"hint: {hint or f'{self.prog} --help shows what there is'}")
+        raise SystemExit(USAGE)
+
+    def actions(self) -> list[argparse.Action]:
+        """Every option and argument, those of the commands too."""
+        # Argparse's private list of them; shtab walks the same one.
+        found = list(self._actions)
+        for action in self._actions:
+            commands = action.choices.values() if is_object(action.choices) else ()
+            for command in commands:
+                found += command.actions() if isinstance(command, Parser) else []
+        return found

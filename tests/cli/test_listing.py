@@ -1,0 +1,55 @@
+"""`history` and `models`: tables for people, tabs and JSON for programs."""
+
+from __future__ import annotations
+
+from arta_mcp.styles import SHIPPED
+from harness.installed import Machine
+from harness.shell import Shell
+
+
+def test_in_a_pipe_lists_are_tabs_without_a_header(shell: Shell) -> None:
+    drawn = shell("generate", "a lake\nat   night", "--json", "--no-save").json
+    shown = shell("history").out.splitlines()
+    models = shell("models", "--search", "van gogh").out
+    assert [line.split("\t")[1:] for line in shown] == [
+        ["done", drawn["record_id"], "flux", "a lake at night"]
+    ]
+    assert models == "vincent-van-gogh\tart\tVincent Van Gogh\n"
+
+
+def test_the_newest_come_first_and_at_least_one(shell: Shell, used: Machine) -> None:
+    assert shell("generate", "a hill", "--no-save").code == 0
+    prompts = [line.split("\t")[-1] for line in shell("history").out.splitlines()]
+    assert prompts == ["a hill", "a lake"]
+    assert len(shell("history", "--limit", "-1").out.splitlines()) == 1
+
+
+def test_at_a_terminal_lists_have_a_header_and_no_line_is_too_long(shell: Shell) -> None:
+    assert shell("generate", "a lake " * 30, "--no-save").code == 0
+    said = shell.at_terminal("history", columns=90)
+    header, row = said.err.splitlines()
+    assert said.code == 0
+    assert header.split() == ["WHEN", "STATUS", "RECORD", "ID", "MODEL", "PROMPT"]
+    assert len(row) == 90
+    assert row.endswith("…")
+    assert row.index("flux") == header.index("MODEL")
+
+
+def test_models_are_found_by_category(shell: Shell) -> None:
+    shown = shell("models", "--search", "tattoo").out.splitlines()
+    assert {line.split("\t")[1] for line in shown} == {"tattoo"}
+    assert len(shown) > 10
+
+
+def test_every_model_is_listed_as_json_and_nothing_made(shell: Shell) -> None:
+    said = shell("models", "--json")
+    listed = said.json["models"]
+    assert said.code == 0
+    assert isinstance(listed, list)
+    assert {model["name"] for model in listed} == {style.name for style in SHIPPED.styles}  # pyright: ignore[reportUnknownVariableType]  # JSON
+
+
+def test_a_search_that_finds_nothing_says_how_to_see_all(shell: Shell) -> None:
+    said = shell("models", "--search", "qqqqqq")
+    assert (said.code, said.out) == (0, "")
+    assert "`arta-mcp models` without --search" in said.err
