@@ -53,7 +53,7 @@ SHORT, LONG = 2.0, 20.0
 TOO_LATE = "30"
 """seconds of a slow answer that nobody waits for"""
 
-MOST_SECONDS = 20.0
+MAX_SECONDS = 20.0
 """that any case may take: the longest are three exchanges that time out, with pauses between"""
 
 VALUES = {
