@@ -79,7 +79,7 @@ def make_sheet(pictures: Sequence[bytes], columns: int, scale: int) -> Image:
     rows = [small[i : i + per_row] for i in range(0, len(small), per_row)]
     widths = [sum(picture.width + scale for picture in row) - scale for row in rows]
     heights = [max(picture.height for picture in row) + 2 * scale for row in rows]
-    sheet = Image.new("RGBA", (max(widths), sum(heights) - 2 * scale), (0, 0, 0, 0))
+    sheet = Image.new("RGBA", (max(widths), sum(heights) - 2 * scale))
     y = 0
     for row, height in zip(rows, heights, strict=True):
         x = 0
@@ -123,23 +123,16 @@ def encode_blocks(sheet: Image, *, is_truecolor: bool) -> str:
     """Two pixels a character: the upper half in front, the lower half behind."""
     content, width = sheet.tobytes(), sheet.width
     pixels = [content[i : i + 4] for i in range(0, len(content), 4)]  # red, green, blue, alpha
-    colour = truecolor if is_truecolor else nearest_of_256
     lines: list[str] = []
-    for start in range(0, width * (sheet.height - 1), 2 * width):
+    for start in range(0, len(pixels), 2 * width):
         line, before = "", ""
-        for upper, lower in zip(
-            pixels[start : start + width], pixels[start + width : start + 2 * width], strict=True
-        ):
+        middle, end = start + width, start + 2 * width
+        for upper, lower in zip(pixels[start:middle], pixels[middle:end], strict=True):
             # Blocks have no transparency: half is where a pixel begins to count.
-            match upper[3] > 127, lower[3] > 127:
-                case True, True:
-                    colours, block = f";38;{colour(upper)};48;{colour(lower)}", "▀"
-                case True, False:
-                    colours, block = f";38;{colour(upper)}", "▀"
-                case False, True:
-                    colours, block = f";38;{colour(lower)}", "▄"
-                case _:
-                    colours, block = "", " "
+            seen = [pixel for pixel in (upper, lower) if pixel[3] > 127]
+            codes = [encode_colour(pixel, is_truecolor=is_truecolor) for pixel in seen]
+            colours = "".join(f";{n};{code}" for n, code in zip(("38", "48"), codes, strict=False))
+            block = " " if not seen else "▀" if seen[0] is upper else "▄"
             # Colours are said when they change: a sheet of one colour is a tenth as long.
             line += block if colours == before else f"\x1b[0{colours}m{block}"
             before = colours
@@ -147,14 +140,11 @@ def encode_blocks(sheet: Image, *, is_truecolor: bool) -> str:
     return "\n".join(lines)
 
 
-def truecolor(pixel: bytes) -> str:
-    """The pixel's colour as parameters of SGR."""
-    return f"2;{pixel[0]};{pixel[1]};{pixel[2]}"
-
-
-def nearest_of_256(pixel: bytes) -> str:
-    """The same among 256 colours, from their cube, whose steps are 0, 95, 135, 175, 215, 255."""
-    red, green, blue = (
-        0 if value < 48 else 1 if value < 115 else (value - 35) // 40 for value in pixel[:3]
-    )
-    return f"5;{16 + 36 * red + 6 * green + blue}"
+def encode_colour(pixel: bytes, *, is_truecolor: bool) -> str:
+    """The pixel's colour as parameters of SGR: itself, or the nearest of 256."""
+    red, green, blue, _ = pixel
+    if is_truecolor:
+        return f"2;{red};{green};{blue}"
+    # Their cube, whose steps are 0, 95, 135, 175, 215, 255.
+    r, g, b = (0 if v < 48 else 1 if v < 115 else (v - 35) // 40 for v in (red, green, blue))
+    return f"5;{16 + 36 * r + 6 * g + b}"
