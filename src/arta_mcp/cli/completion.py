@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 
 from arta_mcp.arta.protocol import RATIOS
 from arta_mcp.cli.console import OK, print_data
@@ -31,10 +30,7 @@ def run_completion(options: argparse.Namespace) -> int:
 
     from arta_mcp.styles import SHIPPED
 
-    known: Mapping[str, tuple[str, ...]] = {
-        "model": tuple(style.id for style in SHIPPED.styles),
-        "aspect_ratio": RATIOS,
-    }
+    known = {"model": tuple(style.id for style in SHIPPED.styles), "aspect_ratio": RATIOS}
     # The whole line's parser, which the dispatch left here: this module knows no other command.
     parser: Parser = options.root_parser
     for action in parser.actions():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
 from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
 from arta_mcp.cli.console import OK, print_data, print_message
@@ -35,7 +36,7 @@ def run_local(settings: Settings, options: argparse.Namespace) -> int:
     from arta_mcp.local.faults.catalogue import FAULTS, Fault
     from arta_mcp.local.faults.injection import FaultyServer, FaultyService
     from arta_mcp.local.loopback import UvicornServer, run_forever
-    from arta_mcp.local.service import Service, ServiceOptions
+    from arta_mcp.local.service import Service
 
     if "help" in options.fault:
         for name, kind in FAULTS.items():
@@ -45,13 +46,9 @@ def run_local(settings: Settings, options: argparse.Namespace) -> int:
         # The folder of the service that a server without a key starts: jobs of both open in either.
         folder = service_dir(settings)
         faults = [Fault.parse(text) for text in options.fault]
-        timing: ServiceOptions = {
-            "queue": options.queue,
-            "draw": options.draw,
-            "latency": options.latency,
-        }
+        make = partial(FaultyService, faults=faults) if faults else Service
         run_forever(
-            FaultyService(folder, faults=faults, **timing) if faults else Service(folder, **timing),
+            make(folder, queue=options.queue, draw=options.draw, latency=options.latency),
             host=options.host,
             port=options.port,
             on_ready=print_address,

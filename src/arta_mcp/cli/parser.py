@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NoReturn, TypeAlias
 
 from arta_mcp import __version__
@@ -75,12 +75,10 @@ class Parser(argparse.ArgumentParser):
         print_message(f"hint: {hint or f'{self.prog} --help shows what there is'}")
         raise SystemExit(USAGE)
 
-    def actions(self) -> list[argparse.Action]:
+    def actions(self) -> Iterator[argparse.Action]:
         """Every option and argument, those of the commands too."""
         # Argparse's private list of them; shtab walks the same one.
-        found = list(self._actions)
         for action in self._actions:
-            commands = action.choices.values() if is_object(action.choices) else ()
-            for command in commands:
-                found += command.actions() if isinstance(command, Parser) else []
-        return found
+            yield action
+            for command in action.choices.values() if is_object(action.choices) else ():
+                yield from command.actions() if isinstance(command, Parser) else ()

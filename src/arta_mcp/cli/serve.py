@@ -19,15 +19,10 @@ if TYPE_CHECKING:
 def add_serve(commands: Subparsers) -> None:
     """The `serve` command: the same server that runs without a command."""
     parser = commands.add_parser("serve", help="the MCP server on stdin and stdout")
-    parser.set_defaults(run=run_serve)
+    parser.set_defaults(run=serve_stdio)
 
 
-def run_serve(settings: Settings, _: argparse.Namespace) -> int:
-    """Serves until stdin closes."""
-    return serve_stdio(settings)
-
-
-def serve_stdio(settings: Settings) -> int:
+def serve_stdio(settings: Settings, _: argparse.Namespace | None = None) -> int:
     """The MCP server on stdin and stdout, until stdin closes.
 
     Quick replies go to a host's first questions while the imports below run.
