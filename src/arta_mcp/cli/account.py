@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 import time
 from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
 
-from arta_mcp.cli.console import FAILED, OK, confirm, is_interactive, print_data, print_message
+from arta_mcp.cli.console import (
+    FAILED,
+    OK,
+    confirm,
+    format_time,
+    is_terminal,
+    print_data,
+    print_json,
+    print_message,
+)
 from arta_mcp.cli.parser import Parser, Subparsers
-from arta_mcp.cli.tables import format_time, one_line
 from arta_mcp.config import Settings
+from arta_mcp.redaction import sanitize
 
 if TYPE_CHECKING:
     from arta_mcp.arta.account import Account
@@ -42,15 +51,10 @@ def run_account(settings: Settings, options: argparse.Namespace) -> int:
         return reset_account(settings, options, is_stored=location is not None)
     is_fresh = account is not None and account.is_fresh(time.time())
     if options.json:
-        about = {
-            "service": settings.service,
-            "stored_in": location if account else None,
-            "user_id": account.user_id if account else None,
-            "issued_at": account.issued_at if account else None,
-            "expires_at": account.expires_at if account else None,
-            "is_fresh": is_fresh,
-        }
-        print_data(json.dumps(about, ensure_ascii=False))
+        names = ("user_id", "issued_at", "expires_at")  # never a token
+        about = {"service": settings.service, "stored_in": location if account else None}
+        stored = {name: getattr(account, name, None) for name in names}
+        print_json({**about, **stored, "is_fresh": is_fresh})
         return OK
     print_data(f"service  {settings.service}")
     if account is None:
@@ -58,7 +62,7 @@ def run_account(settings: Settings, options: argparse.Namespace) -> int:
         return OK
     renewal = "" if is_fresh else "; due for renewal, which the next call does by itself"
     # The service may repeat a secret or anything else as the user id.
-    print_data(f"account  {one_line(account.user_id) or '(the service told no user id)'}")
+    print_data(f"account  {sanitize(account.user_id, 4000) or '(the service told no user id)'}")
     print_data(f"issued   {format_time(account.issued_at)}")
     print_data(f"expires  {format_time(account.expires_at)}{renewal}")
     print_data(f"file     {location}")
@@ -72,7 +76,7 @@ def reset_account(settings: Settings, options: argparse.Namespace, *, is_stored:
         return OK
     # Asked for: a dropped account does not come back, and the service may keep to it what it drew.
     if not options.yes:
-        if not is_interactive():
+        if not sys.stdin.isatty() or not is_terminal():
             parser: Parser = options.parser
             parser.fail("account reset asks first, and nobody is there", "add --yes")
         service = settings.service

@@ -8,9 +8,9 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -23,9 +23,10 @@ from arta_mcp.cli.console import (
     FAILED,
     OK,
     PENDING,
+    count_of,
     is_terminal,
-    print_data,
     print_error,
+    print_json,
     print_message,
 )
 from arta_mcp.cli.progress import MAX_SHARE, Bar, BarState, format_remaining
@@ -33,12 +34,10 @@ from arta_mcp.cli.session import (
     MAX_HISTORY,
     choose_max_wait,
     choose_output_folder,
-    is_on_disk,
     print_pictures,
     run_session,
     save_into,
 )
-from arta_mcp.cli.tables import count_of
 from arta_mcp.config import Settings
 from arta_mcp.errors import (
     ArtaError,
@@ -48,7 +47,7 @@ from arta_mcp.errors import (
     RateLimited,
     UnknownStyle,
 )
-from arta_mcp.generations.values import Generation, GenerationRequest, Update
+from arta_mcp.generations.values import GeneratedImage, Generation, GenerationRequest, Update
 from arta_mcp.matching import normalize
 
 if TYPE_CHECKING:
@@ -78,47 +77,6 @@ class BatchItem:
     copy: int
 
 
-@dataclass(slots=True)
-class BatchProgress:
-    """How far a batch is; times are in seconds of a clock that only goes forward."""
-
-    total: int
-    concurrency: int
-    outcomes: Counter[Outcome] = field(default_factory=Counter["Outcome"])
-    started: dict[int, float] = field(default_factory=dict[int, float])
-    """when each line in flight began"""
-    usual: float | None = None
-
-    @property
-    def ended(self) -> int:
-        """Lines that have an outcome."""
-        return sum(self.outcomes.values())
-
-    async def on_update(self, update: Update) -> None:
-        """Learns from any line how long a job usually takes."""
-        self.usual = update.usual or self.usual
-
-    def bar_state(self) -> BarState:
-        """One drawing of a bar: what is in flight counts by its age."""
-        notes = [f"{self.ended} of {self.total}"]
-        notes += [f"{self.outcomes['failed']} failed"] if self.outcomes["failed"] else []
-        if not self.usual:
-            return BarState("drawing", ", ".join(notes), self.ended / self.total)
-        now = time.monotonic()
-        # A copy: the bar's thread reads this while the event loop starts and ends lines.
-        ages = [now - started for started in list(self.started.values())]
-        done = self.ended + sum(min(MAX_SHARE, age / self.usual) for age in ages)
-        notes.append(format_remaining((self.total - done) * self.usual / self.concurrency))
-        return BarState("drawing", ", ".join(notes), done / self.total)
-
-    def summary(self) -> str:
-        """`3 prompts: 2 drawn, 1 to come`"""
-        parts = [f"{number} {outcome}" for outcome, number in self.outcomes.items() if number]
-        left = self.total - self.ended
-        parts += [f"{left} to come"] if left else []
-        return f"{count_of(self.total, 'prompt')}: {', '.join(parts)}"
-
-
 def run_batch(
     settings: Settings,
     options: argparse.Namespace,
@@ -131,30 +89,16 @@ def run_batch(
     `given` are the arguments that all lines share; its idempotency key is the batch's name.
     Raises InvalidRequest before anything is sent.
     """
-    arguments = {key: value for key, value in given.items() if key != "idempotency_key"}
-    # What is wrong with the options is one error now, not one for every line later.
-    GenerationRequest.of(prompt="what all lines share", **arguments)
-    folder = choose_output_folder(options, settings)
-    items = read_items(read_source(options.batch))
-    if not items:
+    batch = Batch(settings, options, given, sleep=sleep)
+    if not batch.items:
         print_message(f"nothing to draw: no line of {options.batch} is a prompt")
         return OK
-    batch = Batch(
-        items,
-        arguments,
-        settings,
-        options,
-        name=given.get("idempotency_key", ""),
-        folder=folder,
-        sleep=sleep,
-    )
-    with closing(Bar(batch.progress.bar_state)) if is_terminal() else nullcontext():
+    with closing(Bar(batch.bar_state)) if is_terminal() else nullcontext():
         try:
-            run_session(settings, folder, batch.draw)
+            run_session(settings, batch.folder, batch.draw)
         except KeyboardInterrupt:
             # Jobs in flight are in the journal under their keys: the next run waits for the same.
-            summary = batch.progress.summary()
-            print_message(f"{summary}; run it again to go on, nothing is ordered twice")
+            print_message(f"{batch.summary()}; run it again to go on, nothing is ordered twice")
             raise
     return batch.conclude()
 
@@ -192,29 +136,86 @@ def key_for(request: GenerationRequest, copy: int, name: str, attempt: int) -> s
     return f"batch-{hashlib.sha256(content.encode()).hexdigest()[:32]}"
 
 
+def is_on_disk(image: GeneratedImage) -> bool:
+    """Whether a picture was saved and still lies there."""
+    return image.path is not None and Path(image.path).exists()
+
+
+def pause_after(exc: ArtaError, tries: int) -> float | None:
+    """Seconds until a line that the service has no room for is tried again; None: not at all."""
+    # Refused for lack of room, so no job exists, and another try cannot make a second one.
+    if not isinstance(exc, RateLimited) or tries == MAX_TRIES:
+        return None
+    pause = DEFAULT_PAUSE if exc.retry_after is None else exc.retry_after
+    return pause if pause <= MAX_PAUSE else None
+
+
 class Batch:
-    """The items of one batch on their way; `progress` is where they are."""
+    """The items of one batch and how far they are; one run of it."""
 
     def __init__(
         self,
-        items: Sequence[BatchItem],
-        arguments: Mapping[str, str],
         settings: Settings,
         options: argparse.Namespace,
+        given: Mapping[str, str],
         *,
-        name: str,
-        folder: Path | None,
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
-        """`arguments` are what every item's request has beside its prompt and its key."""
-        self.progress = BatchProgress(len(items), min(settings.max_concurrency, len(items)))
-        self._items, self._arguments, self._name = items, arguments, name
+        """As `run_batch`. Raises InvalidRequest."""
+        self._arguments, self._sleep = dict(given), sleep
+        self._name = self._arguments.pop("idempotency_key", "")
+        # What is wrong with the options is one error now, not one for every line later.
+        GenerationRequest.of(prompt="what all lines share", **self._arguments)
+        self.folder = choose_output_folder(options, settings)
+        self.items = read_items(read_source(options.batch))
         self._max_wait, self._as_json = choose_max_wait(options, settings), options.json
-        self._folder, self._sleep = folder, sleep
+        self._concurrency = min(settings.max_concurrency, len(self.items))
+        self._outcomes = Counter[Outcome]()
+        self._started: dict[int, float] = {}
+        """line in flight -> when it began, by a clock that only goes forward"""
+        self._usual: float | None = None
+        """seconds that a job usually takes, once any line knows"""
         self._fatal: ArtaError | None = None
 
+    def bar_state(self) -> BarState:
+        """One drawing of a bar: what is in flight counts by its age."""
+        total, ended = len(self.items), self._outcomes.total()
+        notes = [f"{ended} of {total}"]
+        notes += [f"{self._outcomes['failed']} failed"] if self._outcomes["failed"] else []
+        if not self._usual:
+            return BarState("drawing", ", ".join(notes), ended / total)
+        now = time.monotonic()
+        # A copy: the bar's thread reads this while the event loop starts and ends lines.
+        ages = [now - started for started in list(self._started.values())]
+        done = ended + sum(min(MAX_SHARE, age / self._usual) for age in ages)
+        notes.append(format_remaining((total - done) * self._usual / self._concurrency))
+        return BarState("drawing", ", ".join(notes), done / total)
+
+    def summary(self) -> str:
+        """`3 prompts: 2 drawn, 1 to come`"""
+        total = len(self.items)
+        parts = [f"{number} {outcome}" for outcome, number in self._outcomes.items() if number]
+        left = total - self._outcomes.total()
+        parts += [f"{left} to come"] if left else []
+        return f"{count_of(total, 'prompt')}: {', '.join(parts)}"
+
+    def conclude(self) -> int:
+        """Prints the last words, and gives the exit code."""
+        print_message(self.summary())
+        if self._fatal is not None:
+            print_error(self._fatal)
+        if self._outcomes["drawn before"]:
+            print_message("hint: --idempotency-key NAME draws them anew, as another batch")
+        if self._outcomes["failed"] or self._outcomes["not tried"]:
+            print_message("hint: run it again to try those that failed; nothing is ordered twice")
+            return FAILED
+        return PENDING if self._outcomes["pending"] else OK
+
     async def draw(self, generations: Generations) -> None:
-        """Draws every item, so many at once as the concurrency allows."""
+        """Draws every item, as many at once as the concurrency allows.
+
+        An item's error stops no other, but for the fatal ones.
+        """
         # The journal says what was submitted, not the files: they may be gone, or never were.
         # Read once: a look-up for each line would read it as often as there are lines.
         earlier = {
@@ -222,56 +223,29 @@ class Batch:
             for found in await generations.history(MAX_HISTORY)
             if (key := found.request.idempotency_key)
         }
-        waiting = iter(self._items)
+        waiting = iter(self.items)
 
         async def work() -> None:
             # One iterator for all workers: each takes the next item once its last one has ended.
             for item in waiting:
-                await self._run_item(generations, item, earlier)
+                self._started[item.line] = time.monotonic()
+                try:
+                    await self._draw_item(generations, item, earlier)
+                except FATAL as exc:
+                    # Every further line would meet it too: no more requests for the same answer.
+                    self._fatal = exc
+                    self._outcomes["not tried"] += 1 + len(list(waiting))
+                except ArtaError as exc:
+                    self._outcomes["failed"] += 1
+                    print_error(exc, f"line {item.line}: ")
+                    about = {"record_id": exc.record_id, "error": exc.message}
+                    self._print_json(item, status="failed", prompt=item.prompt, **about)
+                finally:
+                    del self._started[item.line]
 
         async with anyio.create_task_group() as group:
-            for _ in range(self.progress.concurrency):
+            for _ in range(self._concurrency):
                 group.start_soon(work)
-
-    def conclude(self) -> int:
-        """Prints the last words, and gives the exit code."""
-        print_message(self.progress.summary())
-        outcomes = self.progress.outcomes
-        if self._fatal is not None:
-            print_error(self._fatal)
-        if outcomes["drawn before"]:
-            print_message("hint: --idempotency-key NAME draws them anew, as another batch")
-        if outcomes["failed"] or outcomes["not tried"]:
-            print_message("hint: run it again to try those that failed; nothing is ordered twice")
-            return FAILED
-        return PENDING if outcomes["pending"] else OK
-
-    async def _run_item(
-        self, generations: Generations, item: BatchItem, earlier: Mapping[str, Generation]
-    ) -> None:
-        """Draws one item and notes its outcome; its errors stop no other, but for the fatal."""
-        # Another worker met what every line would meet: no more requests for the same answer.
-        if self._fatal is not None:
-            self.progress.outcomes["not tried"] += 1
-            return
-        self.progress.started[item.line] = time.monotonic()
-        try:
-            await self._draw_item(generations, item, earlier)
-        except FATAL as exc:
-            self._fatal = exc
-            self.progress.outcomes["not tried"] += 1
-        except ArtaError as exc:
-            self.progress.outcomes["failed"] += 1
-            print_error(exc, f"line {item.line}: ")
-            self._print_json(
-                item,
-                status="failed",
-                prompt=item.prompt,
-                record_id=exc.record_id,
-                error=exc.message,
-            )
-        finally:
-            del self.progress.started[item.line]
 
     async def _draw_item(
         self, generations: Generations, item: BatchItem, earlier: Mapping[str, Generation]
@@ -284,37 +258,28 @@ class Batch:
         was_done = before is not None and before.status == "done"
         # With every file still there nothing is asked of the service; else `generate` finds the job
         # of this key, whatever became of it, and only a new key submits one.
-        if before is not None and was_done and all(map(is_on_disk, before.images)):
+        if before and was_done and all(map(is_on_disk, before.images)):
             generation = before
         else:
-            keyed = request.model_copy(update={"idempotency_key": key})
-            generation = await self._generate(generations, keyed)
-        generation = await save_into(self._folder, generations, generation)
+            request = request.model_copy(update={"idempotency_key": key})
+            generate = partial(
+                generations.generate, request, self._on_update, max_wait=self._max_wait
+            )
+            generation = await retry(generate, pause_after, sleep=self._sleep)
+        generation = await save_into(self.folder, generations, generation)
 
         is_done = generation.status == "done"
         outcome: Outcome = "drawn before" if was_done else "drawn" if is_done else "pending"
-        self.progress.outcomes[outcome] += 1
+        self._outcomes[outcome] += 1
         self._print_json(item, **generation.to_dict())
         if not self._as_json:
             print_pictures(generation)
             took = f" in {generation.elapsed:.1f} s" if outcome == "drawn" else ""
             print_message(f"line {item.line}: {outcome}{took}, record id {generation.record_id}")
 
-    async def _generate(self, generations: Generations, request: GenerationRequest) -> Generation:
-        """Generates; while the service has no room, pauses and tries again."""
-
-        def pause_after(exc: ArtaError, tries: int) -> float | None:
-            # Refused for lack of room, so no job exists, and another try cannot make a second one.
-            if not isinstance(exc, RateLimited) or tries == MAX_TRIES:
-                return None
-            pause = DEFAULT_PAUSE if exc.retry_after is None else exc.retry_after
-            return pause if pause <= MAX_PAUSE else None
-
-        generate = partial(
-            generations.generate, request, self.progress.on_update, max_wait=self._max_wait
-        )
-        return await retry(generate, pause_after, sleep=self._sleep)
+    async def _on_update(self, update: Update) -> None:
+        self._usual = update.usual or self._usual
 
     def _print_json(self, item: BatchItem, **about: object) -> None:
         if self._as_json:
-            print_data(json.dumps({"line": item.line, **about}, ensure_ascii=False))
+            print_json({"line": item.line, **about})

@@ -6,9 +6,12 @@ loads this before its first reply.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext, suppress
+import time
+from contextlib import suppress
+from typing import TextIO
 
 from arta_mcp.errors import ArtaError
 from arta_mcp.redaction import redact, redact_known
@@ -29,22 +32,24 @@ _COMMAND_WORDS = {
 
 def print_message(line: str) -> None:
     """One line for people, on stderr; every secret and what looks like one is redacted."""
-    with _pause_bar():
-        print(redact(line), file=sys.stderr, flush=True)
+    _print(redact(line), sys.stderr)
 
 
 def print_data(line: str) -> None:
     """One line of a result, on stdout, without our own secrets."""
     # Not `redact`: the signature in an image address may be a JWT, and the address must open.
-    with _pause_bar():
-        print(redact_known(line), flush=True)
+    _print(redact_known(line), sys.stdout)
+
+
+def print_json(value: object) -> None:
+    """One result on a line of stdout, as JSON."""
+    print_data(json.dumps(value, ensure_ascii=False))
 
 
 def print_picture(picture: str) -> None:
     """A picture as terminals take it, on stderr."""
     # Not redacted: it is no text, and a cut in its base64 would make it unreadable.
-    with _pause_bar():
-        print(picture, file=sys.stderr, flush=True)
+    _print(picture, sys.stderr)
 
 
 def print_error(error: ArtaError, where: str = "") -> None:
@@ -52,10 +57,8 @@ def print_error(error: ArtaError, where: str = "") -> None:
     print_message(f"error: {where}{error.message}")
     if error.hint:
         print_message(f"hint: {translate_hint(error.hint)}")
-    if error.record_id:
-        print_message(
-            f"hint: the record id is {error.record_id}; `arta-mcp get {error.record_id}` looks"
-        )
+    if record_id := error.record_id:
+        print_message(f"hint: the record id is {record_id}; `arta-mcp get {record_id}` looks")
 
 
 def translate_hint(hint: str) -> str:
@@ -66,14 +69,9 @@ def translate_hint(hint: str) -> str:
 
 
 def confirm(question: str) -> bool:
-    """Whether the person at this terminal answers yes; call it if `is_interactive`."""
+    """Whether the person at this terminal answers yes."""
     print(redact(question), end=" [y/N] ", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def is_interactive() -> bool:
-    """Whether there is a person who can be asked."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def is_terminal() -> bool:
@@ -90,20 +88,22 @@ def columns(default: int = 80) -> int:
     return default
 
 
-def discard_output() -> None:
-    """Leads stdout to nowhere, once its reader has gone.
-
-    Without it the interpreter flushes what is left at its end, fails, and says so on stderr.
-    """
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def count_of(number: int, word: str) -> str:
+    """`1 model`, `2 models`"""
+    return f"{number} {word}{'' if number == 1 else 's'}"
 
 
-def _pause_bar() -> AbstractContextManager[None]:
-    """While this lasts a progress bar is out of the way of what is printed."""
+def format_time(when: float) -> str:
+    """A moment, in seconds since the epoch, in this machine's time zone."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
+
+
+def _print(text: str, stream: TextIO) -> None:
     # A bar on the screen has loaded tqdm already; without one nothing is loaded for it.
     if "tqdm" not in sys.modules:
-        return nullcontext()
+        print(text, file=stream, flush=True)
+        return
     from tqdm import tqdm
 
-    return tqdm.external_write_mode(file=sys.stderr)
+    with tqdm.external_write_mode(file=sys.stderr):  # takes the bar out of the way
+        print(text, file=stream, flush=True)

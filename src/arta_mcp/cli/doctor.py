@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import platform
+import sys
+import textwrap
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import suppress
@@ -20,23 +21,27 @@ import anyio
 
 from arta_mcp import __version__
 from arta_mcp.cli.account import read_account
-from arta_mcp.cli.console import FAILED, OK, print_data, print_message, translate_hint
+from arta_mcp.cli.console import (
+    FAILED,
+    OK,
+    columns,
+    count_of,
+    format_time,
+    print_data,
+    print_json,
+    print_message,
+    translate_hint,
+)
 from arta_mcp.cli.parser import Subparsers
-from arta_mcp.cli.tables import count_of, format_status, format_time, wrap
 from arta_mcp.config import SETTINGS, Settings
 from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Unavailable
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.matching import suggest
-from arta_mcp.state.records import StateCheck
+from arta_mcp.state.records import StateCheck as Finding
 
 if TYPE_CHECKING:
     from arta_mcp.arta.transport import Transport
     from arta_mcp.generations.service import Generations
-
-Finding = StateCheck
-"""one line: what was tried, how it stands, what to do about it; the state's own are such lines"""
-
-PROMPT = "a sailing boat at night, a test by arta-mcp doctor"
 
 PICTURE_TIMEOUT = 120.0
 """seconds for the real generation"""
@@ -52,6 +57,9 @@ MAX_LIST_AGE = 180
 
 INDENT = 20
 """columns before what a finding says"""
+
+COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
+"""status -> code of its colour (ECMA-48, SGR)"""
 
 
 def add_doctor(commands: Subparsers) -> None:
@@ -80,8 +88,7 @@ def run_doctor(options: argparse.Namespace) -> int:
     anyio.run(examine)
     failed = sum(finding.status == "fail" for finding in findings)
     if options.json:
-        listed = [asdict(finding) for finding in findings]
-        print_data(json.dumps({"ok": not failed, "findings": listed}, ensure_ascii=False))
+        print_json({"ok": not failed, "findings": [asdict(finding) for finding in findings]})
     else:
         warned = sum(finding.status == "warn" for finding in findings)
         print_message(f"{count_of(len(findings), 'line')}: {failed} fail, {warned} warn")
@@ -89,17 +96,27 @@ def run_doctor(options: argparse.Namespace) -> int:
 
 
 def print_finding(finding: Finding, environ: Mapping[str, str]) -> None:
-    """A finding in columns, its remedy behind an arrow."""
-    first, *more = wrap(finding.detail, indent=INDENT)
-    print_data(f"{format_status(finding.status, environ)}  {finding.name:<{INDENT - 6}}{first}")
+    """A finding in columns, its remedy behind an arrow; wrapped and coloured on a terminal."""
+    status = f"{finding.status:<4}"
+    lines = [finding.detail]
     if finding.remedy:
-        more += wrap(f"-> {translate_hint(finding.remedy)}", indent=INDENT)
-    for line in more:
-        print_data(f"{'':<{INDENT}}{line}")
+        lines.append(f"-> {translate_hint(finding.remedy)}")
+    if sys.stdout.isatty():
+        if not environ.get("NO_COLOR") and environ.get("TERM") != "dumb":
+            status = f"\x1b[{COLOURS[finding.status]}m{status}\x1b[0m"
+        wrapper = textwrap.TextWrapper(max(20, columns() - INDENT), break_on_hyphens=False)
+        lines = [part for line in lines for part in wrapper.wrap(line)]
+    head = f"{status}  {finding.name:<{INDENT - 6}}"
+    for line in lines:
+        print_data(f"{head}{line}")
+        head = " " * INDENT
 
 
 async def find_all(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[Finding]:
     """Everything in the order in which a picture needs it; stops where nothing further can work."""
+    from arta_mcp.app import open_state
+    from arta_mcp.state.checks import check_folder
+
     packages = ", ".join(f"{name} {version(name)}" for name in ("mcp", "httpx", "pydantic"))
     about = f"arta-mcp {__version__}, Python {platform.python_version()}, {packages}"
     yield Finding("program", "ok", about)
@@ -110,10 +127,13 @@ async def find_all(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[
         return
     for finding in check_settings(settings, environ):
         yield finding
-    state = await check_state(settings)
-    for finding in state:
+    # Never closed, because it is never opened: `describe` reads from outside and changes nothing.
+    state = await open_state(settings).describe(settings.account_name)
+    for finding in state.checks:
         yield finding
-    can_draw = all(one.status != "fail" for one in state if one.name == "state folder")
+    if folder := settings.output_dir:
+        yield check_folder("output folder", "ARTA_OUTPUT_DIR", folder, private=False)
+    can_draw = all(one.status != "fail" for one in state.checks if one.name == "state folder")
     if can_draw:
         yield await check_account(settings)
     if settings.backend == "arta":
@@ -140,19 +160,6 @@ def check_settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[F
         yield Finding("settings", "warn", f"{name} means nothing here", remedy)
 
 
-async def check_state(settings: Settings) -> list[Finding]:
-    """How the state stands by its own words, and the output folder; nothing is changed."""
-    from arta_mcp.app import open_state
-    from arta_mcp.state.checks import check_folder
-
-    # Never closed, because it is never opened: `describe` looks from outside and changes nothing.
-    state = open_state(settings)
-    findings = [*(await state.describe(settings.account_name)).checks]
-    if folder := settings.output_dir:
-        findings.append(check_folder("output folder", "ARTA_OUTPUT_DIR", folder, private=False))
-    return findings
-
-
 async def check_account(settings: Settings) -> Finding:
     """Whether an account is stored, whole, and good for the next call."""
     account, location = await read_account(settings)
@@ -161,30 +168,21 @@ async def check_account(settings: Settings) -> Finding:
     if account is None:
         detail = f"{location} is damaged"
         return Finding("account", "warn", detail, "the next picture signs up anew")
-    good = f"good until {format_time(account.expires_at)}"
-    is_fresh = account.is_fresh(time.time())
-    return Finding(
-        "account",
-        "ok",
-        f"stored, {good if is_fresh else 'due for renewal, which the next call does'}",
-    )
+    if account.is_fresh(time.time()):
+        return Finding("account", "ok", f"stored, good until {format_time(account.expires_at)}")
+    return Finding("account", "ok", "stored, due for renewal, which the next call does")
 
 
 async def check_addresses(settings: Settings) -> AsyncGenerator[Finding]:
     """Each host once, and how far our clock is from theirs."""
     from arta_mcp.app import open_transport
 
-    # Each host once, under the first setting that leads to it.
     hosts: dict[str, str] = {}
-    for name, address in (
-        ("ARTA_BASE_URL", settings.base_url),
-        ("ARTA_AUTH_URL", settings.auth_url),
-        ("ARTA_TOKEN_REFRESH_URL", settings.token_refresh_url),
-        ("ARTA_STYLES_URL", settings.styles_url),
-    ):
-        if address:
-            parts = urlsplit(address)
-            hosts.setdefault(f"{parts.scheme}://{parts.netloc}", name)
+    """origin -> the first setting that leads to it"""
+    for name in ("base_url", "auth_url", "token_refresh_url", "styles_url"):
+        parts = urlsplit(getattr(settings, name) or "")
+        if parts.netloc:
+            hosts.setdefault(f"{parts.scheme}://{parts.netloc}", f"ARTA_{name.upper()}")
     skews: list[float] = []
     async with open_transport(settings) as transport:
         for origin, name in hosts.items():
@@ -243,12 +241,21 @@ async def check_address(
 
 
 async def check_service(settings: Settings, *, draw: bool) -> AsyncGenerator[Finding]:
-    """Styles and a real picture, by the same code that every call runs."""
+    """Styles, and whether their list is old; a real picture, by the code that every call runs."""
     from arta_mcp.app import open_generations
 
     warnings: list[str] = []
     async with open_generations(settings, warn=warnings.append) as generations:
-        yield await check_styles(settings, generations)
+        catalogue = await generations.catalogue()
+        origin = "as the service lists them" if catalogue.source == "live" else "as shipped"
+        detail = f"{count_of(len(catalogue.styles), 'model')}, {origin}, {catalogue.as_of}"
+        # A live list has a time of day behind the date.
+        age = (date.today() - date.fromisoformat(catalogue.as_of[:10])).days
+        if settings.backend == "arta" and catalogue.source != "live" and age > MAX_LIST_AGE:
+            remedy = f"the list has {age} days: get a newer arta-mcp, or set ARTA_STYLES_URL"
+            yield Finding("styles", "warn", detail, remedy)
+        else:
+            yield Finding("styles", "ok", detail)
         if draw:
             try:
                 yield await check_picture(settings, generations)
@@ -258,25 +265,11 @@ async def check_service(settings: Settings, *, draw: bool) -> AsyncGenerator[Fin
         yield Finding("state folder", "warn", warning)
 
 
-async def check_styles(settings: Settings, generations: Generations) -> Finding:
-    """How many models there are, from where, and whether the list is old."""
-    catalogue = await generations.catalogue()
-    origin = "as the service lists them" if catalogue.source == "live" else "as shipped"
-    count = count_of(len(catalogue.styles), "model")
-    detail = f"{count}, {origin}, {catalogue.as_of}"
-    # A live list has a time of day behind the date.
-    age = (date.today() - date.fromisoformat(catalogue.as_of[:10])).days
-    if settings.backend == "arta" and catalogue.source != "live" and age > MAX_LIST_AGE:
-        remedy = f"the list has {age} days: get a newer arta-mcp, or set ARTA_STYLES_URL"
-        return Finding("styles", "warn", detail, remedy)
-    return Finding("styles", "ok", detail)
-
-
 async def check_picture(settings: Settings, generations: Generations) -> Finding:
     """One real picture, opened. Raises ArtaError."""
     from PIL import Image
 
-    request = GenerationRequest.of(prompt=PROMPT)
+    request = GenerationRequest.of(prompt="a sailing boat at night, a test by arta-mcp doctor")
     wait = min(settings.job_timeout, PICTURE_TIMEOUT)
     generation = await generations.generate(request, max_wait=wait)
     record_id = generation.record_id or ""

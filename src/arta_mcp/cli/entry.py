@@ -7,15 +7,9 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
-from arta_mcp.cli.console import (
-    FAILED,
-    INTERRUPTED,
-    USAGE,
-    discard_output,
-    print_error,
-    print_message,
-)
+from arta_mcp.cli.console import FAILED, INTERRUPTED, USAGE, print_error, print_message
 from arta_mcp.cli.serve import serve_stdio
 from arta_mcp.config import SETTINGS, Settings
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
@@ -120,8 +114,10 @@ def _report_end(exc: BaseException) -> int:
             print_message("stopped")
             return INTERRUPTED
         case BrokenPipeError():
-            # The reader of stdout has gone as `head` does; that is no error to speak of.
-            discard_output()
+            # The reader of stdout has gone as `head` does; that is no error to speak of. The
+            # interpreter would flush what is left at its end, fail, and say so on stderr.
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return FAILED
         case OSError():
             where = f" ({exc.filename})" if exc.filename else ""

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from arta_mcp.arta.protocol import RATIOS
 from arta_mcp.cli.batch import run_batch
 from arta_mcp.cli.console import translate_hint
 from arta_mcp.cli.parser import Parser, Subparsers
-from arta_mcp.cli.progress import ProgressDisplay
-from arta_mcp.cli.session import add_output_options, choose_max_wait, run_generation
+from arta_mcp.cli.session import run_generation
 from arta_mcp.config import Settings
-from arta_mcp.generations.values import Generation, GenerationRequest
-
-if TYPE_CHECKING:
-    from arta_mcp.generations.service import Generations
+from arta_mcp.generations.values import GenerationRequest
 
 OPTIONS = {
     "model": ("-m", "--model"),
@@ -63,6 +59,22 @@ def add_get(commands: Subparsers) -> None:
     parser.set_defaults(run=run_get)
 
 
+def add_output_options(parser: Parser) -> None:
+    """The options of every command that ends with pictures."""
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="save the pictures here; default: ARTA_OUTPUT_DIR, or the current folder",
+    )
+    parser.add_argument("--no-save", action="store_true", help="print the addresses only")
+    parser.add_argument("--no-picture", action="store_true", help="show no picture in the terminal")
+    parser.add_argument("--open", action="store_true", help="open the pictures in their viewer")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("--max-wait", type=float, help="seconds to wait at most; default: the end")
+
+
 def run_generate(settings: Settings, options: argparse.Namespace) -> int:
     """Draws one prompt, or a batch of them."""
     given = {name: value for name in OPTIONS if (value := getattr(options, name)) is not None}
@@ -77,22 +89,24 @@ def run_generate(settings: Settings, options: argparse.Namespace) -> int:
     if options.batch is not None:
         return run_batch(settings, options, given)
     request = GenerationRequest.of(prompt=options.prompt, **given)
-    max_wait = choose_max_wait(options, settings)
-
-    async def call(generations: Generations, display: ProgressDisplay) -> Generation:
-        return await generations.generate(request, display, max_wait=max_wait)
-
-    return run_generation(settings, options, call)
+    return run_generation(
+        settings,
+        options,
+        lambda generations, display, max_wait: generations.generate(
+            request, display, max_wait=max_wait
+        ),
+    )
 
 
 def run_get(settings: Settings, options: argparse.Namespace) -> int:
     """Waits for a generation and saves it where it is told now; nothing is drawn anew."""
-    max_wait = choose_max_wait(options, settings)
-
-    async def call(generations: Generations, display: ProgressDisplay) -> Generation:
-        return await generations.get(options.record_id, display, max_wait=max_wait)
-
-    return run_generation(settings, options, call)
+    return run_generation(
+        settings,
+        options,
+        lambda generations, display, max_wait: generations.get(
+            options.record_id, display, max_wait=max_wait
+        ),
+    )
 
 
 def describe_argument(name: str) -> str:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import json
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 
-from arta_mcp.cli.console import OK, print_data, print_message
+from arta_mcp.cli.console import (
+    OK,
+    columns,
+    count_of,
+    format_time,
+    print_data,
+    print_json,
+    print_message,
+)
 from arta_mcp.cli.parser import Subparsers
 from arta_mcp.cli.session import MAX_HISTORY, run_session
-from arta_mcp.cli.tables import count_of, format_table, format_time, one_line
 from arta_mcp.config import Settings
+from arta_mcp.redaction import sanitize
+
+MAX_PROMPT = 4000
+"""characters of a prompt that a row shows at most"""
 
 
 def add_history(commands: Subparsers) -> None:
@@ -40,7 +52,7 @@ def run_history(settings: Settings, options: argparse.Namespace) -> int:
         print_message("nothing was drawn here yet; `arta-mcp generate PROMPT` begins")
     elif options.json:
         for generation in found:
-            print_data(json.dumps(generation.to_dict(), ensure_ascii=False))
+            print_json(generation.to_dict())
     else:
         rows = [
             (
@@ -48,12 +60,11 @@ def run_history(settings: Settings, options: argparse.Namespace) -> int:
                 generation.status,
                 generation.record_id or "-",
                 generation.model,
-                one_line(generation.request.prompt),
+                sanitize(generation.request.prompt, MAX_PROMPT),
             )
             for generation in found
         ]
-        for line in format_table(("WHEN", "STATUS", "RECORD ID", "MODEL", "PROMPT"), rows):
-            print_data(line)
+        print_table(("WHEN", "STATUS", "RECORD ID", "MODEL", "PROMPT"), rows)
     return OK
 
 
@@ -63,13 +74,11 @@ def run_models(settings: Settings, options: argparse.Namespace) -> int:
     found = catalogue.search(options.search)
     if options.json:
         listed = [asdict(style) for style in found]
-        about = {"as_of": catalogue.as_of, "source": catalogue.source, "models": listed}
-        print_data(json.dumps(about, ensure_ascii=False))
+        print_json({"as_of": catalogue.as_of, "source": catalogue.source, "models": listed})
         return OK
     if found:
         rows = [(style.id, style.category, style.name) for style in found]
-        for line in format_table(("MODEL", "CATEGORY", "STYLE"), rows):
-            print_data(line)
+        print_table(("MODEL", "CATEGORY", "STYLE"), rows)
     origin = "as the service lists them" if catalogue.source == "live" else "as shipped"
     # On stderr: a pipe gets models and nothing else.
     print_message(
@@ -79,3 +88,23 @@ def run_models(settings: Settings, options: argparse.Namespace) -> int:
     if not found:
         print_message("hint: `arta-mcp models` without --search shows all")
     return OK
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """On a terminal aligned columns under a header, cut to its width; elsewhere tabs, uncut."""
+    # Uncut and without a header, for `cut -f` and `while read`.
+    if not sys.stdout.isatty():
+        for row in rows:
+            print_data("\t".join(row))
+        return
+    # tqdm knows how many columns a character takes, and is installed for the bar anyway.
+    from tqdm.utils import disp_len, disp_trim
+
+    lines = [header, *rows]
+    widths = [max(map(disp_len, cells)) for cells in zip(*lines, strict=True)]
+    widths[-1] = 0  # nothing stands behind the last cell, so it needs no blanks
+    limit = columns()
+    for line in lines:
+        cells = zip(line, widths, strict=True)
+        text = "  ".join(cell + " " * (width - disp_len(cell)) for cell, width in cells)
+        print_data(text if disp_len(text) <= limit else f"{disp_trim(text, limit - 1)}…")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from arta_mcp.cli.console import columns, is_terminal
+from arta_mcp.cli.console import columns, is_terminal, print_message
 from arta_mcp.generations.values import Update
 
 MAX_BAR_COLUMNS = 72
@@ -55,10 +55,9 @@ class Bar:
         self._bar.close()
 
     def _run(self) -> None:
-        while True:
+        self._draw(self._read_state())
+        while not self._closed.wait(FRAME_INTERVAL):
             self._draw(self._read_state())
-            if self._closed.wait(FRAME_INTERVAL):
-                return
 
     def _draw(self, state: BarState) -> None:
         # One column less than there is: a full line makes some terminals go to the next one.
@@ -74,15 +73,14 @@ class Bar:
 class ProgressDisplay:
     """Progress of one generation for people: a bar on a terminal, a line a change elsewhere.
 
-    It is an `on_update`; `record_id` is the last that it heard of.
+    It is an `on_update`; `record_id` is the last that an update named.
     """
 
-    def __init__(self, print_line: Callable[[str], None]) -> None:
+    def __init__(self) -> None:
         self.record_id: str | None = None
-        self._print_line = print_line
         self._update: Update | None = None
         self._updated_at = time.monotonic()
-        self._bar = Bar(self._bar_state) if is_terminal() else None
+        self._bar = Bar(self.bar_state) if is_terminal() else None
 
     async def __call__(self, update: Update) -> None:
         """Takes an update in; without a bar a new step is a new line."""
@@ -93,7 +91,7 @@ class ProgressDisplay:
             words = [update.step, f"{update.waited:.0f} s"]
             if update.remaining is not None:
                 words.append(format_remaining(update.remaining))
-            self._print_line(", ".join(words))
+            print_message(", ".join(words))
 
     def close(self, *, is_done: bool) -> None:
         """Ends the bar; a finished one stays on the screen with the time that it took."""
@@ -103,7 +101,8 @@ class ProgressDisplay:
             self._bar.close(BarState("done", f"{waited:.1f} s", 1.0) if is_done else None)
             self._bar = None
 
-    def _bar_state(self) -> BarState:
+    def bar_state(self) -> BarState:
+        """One drawing of the bar: what the last update said, and the time since."""
         update, since = self._update, time.monotonic() - self._updated_at
         if update is None:
             return BarState("starting", f"{since:.0f} s")

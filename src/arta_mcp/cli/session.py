@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import webbrowser
 from collections.abc import Awaitable, Callable
@@ -20,15 +19,15 @@ from arta_mcp.cli.console import (
     columns,
     is_terminal,
     print_data,
+    print_json,
     print_message,
     print_picture,
 )
-from arta_mcp.cli.parser import Parser
 from arta_mcp.cli.progress import ProgressDisplay
 from arta_mcp.cli.thumbnails import detect_protocol, render
 from arta_mcp.config import Settings
 from arta_mcp.errors import ArtaError, InvalidRequest
-from arta_mcp.generations.values import GeneratedImage, Generation
+from arta_mcp.generations.values import Generation
 
 if TYPE_CHECKING:
     from arta_mcp.generations.service import Generations
@@ -37,22 +36,6 @@ T = TypeVar("T")
 
 MAX_HISTORY = 100_000
 """generations that a command reads from the journal at most"""
-
-
-def add_output_options(parser: Parser) -> None:
-    """What every command that ends with pictures can be told about them."""
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="save the pictures here; default: ARTA_OUTPUT_DIR, or the current folder",
-    )
-    parser.add_argument("--no-save", action="store_true", help="print the addresses only")
-    parser.add_argument("--no-picture", action="store_true", help="show no picture in the terminal")
-    parser.add_argument("--open", action="store_true", help="open the pictures in their viewer")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--max-wait", type=float, help="seconds to wait at most; default: the end")
 
 
 def choose_output_folder(options: argparse.Namespace, settings: Settings) -> Path | None:
@@ -88,35 +71,44 @@ def run_session(
 def run_generation(
     settings: Settings,
     options: argparse.Namespace,
-    call: Callable[[Generations, ProgressDisplay], Awaitable[Generation]],
+    call: Callable[[Generations, ProgressDisplay, float], Awaitable[Generation]],
 ) -> int:
-    """Waits for what `call` gives with a progress display, saves and prints it; the exit code."""
-    folder = choose_output_folder(options, settings)
-    display = ProgressDisplay(print_message)
+    """Waits with a progress display for what `call` gives, saves and prints it; the exit code.
 
-    async def run(generations: Generations) -> tuple[Generation, list[bytes]]:
+    `call` gets how many seconds to wait at most.
+    """
+    folder = choose_output_folder(options, settings)
+    max_wait = choose_max_wait(options, settings)
+    wants_previews = is_terminal() and not options.json and not options.no_picture
+    protocol = detect_protocol(options.environ) if wants_previews else None
+    display = ProgressDisplay()
+    previews: list[bytes] = []
+
+    async def run(generations: Generations) -> Generation:
+        is_done = False
         try:
-            generation = await call(generations, display)
-        except BaseException:
-            display.close(is_done=False)
-            raise
-        generation = await save_into(folder, generations, generation)
-        display.close(is_done=generation.status == "done")
-        return generation, await read_previews(generations, generation, options)
+            generation = await call(generations, display, max_wait)
+            generation = await save_into(folder, generations, generation)
+            is_done = generation.status == "done"
+        finally:
+            display.close(is_done=is_done)
+        for index in range(len(generation.images) if protocol and is_done else 0):
+            # One that cannot be had is a preview less: the result is printed all the same.
+            with suppress(ArtaError):
+                previews.append((await generations.read_picture(generation, index)).content)
+        return generation
 
     try:
-        generation, previews = run_session(settings, folder, run)
+        generation = run_session(settings, folder, run)
     except KeyboardInterrupt:
         # A job that was submitted goes on at the service, so it can still be had.
-        if display.record_id:
-            print_message(
-                f"stopped waiting; `arta-mcp get {display.record_id}` fetches the picture"
-            )
+        if record_id := display.record_id:
+            print_message(f"stopped waiting; `arta-mcp get {record_id}` fetches the picture")
         else:
             print_message("hint: `arta-mcp history` shows whether it was ordered before that")
         raise
     # After the session, whose loop Pillow would hold up.
-    if previews and (protocol := detect_protocol(options.environ)):
+    if protocol and previews:
         print_picture(render(previews, protocol, columns=columns() - 1))
     return print_result(generation, options)
 
@@ -134,25 +126,10 @@ async def save_into(
     return await generations.save_pictures(generation, folder, on_failure=warn)
 
 
-async def read_previews(
-    generations: Generations, generation: Generation, options: argparse.Namespace
-) -> list[bytes]:
-    """The pictures for a terminal that shows some; none where nobody looks."""
-    wanted = is_terminal() and not options.json and not options.no_picture
-    if not wanted or generation.status != "done" or detect_protocol(options.environ) is None:
-        return []
-    pictures: list[bytes] = []
-    for index in range(len(generation.images)):
-        # One that cannot be had is a preview less: the result is printed all the same.
-        with suppress(ArtaError):
-            pictures.append((await generations.read_picture(generation, index)).content)
-    return pictures
-
-
 def print_result(generation: Generation, options: argparse.Namespace) -> int:
-    """Prints a finished or pending generation and gives the exit code of its command."""
+    """Prints a finished or pending generation, opens its pictures if asked to; the exit code."""
     if options.json:
-        print_data(json.dumps(generation.to_dict(), ensure_ascii=False))
+        print_json(generation.to_dict())
     else:
         print_pictures(generation)
         seed = f", seed {generation.seed}" if generation.seed is not None else ""
@@ -162,15 +139,16 @@ def print_result(generation: Generation, options: argparse.Namespace) -> int:
     if generation.status != "done":
         print_message(f"hint: still being drawn; `arta-mcp get {generation.record_id}` fetches it")
         return PENDING
-    if options.open:
-        open_pictures(generation)
-    if options.no_save:
-        # The embedded service ends with this command, and its address with it.
-        if generation.backend == "local":
-            print_message("hint: these addresses answer while `arta-mcp local` or a server runs")
-        return OK
+    for image in generation.images if options.open else ():
+        if not webbrowser.open(Path(image.path).as_uri() if image.path else image.url):
+            print_message("warning: nothing here opens pictures; set BROWSER to what does")
+            break
+    # The embedded service ends with this command, and its address with it.
+    if options.no_save and generation.backend == "local":
+        print_message("hint: these addresses answer while `arta-mcp local` or a server runs")
     # Each picture that could not be saved was warned of; a script sees the exit code alone.
-    return OK if all(image.path for image in generation.images) else FAILED
+    is_complete = options.no_save or all(image.path for image in generation.images)
+    return OK if is_complete else FAILED
 
 
 def print_pictures(generation: Generation) -> None:
@@ -183,17 +161,3 @@ def print_pictures(generation: Generation) -> None:
             shown = str(path.relative_to(here) if path.is_relative_to(here) else path)
         blurred = " (blurred by the service)" if image.blurred else ""
         print_data(f"{shown}{blurred}")
-
-
-def open_pictures(generation: Generation) -> None:
-    """Shows every picture in the viewer that this machine has for it."""
-    for image in generation.images:
-        address = Path(image.path).as_uri() if image.path else image.url
-        if not webbrowser.open(address):
-            print_message("warning: nothing here opens pictures; set BROWSER to what does")
-            return
-
-
-def is_on_disk(image: GeneratedImage) -> bool:
-    """Whether a picture was saved and still lies there."""
-    return image.path is not None and Path(image.path).exists()
