@@ -238,8 +238,9 @@ class Batch:
                 except ArtaError as exc:
                     self._outcomes["failed"] += 1
                     print_error(exc, f"line {item.line}: ")
-                    about = {"record_id": exc.record_id, "error": exc.message}
-                    self._print_json(item, status="failed", prompt=item.prompt, **about)
+                    about = {"line": item.line, "status": "failed", "prompt": item.prompt}
+                    if self._as_json:
+                        print_json({**about, "record_id": exc.record_id, "error": exc.message})
                 finally:
                     del self._started[item.line]
 
@@ -271,15 +272,12 @@ class Batch:
         is_done = generation.status == "done"
         outcome: Outcome = "drawn before" if was_done else "drawn" if is_done else "pending"
         self._outcomes[outcome] += 1
-        self._print_json(item, **generation.to_dict())
-        if not self._as_json:
+        if self._as_json:
+            print_json({"line": item.line, **generation.to_dict()})
+        else:
             print_pictures(generation)
             took = f" in {generation.elapsed:.1f} s" if outcome == "drawn" else ""
             print_message(f"line {item.line}: {outcome}{took}, record id {generation.record_id}")
 
     async def _on_update(self, update: Update) -> None:
         self._usual = update.usual or self._usual
-
-    def _print_json(self, item: BatchItem, **about: object) -> None:
-        if self._as_json:
-            print_json({"line": item.line, **about})

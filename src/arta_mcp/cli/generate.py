@@ -56,7 +56,7 @@ def add_get(commands: Subparsers) -> None:
     parser = commands.add_parser("get", help="fetch an earlier generation by its record id")
     parser.add_argument("record_id", metavar="RECORD_ID", help="as generate or history told it")
     add_output_options(parser)
-    parser.set_defaults(run=run_get)
+    parser.set_defaults(run=run_generation)
 
 
 def add_output_options(parser: Parser) -> None:
@@ -89,24 +89,7 @@ def run_generate(settings: Settings, options: argparse.Namespace) -> int:
     if options.batch is not None:
         return run_batch(settings, options, given)
     request = GenerationRequest.of(prompt=options.prompt, **given)
-    return run_generation(
-        settings,
-        options,
-        lambda generations, display, max_wait: generations.generate(
-            request, display, max_wait=max_wait
-        ),
-    )
-
-
-def run_get(settings: Settings, options: argparse.Namespace) -> int:
-    """Waits for a generation and saves it where it is told now; nothing is drawn anew."""
-    return run_generation(
-        settings,
-        options,
-        lambda generations, display, max_wait: generations.get(
-            options.record_id, display, max_wait=max_wait
-        ),
-    )
+    return run_generation(settings, options, request)
 
 
 def describe_argument(name: str) -> str:

@@ -49,11 +49,8 @@ class Parser(argparse.ArgumentParser):
         word = message.partition("invalid choice: '")[2].partition("' (")[0]
         choices = [str(choice) for action in self._actions for choice in action.choices or ()]
         meant = suggest(word, choices, limit=1) if word else ()
-        if meant:
-            self.fail(message, f"did you mean {meant[0]}?")
-        if " " in word:
-            self.fail(message, f'`{self.prog} generate "{sanitize(word, 60)}"` draws it')
-        self.fail(message)
+        hint = f'`{self.prog} generate "{sanitize(word, 60)}"` draws it' if " " in word else ""
+        self.fail(message, f"did you mean {meant[0]}?" if meant else hint)
 
     def refuse(self, strange: list[str]) -> NoReturn:
         """Ends because of arguments that mean nothing to this command."""

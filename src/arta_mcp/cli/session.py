@@ -27,7 +27,7 @@ from arta_mcp.cli.progress import ProgressDisplay
 from arta_mcp.cli.thumbnails import detect_protocol, render
 from arta_mcp.config import Settings
 from arta_mcp.errors import ArtaError, InvalidRequest
-from arta_mcp.generations.values import Generation
+from arta_mcp.generations.values import Generation, GenerationRequest
 
 if TYPE_CHECKING:
     from arta_mcp.generations.service import Generations
@@ -69,13 +69,11 @@ def run_session(
 
 
 def run_generation(
-    settings: Settings,
-    options: argparse.Namespace,
-    call: Callable[[Generations, ProgressDisplay, float], Awaitable[Generation]],
+    settings: Settings, options: argparse.Namespace, request: GenerationRequest | None = None
 ) -> int:
-    """Waits with a progress display for what `call` gives, saves and prints it; the exit code.
+    """Waits with a progress display for a generation, saves and prints it; the exit code.
 
-    `call` gets how many seconds to wait at most.
+    Without a request it is the one of `options.record_id`, and nothing is drawn anew.
     """
     folder = choose_output_folder(options, settings)
     max_wait = choose_max_wait(options, settings)
@@ -87,7 +85,10 @@ def run_generation(
     async def run(generations: Generations) -> Generation:
         is_done = False
         try:
-            generation = await call(generations, display, max_wait)
+            if request is None:
+                generation = await generations.get(options.record_id, display, max_wait=max_wait)
+            else:
+                generation = await generations.generate(request, display, max_wait=max_wait)
             generation = await save_into(folder, generations, generation)
             is_done = generation.status == "done"
         finally:
