@@ -165,11 +165,11 @@ def test_a_line_without_room_waits_as_long_as_the_service_says_but_not_for_ever(
     service.service.faults.add(Fault("429-wait", "submit", value=seconds, times=times))
     prompts = shell.machine.elsewhere / "prompts"
     prompts.write_text("a hill\n", encoding="utf-8")
-    options = build_parser([add_generate]).parse_args(
+    options = build_parser(add_generate).parse_args(
         ["generate", "--batch", str(prompts), "--no-save"]
     )
     settings = Settings.from_env(shell.machine.environ)
-    assert batch.run_batch(settings, options, {}, sleep=sleep) == code
+    assert batch.Batch(settings, options, {}, sleep=sleep).run() == code
     assert slept == pauses
     assert service.service.seen["submit"] == len(pauses) + 1
 

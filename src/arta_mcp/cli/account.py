@@ -94,10 +94,7 @@ def reset_account(settings: Settings, options: argparse.Namespace, *, is_stored:
 
 
 async def read_account(settings: Settings) -> tuple[Account | None, str | None]:
-    """The account that the settings name, as stored, and where; None and None when there is none.
-
-    A damaged one has a location and no account.
-    """
+    """The account as stored, and where; a damaged one is only a location, none is neither."""
     from arta_mcp.app import open_state
 
     state = open_state(settings, warn=print_message)

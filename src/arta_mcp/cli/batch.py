@@ -77,32 +77,6 @@ class BatchItem:
     copy: int
 
 
-def run_batch(
-    settings: Settings,
-    options: argparse.Namespace,
-    given: Mapping[str, str],
-    *,
-    sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
-) -> int:
-    """Draws every line of `options.batch`; exit code 1 when one failed, 3 when one is pending.
-
-    `given` are the arguments that all lines share; its idempotency key is the batch's name.
-    Raises InvalidRequest before anything is sent.
-    """
-    batch = Batch(settings, options, given, sleep=sleep)
-    if not batch.items:
-        print_message(f"nothing to draw: no line of {options.batch} is a prompt")
-        return OK
-    with closing(Bar(batch.bar_state)) if is_terminal() else nullcontext():
-        try:
-            run_session(settings, batch.folder, batch.draw)
-        except KeyboardInterrupt:
-            # Jobs in flight are in the journal under their keys: the next run waits for the same.
-            print_message(f"{batch.summary()}; run it again to go on, nothing is ordered twice")
-            raise
-    return batch.conclude()
-
-
 def read_source(source: str) -> str:
     """The text of a file, or of stdin (-). Raises InvalidRequest."""
     try:
@@ -151,7 +125,7 @@ def pause_after(exc: ArtaError, tries: int) -> float | None:
 
 
 class Batch:
-    """The items of one batch and how far they are; one run of it."""
+    """One run of a batch: its items and how far they are."""
 
     def __init__(
         self,
@@ -159,17 +133,19 @@ class Batch:
         options: argparse.Namespace,
         given: Mapping[str, str],
         *,
-        sleep: Callable[[float], Awaitable[None]],
+        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
-        """As `run_batch`. Raises InvalidRequest."""
-        self._arguments, self._sleep = dict(given), sleep
+        """`given` are the arguments that all lines share; its idempotency key is the batch's name.
+
+        Raises InvalidRequest: what is wrong with the options is one error, not one for each line.
+        """
+        self._settings, self._options, self._sleep = settings, options, sleep
+        self._arguments = dict(given)
         self._name = self._arguments.pop("idempotency_key", "")
-        # What is wrong with the options is one error now, not one for every line later.
         GenerationRequest.of(prompt="what all lines share", **self._arguments)
-        self.folder = choose_output_folder(options, settings)
-        self.items = read_items(read_source(options.batch))
-        self._max_wait, self._as_json = choose_max_wait(options, settings), options.json
-        self._concurrency = min(settings.max_concurrency, len(self.items))
+        self._folder = choose_output_folder(options, settings)
+        self._items = read_items(read_source(options.batch))
+        self._concurrency = min(settings.max_concurrency, len(self._items))
         self._outcomes = Counter[Outcome]()
         self._started: dict[int, float] = {}
         """line in flight -> when it began, by a clock that only goes forward"""
@@ -177,30 +153,18 @@ class Batch:
         """seconds that a job usually takes, once any line knows"""
         self._fatal: ArtaError | None = None
 
-    def bar_state(self) -> BarState:
-        """One drawing of a bar: what is in flight counts by its age."""
-        total, ended = len(self.items), self._outcomes.total()
-        notes = [f"{ended} of {total}"]
-        notes += [f"{self._outcomes['failed']} failed"] if self._outcomes["failed"] else []
-        if not self._usual:
-            return BarState("drawing", ", ".join(notes), ended / total)
-        now = time.monotonic()
-        # A copy: the bar's thread reads this while the event loop starts and ends lines.
-        ages = [now - started for started in list(self._started.values())]
-        done = ended + sum(min(MAX_SHARE, age / self._usual) for age in ages)
-        notes.append(format_remaining((total - done) * self._usual / self._concurrency))
-        return BarState("drawing", ", ".join(notes), done / total)
-
-    def summary(self) -> str:
-        """`3 prompts: 2 drawn, 1 to come`"""
-        total = len(self.items)
-        parts = [f"{number} {outcome}" for outcome, number in self._outcomes.items() if number]
-        left = total - self._outcomes.total()
-        parts += [f"{left} to come"] if left else []
-        return f"{count_of(total, 'prompt')}: {', '.join(parts)}"
-
-    def conclude(self) -> int:
-        """Prints the last words, and gives the exit code."""
+    def run(self) -> int:
+        """Draws every line; exit code 1 when one failed, 3 when one is pending."""
+        if not self._items:
+            print_message(f"nothing to draw: no line of {self._options.batch} is a prompt")
+            return OK
+        with closing(Bar(self.bar_state)) if is_terminal() else nullcontext():
+            try:
+                run_session(self._settings, self._folder, self.draw)
+            except KeyboardInterrupt:
+                # Jobs in flight are in the journal under their keys: the next run waits for them.
+                print_message(f"{self.summary()}; run it again to go on, nothing is ordered twice")
+                raise
         print_message(self.summary())
         if self._fatal is not None:
             print_error(self._fatal)
@@ -210,6 +174,27 @@ class Batch:
             print_message("hint: run it again to try those that failed; nothing is ordered twice")
             return FAILED
         return PENDING if self._outcomes["pending"] else OK
+
+    def bar_state(self) -> BarState:
+        """One drawing of a bar: what is in flight counts by its age."""
+        total, ended = len(self._items), self._outcomes.total()
+        notes = [f"{ended} of {total}"]
+        notes += [f"{self._outcomes['failed']} failed"] if self._outcomes["failed"] else []
+        done = float(ended)
+        if self._usual:
+            # A copy: the bar's thread reads this while the event loop starts and ends lines.
+            ages = [time.monotonic() - started for started in list(self._started.values())]
+            done += sum(min(MAX_SHARE, age / self._usual) for age in ages)
+            notes.append(format_remaining((total - done) * self._usual / self._concurrency))
+        return BarState("drawing", ", ".join(notes), done / total)
+
+    def summary(self) -> str:
+        """`3 prompts: 2 drawn, 1 to come`"""
+        total = len(self._items)
+        parts = [f"{number} {outcome}" for outcome, number in self._outcomes.items() if number]
+        left = total - self._outcomes.total()
+        parts += [f"{left} to come"] if left else []
+        return f"{count_of(total, 'prompt')}: {', '.join(parts)}"
 
     async def draw(self, generations: Generations) -> None:
         """Draws every item, as many at once as the concurrency allows.
@@ -223,7 +208,7 @@ class Batch:
             for found in await generations.history(MAX_HISTORY)
             if (key := found.request.idempotency_key)
         }
-        waiting = iter(self.items)
+        waiting = iter(self._items)
 
         async def work() -> None:
             # One iterator for all workers: each takes the next item once its last one has ended.
@@ -239,7 +224,7 @@ class Batch:
                     self._outcomes["failed"] += 1
                     print_error(exc, f"line {item.line}: ")
                     about = {"line": item.line, "status": "failed", "prompt": item.prompt}
-                    if self._as_json:
+                    if self._options.json:
                         print_json({**about, "record_id": exc.record_id, "error": exc.message})
                 finally:
                     del self._started[item.line]
@@ -263,16 +248,15 @@ class Batch:
             generation = before
         else:
             request = request.model_copy(update={"idempotency_key": key})
-            generate = partial(
-                generations.generate, request, self._on_update, max_wait=self._max_wait
-            )
-            generation = await retry(generate, pause_after, sleep=self._sleep)
-        generation = await save_into(self.folder, generations, generation)
+            max_wait = choose_max_wait(self._options, self._settings)
+            call = partial(generations.generate, request, self._on_update, max_wait=max_wait)
+            generation = await retry(call, pause_after, sleep=self._sleep)
+        generation = await save_into(self._folder, generations, generation)
 
         is_done = generation.status == "done"
         outcome: Outcome = "drawn before" if was_done else "drawn" if is_done else "pending"
         self._outcomes[outcome] += 1
-        if self._as_json:
+        if self._options.json:
             print_json({"line": item.line, **generation.to_dict()})
         else:
             print_pictures(generation)

@@ -204,9 +204,7 @@ async def check_addresses(settings: Settings) -> AsyncGenerator[Finding]:
         yield Finding("clock", "warn", detail, remedy)
 
 
-async def check_address(
-    transport: Transport, origin: str, name: str, skews: list[float]
-) -> Finding:
+async def check_address(transport: Transport, url: str, name: str, skews: list[float]) -> Finding:
     """Whether there is a way to this host: any answer is a good one. Raises ConfigError.
 
     A `Date` in the answer adds to `skews` the seconds that our clock is ahead of the host's.
@@ -215,10 +213,10 @@ async def check_address(
     try:
         # Without key or token: an address that was mistyped must not learn them.
         with anyio.fail_after(ADDRESS_TIMEOUT):
-            answer = await transport.exchange("GET", f"{origin}/")
+            answer = await transport.exchange("GET", f"{url}/")
     except ProtocolError:
         # Too long an answer, but one.
-        return Finding("address", "ok", f"{origin} ({name}) answers")
+        return Finding("address", "ok", f"{url} ({name}) answers")
     except (Unavailable, TimeoutError) as exc:
         slow = f"no answer in {ADDRESS_TIMEOUT:.0f} s"
         why = exc.message if isinstance(exc, ArtaError) else slow
@@ -229,14 +227,14 @@ async def check_address(
             )
         # Without the live list of styles the shipped one serves, so a picture can be drawn.
         status = "warn" if name == "ARTA_STYLES_URL" else "fail"
-        return Finding("address", status, f"{origin} ({name}): {why}", remedy)
+        return Finding("address", status, f"{url} ({name}): {why}", remedy)
     took = time.monotonic() - began
     # Without a date, or with one that cannot be read, the clocks are not compared.
     with suppress(ValueError):
         theirs = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
         # The answer was written about half of the way ago.
         skews.append(time.time() - took / 2 - theirs)
-    detail = f"{origin} ({name}) answers GET / with {answer.status} in {took:.2f} s"
+    detail = f"{url} ({name}) answers GET / with {answer.status} in {took:.2f} s"
     return Finding("address", "ok", detail)
 
 

@@ -48,19 +48,17 @@ def run_command(arguments: list[str], environ: Mapping[str, str]) -> int:
         if isinstance(stream, io.TextIOWrapper):  # an old console cannot say every character
             stream.reconfigure(errors="backslashreplace")
     parser = build_parser(
-        (
-            serve.add_serve,
-            generate.add_generate,
-            generate.add_get,
-            listing.add_history,
-            listing.add_models,
-            account.add_account,
-            doctor.add_doctor,
-            install.add_install,
-            install.add_uninstall,
-            local.add_local,
-            completion.add_completion,
-        )
+        serve.add_serve,
+        generate.add_generate,
+        generate.add_get,
+        listing.add_history,
+        listing.add_models,
+        account.add_account,
+        doctor.add_doctor,
+        install.add_install,
+        install.add_uninstall,
+        local.add_local,
+        completion.add_completion,
     )
     # Not `parse_args`: there the root parser complains, which knows no option of a command.
     parsed, strange = parser.parse_known_args(arguments)

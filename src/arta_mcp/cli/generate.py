@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from arta_mcp.arta.protocol import RATIOS
-from arta_mcp.cli.batch import run_batch
+from arta_mcp.cli.batch import Batch
 from arta_mcp.cli.console import translate_hint
 from arta_mcp.cli.parser import Parser, Subparsers
 from arta_mcp.cli.session import run_generation
@@ -87,7 +87,7 @@ def run_generate(settings: Settings, options: argparse.Namespace) -> int:
     if options.open and options.batch is not None:
         parser.error("--open goes with one prompt, not with --batch")
     if options.batch is not None:
-        return run_batch(settings, options, given)
+        return Batch(settings, options, given).run()
     request = GenerationRequest.of(prompt=options.prompt, **given)
     return run_generation(settings, options, request)
 

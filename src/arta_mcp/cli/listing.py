@@ -54,16 +54,10 @@ def run_history(settings: Settings, options: argparse.Namespace) -> int:
         for generation in found:
             print_json(generation.to_dict())
     else:
-        rows = [
-            (
-                format_time(generation.created_at),
-                generation.status,
-                generation.record_id or "-",
-                generation.model,
-                sanitize(generation.request.prompt, MAX_PROMPT),
-            )
-            for generation in found
-        ]
+        rows: list[tuple[str, ...]] = []
+        for one in found:
+            when, prompt = format_time(one.created_at), sanitize(one.request.prompt, MAX_PROMPT)
+            rows.append((when, one.status, one.record_id or "-", one.model, prompt))
         print_table(("WHEN", "STATUS", "RECORD ID", "MODEL", "PROMPT"), rows)
     return OK
 
@@ -81,10 +75,8 @@ def run_models(settings: Settings, options: argparse.Namespace) -> int:
         print_table(("MODEL", "CATEGORY", "STYLE"), rows)
     origin = "as the service lists them" if catalogue.source == "live" else "as shipped"
     # On stderr: a pipe gets models and nothing else.
-    print_message(
-        f"{count_of(len(found), 'model')}, {origin}, {catalogue.as_of};"
-        f" default {catalogue.default.id}"
-    )
+    count = count_of(len(found), "model")
+    print_message(f"{count}, {origin}, {catalogue.as_of}; default {catalogue.default.id}")
     if not found:
         print_message("hint: `arta-mcp models` without --search shows all")
     return OK

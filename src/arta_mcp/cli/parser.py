@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import NoReturn, TypeAlias
 
 from arta_mcp import __version__
@@ -16,11 +16,8 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[Parser]"  # pyright: ignore[
 """what commands are added to"""
 
 
-def build_parser(add_commands: Iterable[Callable[[Subparsers], None]]) -> Parser:
-    """The parser of the whole command line; each of `add_commands` adds one command to it.
-
-    They are handed in, so that this module knows no command and every command may know it.
-    """
+def build_parser(*add_commands: Callable[[Subparsers], None]) -> Parser:
+    """The parser of the whole command line; it knows no command, so every command may know it."""
     parser = Parser(
         prog="arta-mcp",
         description="Draws pictures from text. Without a command it is an MCP server on stdio.",

@@ -66,7 +66,7 @@ class Bar:
         self._bar.bar_format = f"{{desc}}{state.note}"
         if state.share is not None:
             self._bar.bar_format = f"{{desc}}|{{bar}}| {state.note}"
-            self._bar.n = max(self._bar.n, min(1.0, state.share))
+            self._bar.n = max(self._bar.n, state.share)
         self._bar.set_description_str(f"{state.label:<8} ", refresh=True)
 
 

@@ -62,8 +62,19 @@ def render(pictures: Sequence[bytes], protocol: ImageProtocol, *, columns: int) 
         return encode_blocks(sheet, is_truecolor=protocol == "truecolor")
     file = io.BytesIO()
     sheet.save(file, "PNG")
-    encode = encode_kitty if protocol == "kitty" else encode_iterm2
-    return encode(file.getvalue(), sheet.width // PIXELS_PER_BLOCK)
+    size, width = file.tell(), sheet.width // PIXELS_PER_BLOCK
+    text = base64.b64encode(file.getvalue()).decode()
+    if protocol == "iterm2":
+        # https://iterm2.com/documentation-images.html
+        options = f"inline=1;size={size};width={width};preserveAspectRatio=1"
+        return f"\x1b]1337;File={options}:{text}\x07"
+    # https://sw.kovidgoyal.net/kitty/graphics-protocol/: q=2 wants no answer on our stdin.
+    chunks = [text[i : i + MAX_CHUNK] for i in range(0, len(text), MAX_CHUNK)]
+    last = len(chunks) - 1
+    return "".join(
+        f"\x1b_G{f'a=T,f=100,q=2,c={width},' if not i else ''}m={int(i < last)};{chunk}\x1b\\"
+        for i, chunk in enumerate(chunks)
+    )
 
 
 def make_sheet(pictures: Sequence[bytes], columns: int, scale: int) -> Image:
@@ -100,23 +111,6 @@ def shrink(picture: bytes, width: int, height: int) -> Image:
         share = min(width / opened.width, height / opened.height)
         size = (max(1, round(opened.width * share)), max(2, round(opened.height * share / 2) * 2))
         return opened.convert("RGBA").resize(size, Image.Resampling.LANCZOS)  # pyright: ignore[reportUnknownMemberType]  # its size has no type
-
-
-def encode_kitty(png: bytes, columns: int) -> str:
-    """https://sw.kovidgoyal.net/kitty/graphics-protocol/: q=2 wants no answer on our stdin."""
-    text = base64.b64encode(png).decode()
-    chunks = [text[i : i + MAX_CHUNK] for i in range(0, len(text), MAX_CHUNK)]
-    last = len(chunks) - 1
-    return "".join(
-        f"\x1b_G{f'a=T,f=100,q=2,c={columns},' if not i else ''}m={int(i < last)};{chunk}\x1b\\"
-        for i, chunk in enumerate(chunks)
-    )
-
-
-def encode_iterm2(png: bytes, columns: int) -> str:
-    """https://iterm2.com/documentation-images.html"""
-    options = f"inline=1;size={len(png)};width={columns};preserveAspectRatio=1"
-    return f"\x1b]1337;File={options}:{base64.b64encode(png).decode()}\x07"
 
 
 def encode_blocks(sheet: Image, *, is_truecolor: bool) -> str:
