@@ -197,17 +197,11 @@ class Batch:
         return f"{count_of(total, 'prompt')}: {', '.join(parts)}"
 
     async def draw(self, generations: Generations) -> None:
-        """Draws every item, as many at once as the concurrency allows.
-
-        An item's error stops no other, but for the fatal ones.
-        """
+        """Draws every item, some at once; an item's error stops no other, unless it is fatal."""
         # The journal says what was submitted, not the files: they may be gone, or never were.
         # Read once: a look-up for each line would read it as often as there are lines.
-        earlier = {
-            key: found
-            for found in await generations.history(MAX_HISTORY)
-            if (key := found.request.idempotency_key)
-        }
+        history = await generations.history(MAX_HISTORY)
+        earlier = {found.request.idempotency_key: found for found in history}
         waiting = iter(self._items)
 
         async def work() -> None:
@@ -234,7 +228,7 @@ class Batch:
                 group.start_soon(work)
 
     async def _draw_item(
-        self, generations: Generations, item: BatchItem, earlier: Mapping[str, Generation]
+        self, generations: Generations, item: BatchItem, earlier: Mapping[str | None, Generation]
     ) -> None:
         request = GenerationRequest.of(prompt=item.prompt, **self._arguments)
         # A key whose job failed is spent, so the next one is tried: once a run, never in a loop.

@@ -36,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_command(arguments: list[str], environ: Mapping[str, str]) -> int:
     """Runs the command that these arguments name, and gives its exit code.
 
-    A command with `run_without_settings` gets on when a setting is wrong. Raises SystemExit for a
-    wrong command line, and what the command raises.
+    Raises SystemExit for a wrong command line, and what the command raises.
     """
     # Not at the top: the server on stdio has replied before argparse and these were loaded.
     from arta_mcp.cli import account, completion, doctor, generate, listing, local, serve
@@ -65,16 +64,13 @@ def run_command(arguments: list[str], environ: Mapping[str, str]) -> int:
     if strange:
         parsed.parser.refuse(strange)
     parsed.environ, parsed.root_parser = environ, parser
-    if "run_without_settings" in parsed:
+    if "run_without_settings" in parsed:  # it gets on when a setting is wrong
         return parsed.run_without_settings(parsed)
     return parsed.run(read_settings(environ), parsed)
 
 
 def read_settings(environ: Mapping[str, str]) -> Settings:
-    """The settings; sets up logging and warns of variables that mean nothing.
-
-    Raises ConfigError.
-    """
+    """The settings; sets up logging, warns of variables that mean nothing. Raises ConfigError."""
     settings = Settings.from_env(environ)
     # Always stderr: stdout belongs to the protocol, or to data.
     handler = logging.StreamHandler(sys.stderr)

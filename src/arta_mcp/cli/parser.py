@@ -34,15 +34,12 @@ def build_parser(*add_commands: Callable[[Subparsers], None]) -> Parser:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that ends with the nearest right word.
-
-    Every command's parser is known as `parser` in what it parsed.
-    """
+    """A parser that ends with the nearest right word; `options.parser` is the command's own."""
 
     def error(self, message: str) -> NoReturn:
         """What argparse calls when a line is wrong; `message` is its own English sentence."""
         # `argument COMMAND: invalid choice: 'genrate' (choose from ...)`: the sentence is the only
-        # place where argparse tells the wrong word. Other words of it only cost the hint.
+        # place where argparse names the wrong word. Other words of it only cost the hint.
         word = message.partition("invalid choice: '")[2].partition("' (")[0]
         choices = [str(choice) for action in self._actions for choice in action.choices or ()]
         meant = suggest(word, choices, limit=1) if word else ()

@@ -71,13 +71,11 @@ class Bar:
 
 
 class ProgressDisplay:
-    """Progress of one generation for people: a bar on a terminal, a line a change elsewhere.
-
-    It is an `on_update`; `record_id` is the last that an update named.
-    """
+    """An `on_update` for people: a bar on a terminal, a line a change elsewhere."""
 
     def __init__(self) -> None:
         self.record_id: str | None = None
+        """the last that an update named"""
         self._update: Update | None = None
         self._updated_at = time.monotonic()
         self._bar = Bar(self.bar_state) if is_terminal() else None

@@ -23,11 +23,8 @@ def add_serve(commands: Subparsers) -> None:
 
 
 def serve_stdio(settings: Settings, _: argparse.Namespace | None = None) -> int:
-    """The MCP server on stdin and stdout, until stdin closes.
-
-    Quick replies go to a host's first questions while the imports below run.
-    """
-    gc.disable()  # what an import makes stays; looking for garbage meanwhile finds none
+    """Serves until stdin closes; a host's first questions get quick replies during the imports."""
+    gc.disable()  # what an import makes stays; a search for garbage finds none
     handoff = start_quick_replies() if settings.front_desk else None
     from arta_mcp.app import open_generations
     from arta_mcp.server.build import build_server

@@ -93,10 +93,11 @@ def run_generation(
             is_done = generation.status == "done"
         finally:
             display.close(is_done=is_done)
-        for index in range(len(generation.images) if protocol and is_done else 0):
-            # One that cannot be had is a preview less: the result is printed all the same.
-            with suppress(ArtaError):
-                previews.append((await generations.read_picture(generation, index)).content)
+        if protocol and is_done:
+            for index in range(len(generation.images)):
+                # One that cannot be had is a preview less: the result is printed all the same.
+                with suppress(ArtaError):
+                    previews.append((await generations.read_picture(generation, index)).content)
         return generation
 
     try:

@@ -62,11 +62,11 @@ def render(pictures: Sequence[bytes], protocol: ImageProtocol, *, columns: int) 
         return encode_blocks(sheet, is_truecolor=protocol == "truecolor")
     file = io.BytesIO()
     sheet.save(file, "PNG")
-    size, width = file.tell(), sheet.width // PIXELS_PER_BLOCK
-    text = base64.b64encode(file.getvalue()).decode()
+    png, width = file.getvalue(), sheet.width // PIXELS_PER_BLOCK
+    text = base64.b64encode(png).decode()
     if protocol == "iterm2":
         # https://iterm2.com/documentation-images.html
-        options = f"inline=1;size={size};width={width};preserveAspectRatio=1"
+        options = f"inline=1;size={len(png)};width={width};preserveAspectRatio=1"
         return f"\x1b]1337;File={options}:{text}\x07"
     # https://sw.kovidgoyal.net/kitty/graphics-protocol/: q=2 wants no answer on our stdin.
     chunks = [text[i : i + MAX_CHUNK] for i in range(0, len(text), MAX_CHUNK)]
@@ -78,10 +78,7 @@ def render(pictures: Sequence[bytes], protocol: ImageProtocol, *, columns: int) 
 
 
 def make_sheet(pictures: Sequence[bytes], columns: int, scale: int) -> Image:
-    """All pictures on one transparent sheet; a pixel at scale 1 is half a character high.
-
-    Raises what Pillow raises of a picture that it cannot read.
-    """
+    """One transparent sheet of all; a pixel at scale 1 is half a character. Raises as Pillow."""
     from PIL import Image
 
     per_row = min(len(pictures), MAX_PER_ROW)
