@@ -51,13 +51,13 @@ def test_its_account_serves_on_and_no_other_is_made(moved_in: Machine) -> None:
 def test_an_earlier_record_id_opens_and_its_missing_pictures_are_drawn_again(
     moved_in: Machine,
 ) -> None:
+    folder = moved_in.folder / "out"
     for _ in range(20):  # each process draws as much as it has time for
-        found = moved_in.run("get", FOX, "-o", str(moved_in.folder / "out"), "--json")
-        generation = json.loads(found.stdout)
-        assert generation["status"] == "done"
+        found = moved_in.run("get", FOX, "-o", str(folder), "--json")
+        assert json.loads(found.stdout)["status"] == "done"
         if found.returncode == 0:
             break
-    assert [Path(image["path"]).exists() for image in generation["images"]] == [True, True]
+    assert len(list(folder.iterdir())) == 2
 
 
 def test_a_key_of_then_finds_its_job_and_a_lost_one_is_not_sent_again(moved_in: Machine) -> None:
