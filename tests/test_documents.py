@@ -43,7 +43,9 @@ def test_server_json_names_this_version_every_setting_and_its_secrecy() -> None:
 
 def test_the_changelog_begins_with_this_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert re.search(r"^## (\S+)", changelog, re.MULTILINE)[1] == __version__  # pyright: ignore[reportOptionalSubscript]  # a failure is one
+    headings = re.findall(r"^## (\S+)", changelog, re.MULTILINE)
+    assert next(heading for heading in headings if heading != "Unreleased") == __version__
+    assert "Unreleased" not in headings[1:]
 
 
 def test_the_readme_lists_every_argument_with_its_default() -> None:
@@ -90,3 +92,20 @@ def test_no_document_or_code_names_a_registry_or_this_machine() -> None:
         if path.is_file() and known and not hidden and "node_modules" not in parts:
             found = path.read_text(encoding="utf-8", errors="replace")
             assert not [host for host in hosts if host in found], path
+
+
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+
+
+def test_every_file_that_a_page_names_is_there() -> None:
+    for page in PAGES:
+        named = re.findall(
+            r"`((?:[\w.-]+/)*\w+\.py|tests/[\w./-]+)`", page.read_text(encoding="utf-8")
+        )
+        for name in named:
+            places = [ROOT, ROOT / "src" / "arta_mcp"]
+            found = any((place / name).exists() for place in places)
+            by_name = "/" not in name and any(
+                next((ROOT / folder).rglob(name), None) for folder in ("src", "tests", "tools")
+            )
+            assert found or by_name, f"{page.name} names {name}"
