@@ -9,7 +9,6 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -91,7 +90,6 @@ class Computer:
             platform=self.platform,
             folder=self.project,
             program=str(self.program),
-            python=sys.executable,
         )
 
     def file(self, host: str) -> Path:
@@ -991,19 +989,17 @@ def test_a_command_that_fails_is_told_in_its_own_words_with_another_way(
 
 
 def test_no_batch_file_and_nothing_from_the_current_folder_gets_our_json(
-    computer: Computer,
+    computer: Computer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def found(program: str) -> list[str] | None:
-        def add_command(_name: str, _value: dict[str, object]) -> list[str]:
-            return [program]
-
-        host = replace(find_host("claude-code"), add_command=add_command)
-        config = ConfigText.parse(computer.file("claude-code"), host, "")
-        return find_add_command(config, ServerEntry("arta", {}), computer.environment)
+    def found(program: str) -> str | None:
+        monkeypatch.setitem(host_command.ADD_COMMANDS, "claude-code", (program,))
+        config = ConfigText.parse(computer.file("claude-code"), find_host("claude-code"), "")
+        command = find_add_command(config, ServerEntry("arta", {}), computer.environment)
+        return command[0] if command else None
 
     for program in ("claude", "claude.cmd", "claude.BAT"):
         computer.put_program(program, "")
-    assert found("claude") == [str(computer.bin / "claude")]
+    assert found("claude") == str(computer.bin / "claude")
     assert found("claude.cmd") is None
     assert found("claude.BAT") is None
     computer.environ["PATH"] = os.path.relpath(computer.bin)

@@ -14,7 +14,14 @@ from arta_mcp.cli.console import OK, print_data, print_message
 from arta_mcp.cli.install.config_file import ConfigFile
 from arta_mcp.cli.install.config_text import ConfigText, describe_change
 from arta_mcp.cli.install.host_command import add_by_command, find_add_command
-from arta_mcp.cli.install.hosts import NAMES, Host, HostEnvironment, find_files, find_host
+from arta_mcp.cli.install.hosts import (
+    NAMES,
+    Host,
+    HostEnvironment,
+    find_files,
+    find_host,
+    find_locations,
+)
 from arta_mcp.cli.install.server_entry import ServerEntry, build_entry, is_our_program, mask_entry
 from arta_mcp.cli.parser import Parser, Subparsers
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
@@ -64,7 +71,7 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
 
     Raises ArtaError; then we have changed nothing.
     """
-    environment = environment or HostEnvironment.of_process(options.environ)
+    environment = environment or HostEnvironment(options.environ)
     host, name = _read_target(options)
     start, is_uvx = environment.find_start_command(with_uvx=options.uvx)
     if is_uvx and not options.uvx:
@@ -74,7 +81,7 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
     entry = build_entry(host, name, start, env=options.env, ask=options.ask)
     paths = find_files(host, environment, file=options.file, project=options.project)
     if not paths:
-        folders = " or ".join(str(place.folder) for place in host.locations(environment))
+        folders = " or ".join(str(folder) for folder, _ in find_locations(host, environment))
         raise ConfigError(
             f"{host.title} seems not installed: there is no {folders}",
             hint=f"start {host.title} once, or name its file with --file PATH",
@@ -116,7 +123,7 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
 
 def uninstall(options: argparse.Namespace, environment: HostEnvironment | None = None) -> int:
     """Removes the entry from every file where the host may find it. Raises as `install` does."""
-    environment = environment or HostEnvironment.of_process(options.environ)
+    environment = environment or HostEnvironment(options.environ)
     host, name = _read_target(options)
     paths = find_files(host, environment, file=options.file, project=options.project)
     changes: list[tuple[ConfigFile, ConfigText, ConfigText]] = []

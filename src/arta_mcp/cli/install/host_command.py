@@ -15,6 +15,13 @@ from arta_mcp.cli.install.server_entry import ServerEntry
 from arta_mcp.errors import ConfigError
 from arta_mcp.redaction import sanitize
 
+ADD_COMMANDS = {
+    # Without a scope it would add to the project in the current folder.
+    "claude-code": ("claude", "mcp", "add-json", "--scope", "user"),
+    "vscode": ("code", "--add-mcp"),
+}
+"""host -> its command line that adds an entry for the user; the entry follows as JSON"""
+
 COMMAND_TIMEOUT = 60.0
 """seconds; `claude` and `code` start a whole runtime, and a cold disk makes that slow"""
 
@@ -33,15 +40,21 @@ def find_add_command(
     # nothing (microsoft/vscode src/vs/platform/mcp/common/mcpResourceScannerService.ts). Questions
     # may be there already, so they go by the file, too.
     own_layout = json.dumps(config.said, ensure_ascii=False, indent="\t")
-    if config.host.name == "vscode" and (entry.inputs or config.text not in ("", own_layout)):
+    is_vs_code = config.host.name == "vscode"
+    if is_vs_code and (entry.inputs or config.text not in ("", own_layout)):
         return None
-    name, *arguments = config.host.add_command(entry.name, {"type": "stdio"} | entry.value) or [""]
-    program = Path(shutil.which(name, path=environment.environ.get("PATH", "")) or "")
+    program, *arguments = ADD_COMMANDS.get(config.host.name, ("",))
+    value = {"type": "stdio"} | entry.value
+    if is_vs_code:
+        arguments.append(json.dumps({"name": entry.name} | value))
+    else:
+        arguments += [entry.name, json.dumps(value)]
+    path = Path(shutil.which(program, path=environment.environ.get("PATH", "")) or "")
     # Windows looks in the current folder first, where anybody may have put a `claude`; and it runs
     # a batch file through cmd.exe, which takes the quotes of our JSON for its own.
-    if not program.is_absolute() or program.suffix.lower() in (".bat", ".cmd"):
+    if not path.is_absolute() or path.suffix.lower() in (".bat", ".cmd"):
         return None
-    return [str(program), *arguments]
+    return [str(path), *arguments]
 
 
 def add_by_command(
