@@ -373,7 +373,7 @@ def _render(refusal: Refusal) -> Response:
 
 async def _render_http_exception(request: Request, exc: Exception) -> Response:
     """What Starlette refuses by itself, 404 and 405, in the words of the other refusals."""
-    assert isinstance(exc, HTTPException)  # Starlette's handlers take any, and get this one
+    assert isinstance(exc, HTTPException)  # noqa: S101  # Starlette's handlers take any, and get this one
     body = Refusal(exc.status_code, exc.detail).render()
     return JSONResponse(body, status_code=exc.status_code, headers=dict(exc.headers or {}))
 
