@@ -32,6 +32,7 @@ def add_completions(server: MCPServer[Any], generations: Generations) -> None:
         argument: CompletionArgument,
         context: CompletionContext | None,
     ) -> Completion | None:
+        values: Sequence[str]
         match argument.name:
             case "model":
                 # as known by now: a person who types does not wait for the service's list
@@ -45,16 +46,15 @@ def add_completions(server: MCPServer[Any], generations: Generations) -> None:
                 values = [str(index) for index in range(8)]
             case _:
                 return None
-        return complete_value(values, argument.value)
-
-
-def complete_value(values: Sequence[str], begun: str) -> Completion:
-    """The values that hold the text: those that begin with it, then those with such a word."""
-    key = normalize(begun)
-    keys = {value: normalize(value) for value in values}
-    begin = [value for value in values if keys[value].startswith(key)]
-    word = [value for value in values if f"-{key}" in keys[value]]
-    hold = [value for value in values if key in keys[value]]
-    found = list(dict.fromkeys(begin + word + hold))
-    first = found[:MAX_COMPLETIONS]
-    return Completion(values=first, total=len(found), has_more=len(found) > len(first))
+        begun = normalize(argument.value)
+        spelled = {value: f"-{normalize(value)}" for value in values}
+        found = [value for value in spelled if begun in spelled[value]]
+        # first what begins with the text, then what has a word that does
+        found.sort(
+            key=lambda value: (
+                not spelled[value].startswith(f"-{begun}"),
+                f"-{begun}" not in spelled[value],
+            )
+        )
+        first = found[:MAX_COMPLETIONS]
+        return Completion(values=first, total=len(found), has_more=len(found) > len(first))

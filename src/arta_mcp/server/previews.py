@@ -18,13 +18,10 @@ log = logging.getLogger(__name__)
 
 
 class Bounds(NamedTuple):
-    """What a smaller copy may measure at most."""
+    """What a smaller copy may measure at most: pixels of the longer side, bytes as WebP."""
 
     side: int
-    """pixels of the longer side"""
-
     size: int
-    """bytes as WebP"""
 
 
 PREVIEW = Bounds(512, 150 * 1000)
@@ -43,7 +40,8 @@ async def make_previews(generations: Generations, generation: Generation) -> dic
     A preview is an extra: without it the result still serves.
     """
     previews: dict[int, bytes] = {}
-    size = min(PREVIEW.size, MAX_PREVIEWS_SIZE // max(1, len(generation.images)))
+    share = MAX_PREVIEWS_SIZE // max(1, len(generation.images))
+    bounds = PREVIEW._replace(size=min(PREVIEW.size, share))
     # a picture in memory can be 32 MiB, and several times that once Pillow has opened it
     limiter = anyio.CapacityLimiter(MAX_DOWNLOADS)
 
@@ -51,7 +49,7 @@ async def make_previews(generations: Generations, generation: Generation) -> dic
         async with limiter:
             try:
                 picture = await generations.read_picture(generation, index)
-                previews[index] = await shrink(picture.content, Bounds(PREVIEW.side, size))
+                previews[index] = await anyio.to_thread.run_sync(shrink, picture.content, bounds)
             except ArtaError as exc:
                 log.warning("no preview of %s, picture %s: %s", generation.record_id, index, exc)
 
@@ -61,12 +59,11 @@ async def make_previews(generations: Generations, generation: Generation) -> dic
     return previews
 
 
-async def shrink(content: bytes, bounds: Bounds) -> bytes:
-    """The picture as WebP within `bounds`; raises ProtocolError for what is no picture."""
-    return await anyio.to_thread.run_sync(_shrink, content, bounds.side, bounds.size)
+def shrink(content: bytes, bounds: Bounds) -> bytes:
+    """The picture as WebP within `bounds`, which takes its time: work for a thread.
 
-
-def _shrink(content: bytes, side: int, size: int) -> bytes:
+    Raises ProtocolError for what is no picture.
+    """
     from PIL import Image  # for the first picture, not for the first answer
 
     try:
@@ -74,6 +71,7 @@ def _shrink(content: bytes, side: int, size: int) -> bytes:
             small = picture.convert("RGBA" if "A" in picture.getbands() else "RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as exc:
         raise ProtocolError("what came as a picture cannot be read as one") from exc
+    side, size = bounds
     # first a worse quality, which few people see at this size, then fewer pixels; noise, which no
     # format makes small, ends here too
     while True:

@@ -49,17 +49,12 @@ class Wire(Protocol):
         ...
 
 
-class SurrogateRepair:
-    """A wire whose lines are repaired on their way in."""
+class RepairedFile(anyio.AsyncFile[str]):
+    """A file of the event loop whose lines are repaired on their way in."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-        self.write = wire.write
-        self.flush = wire.flush
-
-    def readline(self) -> str:
-        """The wire's next line, repaired."""
-        return repair_surrogates(self._wire.readline())
+    async def readline(self) -> str:
+        """The next line, repaired."""
+        return repair_surrogates(await super().readline())
 
 
 def repair_surrogates(line: str) -> str:
@@ -191,7 +186,7 @@ def connection_of(ctx: ServerRequestContext[Any]) -> Connection:
 
 def serve_wire(server: MCPServer[Any], wire: Wire) -> None:
     """Serves one connection until it ends, as `server.run()` does on one that it opens itself."""
-    file = anyio.AsyncFile[str](SurrogateRepair(wire))  # pyright: ignore[reportArgumentType]  # these three will do
+    file = RepairedFile(wire)  # pyright: ignore[reportArgumentType]  # these three will do
     core = lowlevel_server(server)
 
     async def serve() -> None:

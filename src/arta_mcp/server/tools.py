@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
-from mcp.types import CallToolResult, ContentBlock, ToolAnnotations
+from mcp.types import (
+    Annotations,
+    CallToolResult,
+    ContentBlock,
+    ImageContent,
+    ResourceLink,
+    ToolAnnotations,
+)
 from mcp.types.version import is_version_at_least
 from pydantic import Field
 
@@ -17,14 +25,12 @@ from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.server.content import (
     GenerationOutput,
     ModelsOutput,
-    embed_preview,
-    link_image,
     progress_message,
     render,
     render_models,
 )
 from arta_mcp.server.previews import make_previews
-from arta_mcp.server.resources import GALLERY, image_uri
+from arta_mcp.server.resources import GALLERY, IMAGE
 from arta_mcp.server.sdk import StrictTool, takes_fields_of
 
 DRAWS = ToolAnnotations(
@@ -63,18 +69,27 @@ class ResultExtras:
         self, generation: Generation, generations: Generations, ctx: Context[Any, Any]
     ) -> CallToolResult:
         """The result of a call, its extra blocks in the order of the pictures."""
-        record_id = generation.record_id or ""
         # hosts on earlier revisions fail the whole call on a block that they do not know
-        links = self.resource_links and is_version_at_least(
-            ctx.protocol_version or "", "2025-06-18"
-        )
+        knows_links = is_version_at_least(ctx.protocol_version or "", "2025-06-18")
         previews = await make_previews(generations, generation) if self.previews else {}
+        record_id, total = generation.record_id, len(generation.images)
         blocks: list[ContentBlock] = []
-        for index in range(len(generation.images)):
-            if links:
-                blocks.append(link_image(generation, index, image_uri(record_id, index)))
+        for index in range(total):
+            if self.resource_links and knows_links:
+                link = ResourceLink(
+                    type="resource_link",
+                    uri=IMAGE.format(record_id=record_id, index=index),
+                    name=f"{record_id}-{index}",
+                    title=f"{generation.request.prompt[:80]} ({index + 1} of {total})",
+                    mime_type="image/webp",
+                    # for the person; without it VS Code reads the resource and gives the picture
+                    # to the model, as tokens
+                    annotations=Annotations(audience=["user"]),
+                )
+                blocks.append(link)
             if index in previews:
-                blocks.append(embed_preview(previews[index]))
+                data = base64.b64encode(previews[index]).decode("ascii")
+                blocks.append(ImageContent(type="image", data=data, mime_type="image/webp"))
         return render(generation, blocks)
 
 
