@@ -39,10 +39,7 @@ ICON = (
 )
 
 
-def build_server(
-    generations: Generations,
-    extras: ResultExtras = ResultExtras(),  # noqa: B008  # frozen
-) -> MCPServer[Any]:
+def build_server(generations: Generations, extras: ResultExtras = ResultExtras()) -> MCPServer[Any]:  # noqa: B008  # frozen
     """The server over one Generations, which opens with the server and closes with it."""
     bus = InMemorySubscriptionBus()
     notifier = ChangeNotifier(bus)

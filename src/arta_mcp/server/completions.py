@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+from mcp import types
 from mcp.server.mcpserver import MCPServer
-from mcp.types import (
-    Completion,
-    CompletionArgument,
-    CompletionContext,
-    PromptReference,
-    ResourceTemplateReference,
-)
 
 from arta_mcp.arta.protocol import RATIOS
 from arta_mcp.generations.service import Generations
@@ -28,17 +21,16 @@ def add_completions(server: MCPServer[Any], generations: Generations) -> None:
 
     @server.completion()
     async def complete(
-        ref: PromptReference | ResourceTemplateReference,
-        argument: CompletionArgument,
-        context: CompletionContext | None,
-    ) -> Completion | None:
-        values: Sequence[str]
+        ref: types.PromptReference | types.ResourceTemplateReference,
+        argument: types.CompletionArgument,
+        context: types.CompletionContext | None,
+    ) -> types.Completion | None:
         match argument.name:
             case "model":
                 # as known by now: a person who types does not wait for the service's list
                 values = [style.id for style in generations.known_catalogue.styles]
             case "aspect_ratio":
-                values = RATIOS
+                values = [*RATIOS]
             case "record_id":
                 latest = await generations.history(MAX_LISTED)
                 values = [entry.record_id for entry in latest if entry.record_id]
@@ -47,14 +39,10 @@ def add_completions(server: MCPServer[Any], generations: Generations) -> None:
             case _:
                 return None
         begun = normalize(argument.value)
+        start = f"-{begun}"
         spelled = {value: f"-{normalize(value)}" for value in values}
         found = [value for value in spelled if begun in spelled[value]]
         # first what begins with the text, then what has a word that does
-        found.sort(
-            key=lambda value: (
-                not spelled[value].startswith(f"-{begun}"),
-                f"-{begun}" not in spelled[value],
-            )
-        )
-        first = found[:MAX_COMPLETIONS]
-        return Completion(values=first, total=len(found), has_more=len(found) > len(first))
+        found.sort(key=lambda v: (not spelled[v].startswith(start), start not in spelled[v]))
+        has_more = len(found) > MAX_COMPLETIONS
+        return types.Completion(values=found[:MAX_COMPLETIONS], total=len(found), has_more=has_more)

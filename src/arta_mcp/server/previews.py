@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-from typing import NamedTuple
 
 import anyio
 import anyio.to_thread
@@ -17,21 +16,14 @@ from arta_mcp.generations.values import Generation
 log = logging.getLogger(__name__)
 
 
-class Bounds(NamedTuple):
-    """What a smaller copy may measure at most: pixels of the longer side, bytes as WebP."""
-
-    side: int
-    size: int
-
-
-PREVIEW = Bounds(512, 150 * 1000)
-"""of a preview inside a result"""
+PREVIEW = 512, 150 * 1000
+"""pixels of the longer side and bytes of a preview inside a result"""
 
 MAX_PREVIEWS_SIZE = 700 * 1000
 """bytes of all previews of a result: Claude Desktop cuts a result at 1 MiB, in base64"""
 
-READABLE = Bounds(1536, 700 * 1000)
-"""of a picture that is read as a resource: in base64 it stays under 1 MiB"""
+READABLE = 1536, 700 * 1000
+"""the same of a picture that is read as a resource: in base64 it stays under 1 MiB"""
 
 
 async def make_previews(generations: Generations, generation: Generation) -> dict[int, bytes]:
@@ -40,8 +32,8 @@ async def make_previews(generations: Generations, generation: Generation) -> dic
     A preview is an extra: without it the result still serves.
     """
     previews: dict[int, bytes] = {}
-    share = MAX_PREVIEWS_SIZE // max(1, len(generation.images))
-    bounds = PREVIEW._replace(size=min(PREVIEW.size, share))
+    side, size = PREVIEW
+    size = min(size, MAX_PREVIEWS_SIZE // max(1, len(generation.images)))
     # a picture in memory can be 32 MiB, and several times that once Pillow has opened it
     limiter = anyio.CapacityLimiter(MAX_DOWNLOADS)
 
@@ -49,7 +41,9 @@ async def make_previews(generations: Generations, generation: Generation) -> dic
         async with limiter:
             try:
                 picture = await generations.read_picture(generation, index)
-                previews[index] = await anyio.to_thread.run_sync(shrink, picture.content, bounds)
+                previews[index] = await anyio.to_thread.run_sync(
+                    shrink, picture.content, side, size
+                )
             except ArtaError as exc:
                 log.warning("no preview of %s, picture %s: %s", generation.record_id, index, exc)
 
@@ -59,8 +53,8 @@ async def make_previews(generations: Generations, generation: Generation) -> dic
     return previews
 
 
-def shrink(content: bytes, bounds: Bounds) -> bytes:
-    """The picture as WebP within `bounds`, which takes its time: work for a thread.
+def shrink(content: bytes, side: int, size: int) -> bytes:
+    """The picture as WebP within `side` pixels and `size` bytes; takes its time, so for a thread.
 
     Raises ProtocolError for what is no picture.
     """
@@ -71,7 +65,6 @@ def shrink(content: bytes, bounds: Bounds) -> bytes:
             small = picture.convert("RGBA" if "A" in picture.getbands() else "RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as exc:
         raise ProtocolError("what came as a picture cannot be read as one") from exc
-    side, size = bounds
     # first a worse quality, which few people see at this size, then fewer pixels; noise, which no
     # format makes small, ends here too
     while True:

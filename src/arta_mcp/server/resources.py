@@ -82,7 +82,7 @@ def add_resources(server: MCPServer[Any], generations: Generations) -> None:
         if not index.isascii() or not index.isdigit():
             raise ResourceNotFoundError(f"the index of a picture is a number, not {index!r}")
         picture = await generations.picture(record_id, int(index[:6]))
-        return await anyio.to_thread.run_sync(shrink, picture.content, READABLE)
+        return await anyio.to_thread.run_sync(shrink, picture.content, *READABLE)
 
 
 def add_gallery(server: MCPServer[Any]) -> None:

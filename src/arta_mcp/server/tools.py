@@ -7,16 +7,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from mcp import types
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
-from mcp.types import (
-    Annotations,
-    CallToolResult,
-    ContentBlock,
-    ImageContent,
-    ResourceLink,
-    ToolAnnotations,
-)
 from mcp.types.version import is_version_at_least
 from pydantic import Field
 
@@ -31,12 +24,12 @@ from arta_mcp.server.content import (
 )
 from arta_mcp.server.previews import make_previews
 from arta_mcp.server.resources import GALLERY, IMAGE
-from arta_mcp.server.sdk import StrictTool, takes_fields_of
+from arta_mcp.server.sdk import StrictTool, with_fields_of
 
-DRAWS = ToolAnnotations(
+DRAWS = types.ToolAnnotations(
     read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True
 )
-READS = ToolAnnotations(
+READS = types.ToolAnnotations(
     read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=True
 )
 SHOWN_IN_GALLERY = {"ui": {"resourceUri": GALLERY}}
@@ -67,16 +60,16 @@ class ResultExtras:
 
     async def render(
         self, generation: Generation, generations: Generations, ctx: Context[Any, Any]
-    ) -> CallToolResult:
+    ) -> types.CallToolResult:
         """The result of a call, its extra blocks in the order of the pictures."""
         # hosts on earlier revisions fail the whole call on a block that they do not know
         knows_links = is_version_at_least(ctx.protocol_version or "", "2025-06-18")
         previews = await make_previews(generations, generation) if self.previews else {}
         record_id, total = generation.record_id, len(generation.images)
-        blocks: list[ContentBlock] = []
+        blocks: list[types.ContentBlock] = []
         for index in range(total):
             if self.resource_links and knows_links:
-                link = ResourceLink(
+                link = types.ResourceLink(
                     type="resource_link",
                     uri=IMAGE.format(record_id=record_id, index=index),
                     name=f"{record_id}-{index}",
@@ -84,29 +77,28 @@ class ResultExtras:
                     mime_type="image/webp",
                     # for the person; without it VS Code reads the resource and gives the picture
                     # to the model, as tokens
-                    annotations=Annotations(audience=["user"]),
+                    annotations=types.Annotations(audience=["user"]),
                 )
                 blocks.append(link)
             if index in previews:
                 data = base64.b64encode(previews[index]).decode("ascii")
-                blocks.append(ImageContent(type="image", data=data, mime_type="image/webp"))
+                blocks.append(types.ImageContent(type="image", data=data, mime_type="image/webp"))
         return render(generation, blocks)
 
 
 def generate_image_tool(generations: Generations, extras: ResultExtras) -> Tool:
     """Submits a job at most once and waits for it; its arguments are those of GenerationRequest."""
 
-    @takes_fields_of(GenerationRequest)
     async def generate_image(
         ctx: Context[Any, Any], **arguments: Any
-    ) -> Annotated[CallToolResult, GenerationOutput]:
+    ) -> Annotated[types.CallToolResult, GenerationOutput]:
         # each argument was validated by the SDK with the request's own fields: not once more
         request = GenerationRequest.model_construct(**arguments)
         generation = await generations.generate(request, progress_reporter(ctx))
         return await extras.render(generation, generations, ctx)
 
     return StrictTool.from_function(
-        generate_image,
+        with_fields_of(GenerationRequest, generate_image),
         title="Generate image",
         description=(
             "Draws 1 to 8 pictures of a prompt and returns their addresses; show them to the"
@@ -123,7 +115,7 @@ def get_generation_tool(generations: Generations, extras: ResultExtras) -> Tool:
 
     async def get_generation(
         ctx: Context[Any, Any], record_id: RecordId, max_wait: MaxWait | None = None
-    ) -> Annotated[CallToolResult, GenerationOutput]:
+    ) -> Annotated[types.CallToolResult, GenerationOutput]:
         wait = min(max_wait or 0.0, generations.limits.max_wait)
         generation = await generations.get(record_id, progress_reporter(ctx), max_wait=wait)
         return await extras.render(generation, generations, ctx)
@@ -143,7 +135,9 @@ def get_generation_tool(generations: Generations, extras: ResultExtras) -> Tool:
 def list_models_tool(generations: Generations) -> Tool:
     """Searches the catalogue of styles."""
 
-    async def list_models(search: Search | None = None) -> Annotated[CallToolResult, ModelsOutput]:
+    async def list_models(
+        search: Search | None = None,
+    ) -> Annotated[types.CallToolResult, ModelsOutput]:
         catalogue = await generations.catalogue()
         return render_models(catalogue, catalogue.search(search), generations.backend)
 
