@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from mcp.types import (
-    Annotations,
-    CallToolResult,
-    ContentBlock,
-    ImageContent,
-    ResourceLink,
-    TextContent,
-)
+from mcp.types import CallToolResult, ContentBlock, TextContent
 from pydantic import BaseModel, Field
 
 from arta_mcp.errors import ArtaError
@@ -81,25 +73,6 @@ def render(generation: Generation, extras: Sequence[ContentBlock] = ()) -> CallT
         content=[TextContent(type="text", text=describe(generation)), *extras],
         structured_content=output.model_dump(),
     )
-
-
-def link_image(generation: Generation, index: int, uri: str) -> ResourceLink:
-    """A link for the person, not for the model, which has the address in the text."""
-    return ResourceLink(
-        type="resource_link",
-        uri=uri,
-        name=f"{generation.record_id}-{index}",
-        title=f"{generation.request.prompt[:80]} ({index + 1} of {len(generation.images)})",
-        mime_type="image/webp",
-        # without it VS Code reads the resource and gives the picture to the model, as tokens
-        annotations=Annotations(audience=["user"]),
-    )
-
-
-def embed_preview(webp: bytes) -> ImageContent:
-    """A small picture inside the result."""
-    data = base64.b64encode(webp).decode("ascii")
-    return ImageContent(type="image", data=data, mime_type="image/webp")
 
 
 def describe(generation: Generation) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -14,8 +12,7 @@ from mcp.server.subscriptions import SubscriptionBus
 from mcp.shared.subscriptions import ResourcesListChanged, ResourceUpdated
 from mcp.types import EmptyResult, SubscribeRequestParams, UnsubscribeRequestParams
 
-from arta_mcp.generations.service import Generations
-from arta_mcp.server.resources import GENERATIONS, generation_uri
+from arta_mcp.server.resources import GENERATION, GENERATIONS
 from arta_mcp.server.sdk import connection_of, lowlevel_server
 
 
@@ -51,19 +48,10 @@ class ChangeNotifier:
         core.add_request_handler("resources/subscribe", SubscribeRequestParams, subscribe)
         core.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, unsubscribe)
 
-    @contextmanager
-    def follow(self, generations: Generations) -> Generator[None]:
-        """While this lasts, the changes of these generations are published."""
-        unsubscribe = generations.subscribe(self.publish)
-        try:
-            yield
-        finally:
-            unsubscribe()
-
     async def publish(self, record_id: str) -> None:
         """Says that a generation, and with it the list, has changed."""
         await self._bus.publish(ResourcesListChanged())
-        for uri in (GENERATIONS, generation_uri(record_id)):
+        for uri in (GENERATIONS, GENERATION.format(record_id=record_id)):
             await self._bus.publish(ResourceUpdated(uri=uri))
             for connection, uris in tuple(self._uris.items()):
                 if uri in uris:

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Callable
 from inspect import Parameter, signature
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TextIO
 
 import anyio
 from mcp.server.connection import Connection
@@ -30,8 +29,6 @@ from arta_mcp.errors import ArtaError
 from arta_mcp.generations.values import explain_arguments
 from arta_mcp.server.content import explain
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
 
 class Wire(Protocol):
     """Both ends of a connection, as blocking text file methods."""
@@ -42,24 +39,27 @@ class Wire(Protocol):
 
     def write(self, text: str, /) -> object:
         """One message with its line end."""
-        ...
 
     def flush(self) -> object:
         """Sends what was kept back."""
-        ...
 
 
-class SurrogateRepair:
-    """A wire whose lines are repaired on their way in."""
+def take_stdin() -> TextIO:
+    """Stdin as a private file: the SDK does so for one that it opens, which it cannot repair."""
+    source, nowhere = os.dup(0), os.open(os.devnull, os.O_RDONLY)
+    # A child that inherits stdin would eat requests.
+    os.dup2(nowhere, 0)
+    os.close(nowhere)
+    # Never closed: a thread can still stand in a read when the server has ended.
+    return open(source, encoding="utf-8", errors="replace", closefd=False)
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-        self.write = wire.write
-        self.flush = wire.flush
 
-    def readline(self) -> str:
-        """The wire's next line, repaired."""
-        return repair_surrogates(self._wire.readline())
+class RepairedFile(anyio.AsyncFile[str]):
+    """A file of the event loop whose lines are repaired on their way in."""
+
+    async def readline(self) -> str:
+        """The next line, repaired."""
+        return repair_surrogates(await super().readline())
 
 
 def repair_surrogates(line: str) -> str:
@@ -73,29 +73,6 @@ def repair_surrogates(line: str) -> str:
         return line
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return line if whole == text else f"{whole}\n"
-
-
-def repair_stdin() -> None:
-    """Puts a pipe before stdin whose other end is fed with repaired lines; ends with stdin."""
-    source = os.dup(0)
-    reading, writing = os.pipe()
-    os.dup2(reading, 0)
-    os.close(reading)
-
-    def feed() -> None:
-        with (
-            os.fdopen(source, encoding="utf-8", errors="replace") as lines,
-            os.fdopen(writing, "w", encoding="utf-8") as out,
-        ):
-            try:
-                for line in lines:
-                    out.write(repair_surrogates(line))
-                    out.flush()
-            except OSError:
-                return  # the server has ended
-
-    # A daemon, as it stands in a read until the host says more, even when the server has ended.
-    threading.Thread(target=feed, name="surrogate repair", daemon=True).start()
 
 
 class StrictTool(Tool):
@@ -146,12 +123,14 @@ def without_titles(schema: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def takes_fields_of(model: type[BaseModel]) -> Callable[[Function], Function]:
+def with_fields_of(model: type[BaseModel], function: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a function with `**arguments` the model's fields for them, in its signature.
 
     `Tool.from_function` makes a tool's arguments from a signature and takes no model (mcp 2.3);
     with one, this ends. Fields with a default factory are not supported.
     """
+    written = signature(function, eval_str=True)
+    kept = [one for one in written.parameters.values() if one.kind is not one.VAR_KEYWORD]
     fields = [
         Parameter(
             name,
@@ -161,14 +140,8 @@ def takes_fields_of(model: type[BaseModel]) -> Callable[[Function], Function]:
         )
         for name, field in model.model_fields.items()
     ]
-
-    def decorate(function: Function) -> Function:
-        written = signature(function, eval_str=True)
-        kept = [one for one in written.parameters.values() if one.kind is not one.VAR_KEYWORD]
-        function.__signature__ = written.replace(parameters=[*kept, *fields])  # pyright: ignore[reportFunctionMemberAccess]  # PEP 362 names it, typeshed does not
-        return function
-
-    return decorate
+    function.__signature__ = written.replace(parameters=[*kept, *fields])  # pyright: ignore[reportFunctionMemberAccess]  # PEP 362 names it, typeshed does not
+    return function
 
 
 def lowlevel_server(server: MCPServer[Any]) -> Server[Any]:
@@ -189,13 +162,13 @@ def connection_of(ctx: ServerRequestContext[Any]) -> Connection:
     return ctx.session._connection  # pyright: ignore[reportPrivateUsage]  # see above
 
 
-def serve_wire(server: MCPServer[Any], wire: Wire) -> None:
-    """Serves one connection until it ends, as `server.run()` does on one that it opens itself."""
-    file = anyio.AsyncFile[str](SurrogateRepair(wire))  # pyright: ignore[reportArgumentType]  # these three will do
+def serve_wire(server: MCPServer[Any], wire: Wire | None = None) -> None:
+    """Serves one connection until it ends: `wire`, or else stdin and stdout."""
     core = lowlevel_server(server)
+    stdin = RepairedFile(wire or take_stdin())  # pyright: ignore[reportArgumentType]  # these three will do
 
     async def serve() -> None:
-        async with stdio_server(file, file) as (incoming, outgoing):
+        async with stdio_server(stdin, stdin if wire else None) as (incoming, outgoing):
             await core.run(incoming, outgoing, core.create_initialization_options())
 
     anyio.run(serve)
