@@ -6,13 +6,11 @@ import argparse
 import json
 import re
 import shlex
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from arta_mcp.cli.console import OK, print_data, print_message
-from arta_mcp.cli.install.config_file import ConfigFile
-from arta_mcp.cli.install.config_text import ConfigText, describe_change
+from arta_mcp.cli.install.config_file import ConfigFile, describe_change
 from arta_mcp.cli.install.host_command import add_by_command, find_add_command
 from arta_mcp.cli.install.hosts import (
     NAMES,
@@ -87,36 +85,42 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
             hint=f"start {host.title} once, or name its file with --file PATH",
         )
     # Read first, whatever writes it then: what is there decides, and --force is ours to ask for.
-    file = ConfigFile.read(paths[0])
-    config = ConfigText.read(file, host)
+    config = ConfigFile.read(paths[0], host)
+    path = config.path
     differs = entry.difference_from(config.servers.get(name))
     if not differs:
-        print_message(f"already there: {file.path} has this server as {name!r}")
+        print_message(f"already there: {path} has this server as {name!r}")
         return OK
     if name in config.servers and not options.force:
         raise ConfigError(
-            f"{file.path} has a different entry called {name!r}: {differs}",
+            f"{path} has a different entry called {name!r}: {differs}",
             hint="--force replaces it, --name NAME adds one beside it",
         )
     if config.extra_line:
-        raise _show_snippet(config, entry)
+        snippet: dict[str, object] = {host.key: {name: mask_entry(entry.value)}}
+        snippet |= {"inputs": entry.inputs} if entry.inputs else {}
+        print_data(json.dumps(snippet, ensure_ascii=False, indent=2))
+        secrets = "" if entry.is_public else "; your own values go in place of [redacted]"
+        raise _leave_alone(config, f"paste what is shown into it by hand{secrets}")
     after = config.with_entry(entry)
     _show_change(config, after, name)
-    _warn(file, host, options, entry, paths[1:])
+    _warn(path, host, options, entry)
+    for other in paths[1:]:
+        print_message(f"note: {other} is another place for it; --file {other} writes there")
     # A command adds for the user alone, and what is there it may refuse or overwrite.
     is_new_for_user = not (options.file or options.project or name in config.servers)
-    command = find_add_command(config, entry, environment) if is_new_for_user else None
+    command = find_add_command(config, entry, environment.environ) if is_new_for_user else None
     if command:
         print_message(f"by its own command: {shlex.join([Path(command[0]).name, *command[1:]])}")
     if options.dry_run:
         print_message("nothing was written (--dry-run)")
         return OK
     if command:
-        backup = add_by_command(command, file, config, name, environment)
+        backup = add_by_command(command, config, name, environment.environ)
     else:
         # People's own clock names the backup, so it is not UTC.
-        backup = file.replace(after.text, now=datetime.now(), is_private=bool(entry.bare_secrets))
-    _report_write(file, backup)
+        backup = after.write(datetime.now(), is_private=bool(entry.bare_secrets))
+    _report_write(path, backup)
     print_message(f"next: {host.next_step}")
     return OK
 
@@ -126,29 +130,30 @@ def uninstall(options: argparse.Namespace, environment: HostEnvironment | None =
     environment = environment or HostEnvironment(options.environ)
     host, name = _read_target(options)
     paths = find_files(host, environment, file=options.file, project=options.project)
-    changes: list[tuple[ConfigFile, ConfigText, ConfigText]] = []
+    changes: list[tuple[ConfigFile, ConfigFile]] = []
     # Every file is understood, and its change checked, before the first one is written.
-    for file in map(ConfigFile.read, paths):
-        config = ConfigText.read(file, host)
+    for path in paths:
+        config = ConfigFile.read(path, host)
         if name not in config.servers:
             continue
         if not options.force and not is_our_program(config.servers[name]):
             raise ConfigError(
-                f"{file.path} has another program called {name!r}",
+                f"{path} has another program called {name!r}",
                 hint="--force removes it all the same; --name NAME names ours",
             )
         if config.extra_line:
             raise _leave_alone(config, f"remove {name!r} from its {host.key} by hand")
-        changes.append((file, config, config.without_entry(name)))
+        changes.append((config, config.without_entry(name)))
     if not changes:
         where = f" in {' or '.join(map(str, paths))}" if paths else ""
         print_message(f"nothing to remove: {host.title} has no server called {name!r}{where}")
-    for file, config, after in changes:
+    for config, after in changes:
         _show_change(config, after, name)
         if options.dry_run:
             print_message("nothing was written (--dry-run)")
         else:
-            _report_write(file, file.replace(after.text, now=datetime.now(), is_private=False))
+            backup = after.write(datetime.now(), is_private=False)
+            _report_write(config.path, backup)
     return OK
 
 
@@ -162,16 +167,10 @@ def _read_target(options: argparse.Namespace) -> tuple[Host, str]:
     return host, options.name
 
 
-def _warn(
-    file: ConfigFile,
-    host: Host,
-    options: argparse.Namespace,
-    entry: ServerEntry,
-    others: Sequence[Path],
-) -> None:
+def _warn(path: Path, host: Host, options: argparse.Namespace, entry: ServerEntry) -> None:
     for name in entry.bare_secrets:
         shared = " and is shared with the project" if options.project else ""
-        print_message(f"warning: {name} lies in {file.path} as plain text{shared}")
+        print_message(f"warning: {name} lies in {path} as plain text{shared}")
         if host.asks:
             print_message(f"hint: `--ask {name}` lets {host.title} ask for it and keep it safely")
         elif host.reference:
@@ -183,31 +182,20 @@ def _warn(
         print_message(
             f"note: {entry.value['command']} is a path on this machine; others need their own"
         )
-    for other in others:
-        print_message(f"note: {other} is another place for it; --file {other} writes there")
 
 
-def _show_snippet(config: ConfigText, entry: ServerEntry) -> ArtaError:
-    """Shows what to paste into a file that is left alone, and gives the error that says so."""
-    snippet: dict[str, object] = {config.host.key: {entry.name: mask_entry(entry.value)}}
-    snippet |= {"inputs": entry.inputs} if entry.inputs else {}
-    print_data(json.dumps(snippet, ensure_ascii=False, indent=2))
-    secrets = "" if entry.is_public else "; your own values go in place of [redacted]"
-    return _leave_alone(config, f"paste what is shown into it by hand{secrets}")
-
-
-def _leave_alone(config: ConfigText, hint: str) -> ArtaError:
+def _leave_alone(config: ConfigFile, hint: str) -> ArtaError:
     # Written anew, the file would lose what its owner has noted in it.
     what = f"a comment or trailing comma in line {config.extra_line}"
     return ArtaError(f"{config.path} has {what}; it was left as it is", hint=hint)
 
 
-def _show_change(config: ConfigText, after: ConfigText, name: str) -> None:
+def _show_change(config: ConfigFile, after: ConfigFile, name: str) -> None:
     for line in describe_change(config, after, name):
         print_data(line)
     if config.text.strip() and config.render(config.said) != config.text:
         print_message(f"note: {config.path} is laid out anew; it says what it said")
 
 
-def _report_write(file: ConfigFile, backup: Path | None) -> None:
-    print_message(f"wrote {file.path}" + (f"; as it was: {backup}" if backup else ""))
+def _report_write(path: Path, backup: Path | None) -> None:
+    print_message(f"wrote {path}" + (f"; as it was: {backup}" if backup else ""))

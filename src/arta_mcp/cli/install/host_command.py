@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
 from arta_mcp.cli.install.config_file import ConfigFile
-from arta_mcp.cli.install.config_text import ConfigText
-from arta_mcp.cli.install.hosts import HostEnvironment
 from arta_mcp.cli.install.server_entry import ServerEntry
 from arta_mcp.errors import ConfigError
 from arta_mcp.redaction import sanitize
@@ -27,7 +26,7 @@ COMMAND_TIMEOUT = 60.0
 
 
 def find_add_command(
-    config: ConfigText, entry: ServerEntry, environment: HostEnvironment
+    config: ConfigFile, entry: ServerEntry, environ: Mapping[str, str]
 ) -> list[str] | None:
     """The command line that adds a new entry for the user; None: the file is the better way.
 
@@ -49,7 +48,7 @@ def find_add_command(
         arguments.append(json.dumps({"name": entry.name} | value))
     else:
         arguments += [entry.name, json.dumps(value)]
-    path = Path(shutil.which(program, path=environment.environ.get("PATH", "")) or "")
+    path = Path(shutil.which(program, path=environ.get("PATH", "")) or "")
     # Windows looks in the current folder first, where anybody may have put a `claude`; and it runs
     # a batch file through cmd.exe, which takes the quotes of our JSON for its own.
     if not path.is_absolute() or path.suffix.lower() in (".bat", ".cmd"):
@@ -58,22 +57,18 @@ def find_add_command(
 
 
 def add_by_command(
-    command: list[str],
-    file: ConfigFile,
-    config: ConfigText,
-    name: str,
-    environment: HostEnvironment,
+    command: list[str], config: ConfigFile, name: str, environ: Mapping[str, str]
 ) -> Path | None:
     """Runs what `find_add_command` gave and gives the path of the backup, if there was a file.
 
     Raises ConfigError: with the words of a command that failed, or when no entry of this name is
     in the file then.
     """
-    backup = file.back_up(datetime.now())
+    path, backup = config.path, config.back_up(datetime.now())
     try:
         done = subprocess.run(  # noqa: S603  # no shell; the user's own program and our JSON
             command,
-            env=dict(environment.environ),
+            env=dict(environ),
             # A question would wait for an answer that cannot come.
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -88,9 +83,9 @@ def add_by_command(
         words = sanitize((done.stderr or done.stdout).decode("utf-8", "replace"))
         failure = f"ended with exit code {done.returncode}: {words}" if done.returncode else ""
     # A `code` of another edition, or one inside a container, writes somewhere else.
-    if not failure and name not in ConfigText.read(ConfigFile.read(file.path), config.host).servers:
-        failure = f"ended well, but {file.path} has no entry called {name!r}"
+    if not failure and name not in ConfigFile.read(path, config.host).servers:
+        failure = f"ended well, but {path} has no entry called {name!r}"
     if failure:
-        hint = f"--file {file.path} writes the file without it"
+        hint = f"--file {path} writes the file without it"
         raise ConfigError(f"{Path(command[0]).name} {failure}", hint=hint)
     return backup

@@ -15,8 +15,8 @@ from arta_mcp.errors import InvalidRequest
 from arta_mcp.matching import suggest
 from arta_mcp.untrusted_json import entries, is_object
 
-SECRETS = frozenset(setting.name for setting in SETTINGS if setting.secret)
-PUBLIC = frozenset(setting.name for setting in SETTINGS) - SECRETS
+_SETTINGS = {setting.name: setting for setting in SETTINGS}
+_SECRETS = frozenset(setting.name for setting in SETTINGS if setting.secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ class ServerEntry:
     @property
     def bare_secrets(self) -> list[str]:
         """The secret settings whose value itself is written, not a reference to it."""
-        secrets = {name: value for name, value in self.env.items() if name in SECRETS}
-        return [name for name, value in secrets.items() if value and "${" not in value]
+        written = [name for name, value in self.env.items() if value and "${" not in value]
+        return [name for name in written if name in _SECRETS]
 
     def difference_from(self, there: object) -> str:
         """How an entry differs, in words; what a host adds to one (`disabled`) does not count."""
@@ -61,8 +61,10 @@ def is_public_value(name: str, value: object) -> bool:
 
     What is no setting of ours may be anything, so it counts as a secret.
     """
-    is_reference = re.fullmatch(r"\$\{[^{}]+\}", str(value))
-    return isinstance(value, str) and (name in PUBLIC or bool(is_reference))
+    if not isinstance(value, str):
+        return False
+    is_setting = name in _SETTINGS and name not in _SECRETS
+    return is_setting or bool(re.fullmatch(r"\$\{[^{}]+\}", value))
 
 
 def is_our_program(entry: object) -> bool:
@@ -79,12 +81,13 @@ def mask_entry(entry: object) -> object:
         return "…"
     if not is_our_program(entry):
         return {key: mask_entry(value) for key, value in entry.items()}
-    if not is_object(env := entry.get("env", {})):
+    if "env" not in entry:
+        return entry
+    if not is_object(env := entry["env"]):
         return entry | {"env": "…"}
-    shown = {
-        name: value if is_public_value(name, value) else "[redacted]" for name, value in env.items()
+    return entry | {
+        "env": {k: v if is_public_value(k, v) else "[redacted]" for k, v in env.items()}
     }
-    return entry | ({"env": shown} if env else {})
 
 
 def build_entry(
@@ -95,50 +98,43 @@ def build_entry(
     `env` holds texts `NAME=VALUE`, `ask` the names that the host asks for. Raises InvalidRequest,
     and ConfigError for a value that the server would refuse.
     """
-    variables = _parse_env(env)
-    inputs: list[dict[str, object]] = []
-    if ask and not host.asks:
-        raise InvalidRequest("--ask", ask[0], "for VS Code; other hosts cannot ask")
-    for variable in ask:
-        _check_variable("--ask", variable)
-        question = f"{name}-{variable.removeprefix(PREFIX).lower().replace('_', '-')}"
-        variables[variable] = f"${{input:{question}}}"
-        words = next((s.description for s in SETTINGS if s.name == variable), variable)
-        hidden = variable in SECRETS
-        inputs.append(
-            {"type": "promptString", "id": question, "description": words, "password": hidden}
-        )
-    value: dict[str, object] = {"type": "stdio"} if host.asks else {}
-    value |= {"command": command[0], "args": list(command[1:])}
-    if variables:
-        value["env"] = variables
-    return ServerEntry(name, value, tuple(inputs))
-
-
-def _parse_env(texts: Sequence[str]) -> dict[str, str]:
-    env: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
+    variables: dict[str, str] = {}
+    for text in env:
+        variable, equals, value = text.partition("=")
         if not equals:
             # A text that is no name may be the secret itself.
             shown = text if re.fullmatch(r"[A-Z][A-Z0-9_]*", text) else "…"
             raise InvalidRequest("--env", shown, "NAME=VALUE")
-        _check_variable("--env", name)
-        setting = next((s for s in SETTINGS if s.name == name), None)
-        if setting and value.strip() and "${" not in value:
+        _check_variable("--env", variable)
+        if variable in _SETTINGS and value.strip() and "${" not in value:
             # Parsing makes it a Secret, and from here on it is redacted in all that is printed.
-            setting.parse(name, value.strip())
+            _SETTINGS[variable].parse(variable, value.strip())
         if not value.isprintable():
-            raise InvalidRequest("--env", name, "a name with a value of printable characters")
-        env[name] = value
-    return env
+            raise InvalidRequest("--env", variable, "a name with a value of printable characters")
+        variables[variable] = value
+    if ask and not host.asks:
+        raise InvalidRequest("--ask", ask[0], "for VS Code; other hosts cannot ask")
+    inputs: list[dict[str, object]] = []
+    for variable in ask:
+        _check_variable("--ask", variable)
+        question = f"{name}-{variable.removeprefix(PREFIX).lower().replace('_', '-')}"
+        variables[variable] = f"${{input:{question}}}"
+        words = _SETTINGS[variable].description if variable in _SETTINGS else variable
+        hidden = variable in _SECRETS
+        inputs.append(
+            {"type": "promptString", "id": question, "description": words, "password": hidden}
+        )
+    entry: dict[str, object] = {"type": "stdio"} if host.asks else {}
+    entry |= {"command": command[0], "args": list(command[1:])}
+    if variables:
+        entry["env"] = variables
+    return ServerEntry(name, entry, tuple(inputs))
 
 
 def _check_variable(option: str, name: str) -> None:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise InvalidRequest(option, name, "the name of an environment variable")
-    names = [setting.name for setting in SETTINGS]
-    if name.startswith(PREFIX) and name not in names:
-        meant = suggest(name, names, limit=1)
+    if name.startswith(PREFIX) and name not in _SETTINGS:
+        meant = suggest(name, _SETTINGS, limit=1)
         hint = f"did you mean {meant[0]}?" if meant else "the README lists the settings"
         raise InvalidRequest(option, name, "a setting of arta-mcp", hint=hint)
