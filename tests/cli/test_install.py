@@ -21,7 +21,7 @@ from arta_mcp.cli.install import command as install
 from arta_mcp.cli.install import host_command
 from arta_mcp.cli.install.config_file import ConfigFile, check_others_kept
 from arta_mcp.cli.install.host_command import find_add_command
-from arta_mcp.cli.install.hosts import HOSTS, HostEnvironment, find_files, find_host
+from arta_mcp.cli.install.hosts import HOSTS, NEXT_STEPS, HostEnvironment, find_host
 from arta_mcp.cli.install.server_entry import ServerEntry
 from arta_mcp.cli.parser import Parser
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
@@ -215,7 +215,7 @@ def test_a_host_that_is_not_here_is_said_to_be_missing_and_nothing_is_made(
     computer: Computer,
 ) -> None:
     for host in USER_HOSTS:
-        assert find_files(find_host(host), computer.environment, file=None, project=False) == []
+        assert not computer.environment.find_files(find_host(host), file=None, project=False)
         with pytest.raises(ConfigError, match="seems not installed: there is no ") as caught:
             computer.run("install", host)
         assert "--file PATH" in caught.value.hint
@@ -598,7 +598,7 @@ def test_each_host_is_told_what_makes_it_see_the_change(
         computer.run("install", host)
         err = capsys.readouterr().err
         assert f"wrote {path}; as it was: {backups(path)[0]}\n" in err
-        assert f"next: {find_host(host).next_step}\n" in err
+        assert f"next: {NEXT_STEPS[host]}\n" in err
 
 
 # Settings, questions, and the command that starts the server

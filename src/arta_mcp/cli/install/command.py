@@ -6,31 +6,22 @@ import argparse
 import json
 import re
 import shlex
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 from arta_mcp.cli.console import OK, print_data, print_message
 from arta_mcp.cli.install.config_file import ConfigFile, describe_change
 from arta_mcp.cli.install.host_command import add_by_command, find_add_command
-from arta_mcp.cli.install.hosts import (
-    NAMES,
-    Host,
-    HostEnvironment,
-    find_files,
-    find_host,
-    find_locations,
-)
+from arta_mcp.cli.install.hosts import NAMES, NEXT_STEPS, Host, HostEnvironment, find_host
 from arta_mcp.cli.install.server_entry import ServerEntry, build_entry, is_our_program, mask_entry
 from arta_mcp.cli.parser import Parser, Subparsers
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
 
-DEFAULT_NAME = "arta"
-
 
 def add_install(commands: Subparsers) -> None:
     """Declares `install` and its options."""
-    parser = commands.add_parser("install", help="add this server to a host's configuration")
-    _add_target(parser)
+    parser = _add_command(commands, install, "add this server to a host's configuration")
     for option, value, meaning in (
         ("--env", "NAME=VALUE", "a setting for the server; it lies in the file as plain text"),
         ("--ask", "NAME", "a setting that the host asks for and keeps (VS Code)"),
@@ -38,30 +29,26 @@ def add_install(commands: Subparsers) -> None:
         parser.add_argument(option, action="append", default=[], metavar=value, help=meaning)
     parser.add_argument("--uvx", action="store_true", help="start it with uvx, not from here")
     parser.add_argument("--force", action="store_true", help="replace a different entry")
-    parser.set_defaults(run_without_settings=install)
 
 
 def add_uninstall(commands: Subparsers) -> None:
     """Declares `uninstall` and its options."""
-    parser = commands.add_parser("uninstall", help="remove this server from a host's configuration")
-    _add_target(parser)
+    parser = _add_command(commands, uninstall, "remove this server from a host's configuration")
     parser.add_argument("--force", action="store_true", help="remove what is not this server, too")
-    parser.set_defaults(run_without_settings=uninstall)
 
 
-def _add_target(parser: Parser) -> None:
-    parser.add_argument(
-        "host", nargs="?", metavar="HOST", help=f"{', '.join(NAMES)}; generic needs --file"
-    )
+def _add_command(commands: Subparsers, run: Callable[..., int], meaning: str) -> Parser:
+    parser = commands.add_parser(run.__name__, help=meaning)
+    parser.set_defaults(run_without_settings=run)
+    hosts = f"{', '.join(NAMES)}; generic needs --file"
+    parser.add_argument("host", nargs="?", metavar="HOST", help=hosts)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--project", action="store_true", help="for the project in this folder only")
     where.add_argument("--file", metavar="PATH", help="this file, wherever the host keeps its own")
-    parser.add_argument(
-        "--name",
-        default=DEFAULT_NAME,
-        help=f"what the host calls the server; default {DEFAULT_NAME}",
-    )
+    meaning = "what the host calls the server; default arta"
+    parser.add_argument("--name", default="arta", help=meaning)
     parser.add_argument("--dry-run", action="store_true", help="show the change, write nothing")
+    return parser
 
 
 def install(options: argparse.Namespace, environment: HostEnvironment | None = None) -> int:
@@ -77,16 +64,16 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
             "note: this arta-mcp lies in uv's cache, which may be emptied; uvx is written"
         )
     entry = build_entry(host, name, start, env=options.env, ask=options.ask)
-    paths = find_files(host, environment, file=options.file, project=options.project)
+    paths = environment.find_files(host, file=options.file, project=options.project)
     if not paths:
-        folders = " or ".join(str(folder) for folder, _ in find_locations(host, environment))
+        folders = " or ".join(str(folder) for folder, _ in environment.find_locations(host))
         raise ConfigError(
             f"{host.title} seems not installed: there is no {folders}",
             hint=f"start {host.title} once, or name its file with --file PATH",
         )
     # Read first, whatever writes it then: what is there decides, and --force is ours to ask for.
-    config = ConfigFile.read(paths[0], host)
-    path = config.path
+    path = paths[0]
+    config = ConfigFile.read(path, host)
     differs = entry.difference_from(config.servers.get(name))
     if not differs:
         print_message(f"already there: {path} has this server as {name!r}")
@@ -121,7 +108,7 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
         # People's own clock names the backup, so it is not UTC.
         backup = after.write(datetime.now(), is_private=bool(entry.bare_secrets))
     _report_write(path, backup)
-    print_message(f"next: {host.next_step}")
+    print_message(f"next: {NEXT_STEPS[host.name]}")
     return OK
 
 
@@ -129,7 +116,7 @@ def uninstall(options: argparse.Namespace, environment: HostEnvironment | None =
     """Removes the entry from every file where the host may find it. Raises as `install` does."""
     environment = environment or HostEnvironment(options.environ)
     host, name = _read_target(options)
-    paths = find_files(host, environment, file=options.file, project=options.project)
+    paths = environment.find_files(host, file=options.file, project=options.project)
     changes: list[tuple[ConfigFile, ConfigFile]] = []
     # Every file is understood, and its change checked, before the first one is written.
     for path in paths:
@@ -152,8 +139,7 @@ def uninstall(options: argparse.Namespace, environment: HostEnvironment | None =
         if options.dry_run:
             print_message("nothing was written (--dry-run)")
         else:
-            backup = after.write(datetime.now(), is_private=False)
-            _report_write(config.path, backup)
+            _report_write(config.path, after.write(datetime.now(), is_private=False))
     return OK
 
 
@@ -174,14 +160,11 @@ def _warn(path: Path, host: Host, options: argparse.Namespace, entry: ServerEntr
         if host.asks:
             print_message(f"hint: `--ask {name}` lets {host.title} ask for it and keep it safely")
         elif host.reference:
-            reference = host.reference.replace("NAME", name)
-            print_message(
-                f"hint: --env '{name}={reference}' takes it from {host.title}'s environment"
-            )
+            option = f"--env '{name}={host.reference.replace('NAME', name)}'"
+            print_message(f"hint: {option} takes it from {host.title}'s environment")
     if options.project:
-        print_message(
-            f"note: {entry.value['command']} is a path on this machine; others need their own"
-        )
+        command = entry.value["command"]
+        print_message(f"note: {command} is a path on this machine; others need their own")
 
 
 def _leave_alone(config: ConfigFile, hint: str) -> ArtaError:

@@ -61,10 +61,8 @@ def is_public_value(name: str, value: object) -> bool:
 
     What is no setting of ours may be anything, so it counts as a secret.
     """
-    if not isinstance(value, str):
-        return False
-    is_setting = name in _SETTINGS and name not in _SECRETS
-    return is_setting or bool(re.fullmatch(r"\$\{[^{}]+\}", value))
+    is_public = name in _SETTINGS and not _SETTINGS[name].secret
+    return isinstance(value, str) and (is_public or bool(re.fullmatch(r"\$\{[^{}]+\}", value)))
 
 
 def is_our_program(entry: object) -> bool:
@@ -81,13 +79,10 @@ def mask_entry(entry: object) -> object:
         return "…"
     if not is_our_program(entry):
         return {key: mask_entry(value) for key, value in entry.items()}
-    if "env" not in entry:
-        return entry
-    if not is_object(env := entry["env"]):
+    if not is_object(env := entry.get("env", {})):
         return entry | {"env": "…"}
-    return entry | {
-        "env": {k: v if is_public_value(k, v) else "[redacted]" for k, v in env.items()}
-    }
+    shown = {k: v if is_public_value(k, v) else "[redacted]" for k, v in env.items()}
+    return entry | ({"env": shown} if env else {})
 
 
 def build_entry(
