@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -18,9 +19,7 @@ from hypothesis import strategies as st
 
 from arta_mcp.cli import console
 from arta_mcp.cli.install import command as install
-from arta_mcp.cli.install import host_command
 from arta_mcp.cli.install.config_file import ConfigFile, check_others_kept
-from arta_mcp.cli.install.host_command import find_add_command
 from arta_mcp.cli.install.hosts import HOSTS, NEXT_STEPS, HostEnvironment, find_host
 from arta_mcp.cli.install.server_entry import ServerEntry
 from arta_mcp.cli.parser import Parser
@@ -980,7 +979,7 @@ def test_a_file_with_comments_is_never_given_to_vs_code(computer: Computer) -> N
 def test_a_command_that_fails_is_told_in_its_own_words_with_another_way(
     script: str, sentence: str, computer: Computer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_command, "COMMAND_TIMEOUT", 2.0)
+    monkeypatch.setattr(install, "COMMAND_TIMEOUT", 2.0)
     computer.put_program("claude", script)
     path = computer.put("claude-code")
     before = path.read_bytes()
@@ -997,19 +996,23 @@ def test_a_command_that_fails_is_told_in_its_own_words_with_another_way(
 def test_no_batch_file_and_nothing_from_the_current_folder_gets_our_json(
     computer: Computer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def found(program: str) -> str | None:
-        monkeypatch.setitem(host_command.ADD_COMMANDS, "claude-code", (program,))
-        config = parse("claude-code", "")
-        command = find_add_command(config, ServerEntry("arta", {}), computer.environ)
-        return command[0] if command else None
+    def command() -> list[str] | None:
+        entry = ServerEntry("arta", {})
+        return install.find_add_command(parse("claude-code", ""), entry, computer.environment)
 
-    for program in ("claude", "claude.cmd", "claude.BAT"):
-        computer.put_program(program, "")
-    assert found("claude") == str(computer.bin / "claude")
-    assert found("claude.cmd") is None
-    assert found("claude.BAT") is None
+    computer.put_program("claude", "")
+    found = command()
+    assert found is not None
+    assert found[0] == str(computer.bin / "claude")
     computer.environ["PATH"] = os.path.relpath(computer.bin)
-    assert found("claude") is None
+    assert command() is None
+    for found_on_windows in ("/bin/claude.cmd", "/bin/claude.BAT"):
+
+        def which(_program: str, path: str, found: str = found_on_windows) -> str:
+            return found
+
+        monkeypatch.setattr(shutil, "which", which)
+        assert command() is None
 
 
 # The whole program

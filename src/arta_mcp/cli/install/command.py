@@ -6,17 +6,22 @@ import argparse
 import json
 import re
 import shlex
+import shutil
+import subprocess
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 from arta_mcp.cli.console import OK, print_data, print_message
 from arta_mcp.cli.install.config_file import ConfigFile, describe_change
-from arta_mcp.cli.install.host_command import add_by_command, find_add_command
 from arta_mcp.cli.install.hosts import NAMES, NEXT_STEPS, Host, HostEnvironment, find_host
 from arta_mcp.cli.install.server_entry import ServerEntry, build_entry, is_our_program, mask_entry
 from arta_mcp.cli.parser import Parser, Subparsers
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
+from arta_mcp.redaction import sanitize
+
+COMMAND_TIMEOUT = 60.0
+"""seconds; `claude` and `code` start a whole runtime, and a cold disk makes that slow"""
 
 
 def add_install(commands: Subparsers) -> None:
@@ -96,18 +101,18 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
         print_message(f"note: {other} is another place for it; --file {other} writes there")
     # A command adds for the user alone, and what is there it may refuse or overwrite.
     is_new_for_user = not (options.file or options.project or name in config.servers)
-    command = find_add_command(config, entry, environment.environ) if is_new_for_user else None
+    command = find_add_command(config, entry, environment) if is_new_for_user else None
     if command:
         print_message(f"by its own command: {shlex.join([Path(command[0]).name, *command[1:]])}")
     if options.dry_run:
         print_message("nothing was written (--dry-run)")
         return OK
     if command:
-        backup = add_by_command(command, config, name, environment.environ)
+        backup = add_by_command(command, config, name, environment)
     else:
         # People's own clock names the backup, so it is not UTC.
         backup = after.write(datetime.now(), is_private=bool(entry.bare_secrets))
-    _report_write(path, backup)
+    print_message(f"wrote {path}" + (f"; as it was: {backup}" if backup else ""))
     print_message(f"next: {NEXT_STEPS[host.name]}")
     return OK
 
@@ -139,8 +144,76 @@ def uninstall(options: argparse.Namespace, environment: HostEnvironment | None =
         if options.dry_run:
             print_message("nothing was written (--dry-run)")
         else:
-            _report_write(config.path, after.write(datetime.now(), is_private=False))
+            backup = after.write(datetime.now(), is_private=False)
+            print_message(f"wrote {config.path}; as it was: {backup}")
     return OK
+
+
+def find_add_command(
+    config: ConfigFile, entry: ServerEntry, environment: HostEnvironment
+) -> list[str] | None:
+    """The host's own command that adds a new entry for the user; None: the file is the better way.
+
+    A host that runs may write its file at any time, and knows then what it added itself.
+    """
+    # Everybody on the machine sees a command line (`ps`): what may be a secret goes by the file.
+    if not entry.is_public:
+        return None
+    # `code` writes its file anew, in tabs and without comments: only one that it wrote itself loses
+    # nothing (microsoft/vscode src/vs/platform/mcp/common/mcpResourceScannerService.ts). Questions
+    # may be there already, so they go by the file, too.
+    own_layout = json.dumps(config.said, ensure_ascii=False, indent="\t")
+    value = {"type": "stdio"} | entry.value
+    match config.host.name:
+        case "vscode" if not entry.inputs and config.text in ("", own_layout):
+            command = ["code", "--add-mcp", json.dumps({"name": entry.name} | value)]
+        case "claude-code":
+            # Without a scope it would add to the project in the current folder.
+            command = ["claude", "mcp", "add-json", "--scope", "user", entry.name]
+            command.append(json.dumps(value))
+        case _:
+            return None
+    program = Path(shutil.which(command[0], path=environment.environ.get("PATH", "")) or "")
+    # Windows looks in the current folder first, where anybody may have put a `claude`; and it runs
+    # a batch file through cmd.exe, which takes the quotes of our JSON for its own.
+    if not program.is_absolute() or program.suffix.lower() in (".bat", ".cmd"):
+        return None
+    return [str(program), *command[1:]]
+
+
+def add_by_command(
+    command: list[str], config: ConfigFile, name: str, environment: HostEnvironment
+) -> Path | None:
+    """Runs what `find_add_command` gave and gives the path of the backup, if there was a file.
+
+    Raises ConfigError: with the words of a command that failed, or when no entry of this name is
+    in the file then.
+    """
+    path, backup = config.path, config.back_up(datetime.now())
+    try:
+        done = subprocess.run(  # noqa: S603  # no shell; the user's own program and our JSON
+            command,
+            env=dict(environment.environ),
+            # A question would wait for an answer that cannot come.
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=COMMAND_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        failure = f"gave no answer in {COMMAND_TIMEOUT:.0f} s"
+    except OSError as exc:
+        failure = f"cannot be run: {exc.strerror}"
+    else:
+        words = sanitize((done.stderr or done.stdout).decode("utf-8", "replace"))
+        failure = f"ended with exit code {done.returncode}: {words}" if done.returncode else ""
+    # A `code` of another edition, or one inside a container, writes somewhere else.
+    if not failure and name not in ConfigFile.read(path, config.host).servers:
+        failure = f"ended well, but {path} has no entry called {name!r}"
+    if failure:
+        hint = f"--file {path} writes the file without it"
+        raise ConfigError(f"{Path(command[0]).name} {failure}", hint=hint)
+    return backup
 
 
 def _read_target(options: argparse.Namespace) -> tuple[Host, str]:
@@ -178,7 +251,3 @@ def _show_change(config: ConfigFile, after: ConfigFile, name: str) -> None:
         print_data(line)
     if config.text.strip() and config.render(config.said) != config.text:
         print_message(f"note: {config.path} is laid out anew; it says what it said")
-
-
-def _report_write(path: Path, backup: Path | None) -> None:
-    print_message(f"wrote {path}" + (f"; as it was: {backup}" if backup else ""))
