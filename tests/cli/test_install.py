@@ -504,6 +504,13 @@ def test_a_file_with_comments_is_read(
     assert computer.files() == before
 
 
+def test_an_entry_that_windows_wrote_in_capitals_is_ours(computer: Computer) -> None:
+    entry: dict[str, object] = {"command": "C:\\bin\\arta-mcp.EXE", "args": []}
+    path = computer.put("cursor", json.dumps({"mcpServers": {"arta": entry}}).encode())
+    assert computer.run("uninstall", "cursor") == console.OK
+    assert entry_of(path, "cursor") is None
+
+
 # What is shown
 
 

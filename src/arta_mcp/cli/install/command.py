@@ -65,17 +65,14 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
     host, name = _read_target(options)
     start, is_uvx = environment.find_start_command(with_uvx=options.uvx)
     if is_uvx and not options.uvx:
-        print_message(
-            "note: this arta-mcp lies in uv's cache, which may be emptied; uvx is written"
-        )
+        cache = "lies in uv's cache, which may be emptied"
+        print_message(f"note: this arta-mcp {cache}; uvx is written")
     entry = build_entry(host, name, start, env=options.env, ask=options.ask)
     paths = environment.find_files(host, file=options.file, project=options.project)
     if not paths:
         folders = " or ".join(str(folder) for folder, _ in environment.find_locations(host))
-        raise ConfigError(
-            f"{host.title} seems not installed: there is no {folders}",
-            hint=f"start {host.title} once, or name its file with --file PATH",
-        )
+        hint = f"start {host.title} once, or name its file with --file PATH"
+        raise ConfigError(f"{host.title} seems not installed: there is no {folders}", hint=hint)
     # Read first, whatever writes it then: what is there decides, and --force is ours to ask for.
     path = paths[0]
     config = ConfigFile.read(path, host)
@@ -84,15 +81,13 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
         print_message(f"already there: {path} has this server as {name!r}")
         return OK
     if name in config.servers and not options.force:
-        raise ConfigError(
-            f"{path} has a different entry called {name!r}: {differs}",
-            hint="--force replaces it, --name NAME adds one beside it",
-        )
+        hint = "--force replaces it, --name NAME adds one beside it"
+        raise ConfigError(f"{path} has a different entry called {name!r}: {differs}", hint=hint)
     if config.extra_line:
-        snippet: dict[str, object] = {host.key: {name: mask_entry(entry.value)}}
-        snippet |= {"inputs": entry.inputs} if entry.inputs else {}
+        shown = mask_entry(entry.value)
+        snippet = {host.key: {name: shown}} | ({"inputs": entry.inputs} if entry.inputs else {})
         print_data(json.dumps(snippet, ensure_ascii=False, indent=2))
-        secrets = "" if entry.is_public else "; your own values go in place of [redacted]"
+        secrets = "" if shown == entry.value else "; your own values go in place of [redacted]"
         raise _leave_alone(config, f"paste what is shown into it by hand{secrets}")
     after = config.with_entry(entry)
     _show_change(config, after, name)
@@ -129,10 +124,8 @@ def uninstall(options: argparse.Namespace, environment: HostEnvironment | None =
         if name not in config.servers:
             continue
         if not options.force and not is_our_program(config.servers[name]):
-            raise ConfigError(
-                f"{path} has another program called {name!r}",
-                hint="--force removes it all the same; --name NAME names ours",
-            )
+            hint = "--force removes it all the same; --name NAME names ours"
+            raise ConfigError(f"{path} has another program called {name!r}", hint=hint)
         if config.extra_line:
             raise _leave_alone(config, f"remove {name!r} from its {host.key} by hand")
         changes.append((config, config.without_entry(name)))
@@ -157,7 +150,7 @@ def find_add_command(
     A host that runs may write its file at any time, and knows then what it added itself.
     """
     # Everybody on the machine sees a command line (`ps`): what may be a secret goes by the file.
-    if not entry.is_public:
+    if mask_entry(entry.value) != entry.value:
         return None
     # `code` writes its file anew, in tabs and without comments: only one that it wrote itself loses
     # nothing (microsoft/vscode src/vs/platform/mcp/common/mcpResourceScannerService.ts). Questions

@@ -67,10 +67,8 @@ class ConfigFile:
             return cls(path, host, target, content).with_text(data.decode("utf-8"))
         except UnicodeDecodeError as exc:
             line = data.count(b"\n", 0, exc.start) + 1
-            raise ConfigError(
-                f"{path} is not UTF-8: line {line} holds byte 0x{data[exc.start]:02x}",
-                hint="save it as UTF-8; it was left as it is",
-            ) from exc
+            sentence = f"{path} is not UTF-8: line {line} holds byte 0x{data[exc.start]:02x}"
+            raise ConfigError(sentence, hint="save it as UTF-8; it was left as it is") from exc
 
     def with_text(self, text: str) -> ConfigFile:
         """The same where it says `text`. Raises ConfigError when that cannot be understood."""
@@ -89,8 +87,8 @@ class ConfigFile:
             hint = "correct it first; it was left as it is"
             raise ConfigError(f"{self.path} does not parse: {reason}", hint=hint) from exc
         members = said if is_object(said) else {}
-        parts = [("the whole file", said, "an object")]
-        parts += [(self.host.key, members.get(self.host.key, {}), "an object")]
+        key = self.host.key
+        parts = [("the whole file", said, "an object"), (key, members.get(key, {}), "an object")]
         parts += [("inputs", members.get("inputs", []), "an array")] if self.host.asks else []
         for where, value, needed in parts:
             kind = _KINDS.get(json.dumps(value)[0], "a number")
@@ -116,7 +114,7 @@ class ConfigFile:
         """The same with the entry, in place of one of its name, and with its questions."""
         said = self.said | {self.host.key: self.servers | {entry.name: entry.value}}
         known = [_id_of(question) for question in self.questions]
-        if new := [question for question in entry.inputs if _id_of(question) not in known]:
+        if new := [question for question in entry.inputs if question["id"] not in known]:
             said["inputs"] = [*self.questions, *new]
         return check_others_kept(self, self.render(said), entry.name)
 
@@ -198,10 +196,7 @@ class ConfigFile:
         return backup
 
     def back_up(self, now: datetime) -> Path | None:
-        """Writes what was read beside the path, mode and all; None when there was no file.
-
-        Raises OSError.
-        """
+        """Writes what was read beside the path; None when there was no file. Raises OSError."""
         if self.content is None:
             return None
         mode, number = stat.S_IMODE(self.target.stat().st_mode), 1
@@ -216,10 +211,9 @@ class ConfigFile:
 
 
 def check_others_kept(before: ConfigFile, text: str, name: str) -> ConfigFile:
-    """The new text, read again: apart from what is ours it must say what was said before.
+    """The new text, read again: the last guard over people's files.
 
-    The last guard over people's files. Raises RuntimeError, and does not `assert`, because it must
-    hold under `python -O` too.
+    Raises RuntimeError when more changes than what is ours; no `assert`, for `python -O`.
     """
     after = before.with_text(text)
     # Compared as texts: for Python `1 == True`, and two objects are equal in any order.

@@ -26,9 +26,6 @@ from pathlib import Path
 from arta_mcp.errors import ConfigError, InvalidRequest
 from arta_mcp.matching import normalize, suggest
 
-_UV_CACHE = re.compile(r"[/\\](archive|environments|builds)-v\d+[/\\]")
-"""a folder of uv's cache: what `uvx` started lies there until the cache is emptied"""
-
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -116,10 +113,7 @@ class HostEnvironment:
         return self.home / path[2:] if in_home else self.folder / path
 
     def find_locations(self, host: Host) -> list[tuple[Path, Path]]:
-        """Folders that are there when the host is, each with the user's file that it reads then.
-
-        The likeliest first; none for the generic host.
-        """
+        """A folder that is there when the host is, and the user's file there; likeliest first."""
         home, on_windows = self.home, self.platform == "win32"
         # Where desktop programs keep their settings, and where those of Unix descent do.
         if on_windows:
@@ -128,18 +122,16 @@ class HostEnvironment:
             desktop, dotted = home / "Library" / "Application Support", home / ".config"
         else:
             desktop = dotted = self.folder_from("XDG_CONFIG_HOME", home / ".config")
-        claude = "claude_desktop_config.json"
-        if on_windows and host.name == "claude-desktop":
-            local = self.folder_from("LOCALAPPDATA", home / "AppData" / "Local")
-            inner = f"LocalCache/Roaming/Claude/{claude}"
-            # A packaged app never sees the plain folder, whatever an older one left there.
-            if packages := sorted((local / "Packages").glob("Claude_*")):
-                return [(package, package / inner) for package in packages]
+        claude, local = "claude_desktop_config.json", home / "AppData" / "Local"
+        packages = self.folder_from("LOCALAPPDATA", local) / "Packages"
+        found = sorted(packages.glob("Claude_*")) if on_windows else []
+        packaged = [(folder, f"LocalCache/Roaming/Claude/{claude}") for folder in found]
         config_dir = self.environ.get("CLAUDE_CONFIG_DIR")
         chosen = self.absolute(config_dir) if config_dir else None
         windsurf = home / ".codeium" / "windsurf"
         locations = {
-            "claude-desktop": [(desktop / "Claude", claude)],
+            # A packaged app never sees the plain folder, whatever an older one left there.
+            "claude-desktop": packaged or [(desktop / "Claude", claude)],
             # Inside of a folder that was chosen, but beside the one that it has by default.
             "claude-code": [(chosen or home / ".claude", (chosen or home) / ".claude.json")],
             "cursor": [(home / ".cursor", "mcp.json")],
@@ -151,9 +143,9 @@ class HostEnvironment:
         return [(folder, folder / file) for folder, file in locations.get(host.name, [])]
 
     def find_files(self, host: Host, *, file: str | None, project: bool) -> list[Path]:
-        """The files that the host may read, the one to change first; none when it is not here.
+        """The files that the host may read, those that exist first; none when it is not here.
 
-        A file that exists goes before one that could. Raises InvalidRequest.
+        Raises InvalidRequest.
         """
         if file:
             return [self.absolute(file)]
@@ -177,7 +169,9 @@ class HostEnvironment:
         """
         search = self.environ.get("PATH", "")
         program = self.absolute(self.program)
-        if with_uvx or _UV_CACHE.search(str(program)):
+        # What `uvx` started lies in a folder of uv's cache, until that is emptied.
+        in_cache = re.search(r"[/\\](archive|environments|builds)-v\d+[/\\]", str(program))
+        if with_uvx or in_cache:
             if uvx := shutil.which("uvx", path=search):
                 return [str(self.absolute(uvx)), "arta-mcp"], True
             raise ConfigError("uvx is not on PATH", hint="install uv, or leave out --uvx")

@@ -16,7 +16,7 @@ from arta_mcp.matching import suggest
 from arta_mcp.untrusted_json import entries, is_object
 
 _SETTINGS = {setting.name: setting for setting in SETTINGS}
-_SECRETS = frozenset(setting.name for setting in SETTINGS if setting.secret)
+_SECRETS = [setting.name for setting in SETTINGS if setting.secret]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,41 +28,22 @@ class ServerEntry:
     inputs: tuple[dict[str, object], ...] = ()
 
     @property
-    def env(self) -> dict[str, str]:
-        """The settings that the host gives to the server."""
-        env = self.value.get("env")
-        return {name: str(value) for name, value in env.items()} if is_object(env) else {}
-
-    @property
-    def is_public(self) -> bool:
-        """Whether all of it may be seen by everybody."""
-        return all(is_public_value(name, value) for name, value in self.env.items())
-
-    @property
     def bare_secrets(self) -> list[str]:
         """The secret settings whose value itself is written, not a reference to it."""
-        written = [name for name, value in self.env.items() if value and "${" not in value]
-        return [name for name in written if name in _SECRETS]
+        env = self.value.get("env")
+        given = env.items() if is_object(env) else ()
+        return [k for k, v in given if k in _SECRETS and v and "${" not in str(v)]
 
     def difference_from(self, there: object) -> str:
         """How an entry differs, in words; what a host adds to one (`disabled`) does not count."""
         if not is_object(there):
             return "it is no object"
         # What hosts take a key for that is left out, and write when they save the entry anew.
-        usual: dict[str, object] = {"type": "stdio", "args": [], "env": {}}
-        for key in ("type", "command", "args", "env"):
-            if there.get(key, usual.get(key)) != self.value.get(key, usual.get(key)):
+        usual: dict[str, object] = {"type": "stdio", "command": None, "args": [], "env": {}}
+        for key, value in usual.items():
+            if there.get(key, value) != self.value.get(key, value):
                 return f"its {key} differs" if key in there else f"it has no {key}"
         return ""
-
-
-def is_public_value(name: str, value: object) -> bool:
-    """Whether a value of `env` may be seen: a setting that is no secret, or a reference.
-
-    What is no setting of ours may be anything, so it counts as a secret.
-    """
-    is_public = name in _SETTINGS and not _SETTINGS[name].secret
-    return isinstance(value, str) and (is_public or bool(re.fullmatch(r"\$\{[^{}]+\}", value)))
 
 
 def is_our_program(entry: object) -> bool:
@@ -70,7 +51,10 @@ def is_our_program(entry: object) -> bool:
     if not is_object(entry):
         return False
     words = [str(entry.get("command", "")), *map(str, entries(entry.get("args")))]
-    return any(re.search(r"(^|[/\\])arta[-_]mcp(\.exe)?($|[=@<>~!\[])", word) for word in words)
+    # Windows takes the suffix in any case, and `shutil.which` gives it in capitals.
+    return any(
+        re.search(r"(^|[/\\])arta[-_]mcp(\.(?i:exe))?($|[=@<>~!\[])", word) for word in words
+    )
 
 
 def mask_entry(entry: object) -> object:
@@ -81,7 +65,13 @@ def mask_entry(entry: object) -> object:
         return {key: mask_entry(value) for key, value in entry.items()}
     if not is_object(env := entry.get("env", {})):
         return entry | {"env": "…"}
-    shown = {k: v if is_public_value(k, v) else "[redacted]" for k, v in env.items()}
+    shown: dict[str, object] = {}
+    for name, value in env.items():
+        # What is no setting of ours may be anything, so it counts as a secret.
+        is_public = name in _SETTINGS and name not in _SECRETS
+        is_reference = re.fullmatch(r"\$\{[^{}]+\}", str(value))
+        may_show = isinstance(value, str) and (is_public or is_reference)
+        shown[name] = value if may_show else "[redacted]"
     return entry | ({"env": shown} if env else {})
 
 
@@ -115,10 +105,8 @@ def build_entry(
         question = f"{name}-{variable.removeprefix(PREFIX).lower().replace('_', '-')}"
         variables[variable] = f"${{input:{question}}}"
         words = _SETTINGS[variable].description if variable in _SETTINGS else variable
-        hidden = variable in _SECRETS
-        inputs.append(
-            {"type": "promptString", "id": question, "description": words, "password": hidden}
-        )
+        more = {"description": words, "password": variable in _SECRETS}
+        inputs.append({"type": "promptString", "id": question, **more})
     entry: dict[str, object] = {"type": "stdio"} if host.asks else {}
     entry |= {"command": command[0], "args": list(command[1:])}
     if variables:
