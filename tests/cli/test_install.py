@@ -1003,23 +1003,21 @@ def test_a_command_that_fails_is_told_in_its_own_words_with_another_way(
 def test_no_batch_file_and_nothing_from_the_current_folder_gets_our_json(
     computer: Computer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def command() -> list[str] | None:
+    def command() -> list[str]:
         entry = ServerEntry("arta", {})
         return install.find_add_command(parse("claude-code", ""), entry, computer.environment)
 
     computer.put_program("claude", "")
-    found = command()
-    assert found is not None
-    assert found[0] == str(computer.bin / "claude")
+    assert command()[:2] == [str(computer.bin / "claude"), "mcp"]
     computer.environ["PATH"] = os.path.relpath(computer.bin)
-    assert command() is None
+    assert command() == []
     for found_on_windows in ("/bin/claude.cmd", "/bin/claude.BAT"):
 
         def which(_program: str, path: str, found: str = found_on_windows) -> str:
             return found
 
         monkeypatch.setattr(shutil, "which", which)
-        assert command() is None
+        assert command() == []
 
 
 # The whole program

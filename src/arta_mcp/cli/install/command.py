@@ -45,13 +45,13 @@ def add_uninstall(commands: Subparsers) -> None:
 def _add_command(commands: Subparsers, run: Callable[..., int], meaning: str) -> Parser:
     parser = commands.add_parser(run.__name__, help=meaning)
     parser.set_defaults(run_without_settings=run)
-    hosts = f"{', '.join(NAMES)}; generic needs --file"
-    parser.add_argument("host", nargs="?", metavar="HOST", help=hosts)
+    names = f"{', '.join(NAMES)}; generic needs --file"
+    parser.add_argument("host", nargs="?", metavar="HOST", help=names)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--project", action="store_true", help="for the project in this folder only")
     where.add_argument("--file", metavar="PATH", help="this file, wherever the host keeps its own")
-    meaning = "what the host calls the server; default arta"
-    parser.add_argument("--name", default="arta", help=meaning)
+    called = "what the host calls the server; default arta"
+    parser.add_argument("--name", default="arta", help=called)
     parser.add_argument("--dry-run", action="store_true", help="show the change, write nothing")
     return parser
 
@@ -96,7 +96,7 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
         print_message(f"note: {other} is another place for it; --file {other} writes there")
     # A command adds for the user alone, and what is there it may refuse or overwrite.
     is_new_for_user = not (options.file or options.project or name in config.servers)
-    command = find_add_command(config, entry, environment) if is_new_for_user else None
+    command = find_add_command(config, entry, environment) if is_new_for_user else []
     if command:
         print_message(f"by its own command: {shlex.join([Path(command[0]).name, *command[1:]])}")
     if options.dry_run:
@@ -142,16 +142,14 @@ def uninstall(options: argparse.Namespace, environment: HostEnvironment | None =
     return OK
 
 
-def find_add_command(
-    config: ConfigFile, entry: ServerEntry, environment: HostEnvironment
-) -> list[str] | None:
-    """The host's own command that adds a new entry for the user; None: the file is the better way.
+def find_add_command(config: ConfigFile, entry: ServerEntry, env: HostEnvironment) -> list[str]:
+    """The host's own command that adds a new entry for the user; [] where the file is better.
 
     A host that runs may write its file at any time, and knows then what it added itself.
     """
     # Everybody on the machine sees a command line (`ps`): what may be a secret goes by the file.
     if mask_entry(entry.value) != entry.value:
-        return None
+        return []
     # `code` writes its file anew, in tabs and without comments: only one that it wrote itself loses
     # nothing (microsoft/vscode src/vs/platform/mcp/common/mcpResourceScannerService.ts). Questions
     # may be there already, so they go by the file, too.
@@ -165,12 +163,12 @@ def find_add_command(
             command = ["claude", "mcp", "add-json", "--scope", "user", entry.name]
             command.append(json.dumps(value))
         case _:
-            return None
-    program = Path(shutil.which(command[0], path=environment.environ.get("PATH", "")) or "")
+            return []
+    program = Path(shutil.which(command[0], path=env.environ.get("PATH", "")) or "")
     # Windows looks in the current folder first, where anybody may have put a `claude`; and it runs
     # a batch file through cmd.exe, which takes the quotes of our JSON for its own.
     if not program.is_absolute() or program.suffix.lower() in (".bat", ".cmd"):
-        return None
+        return []
     return [str(program), *command[1:]]
 
 
@@ -191,7 +189,6 @@ def add_by_command(
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=COMMAND_TIMEOUT,
-            check=False,
         )
     except subprocess.TimeoutExpired:
         failure = f"gave no answer in {COMMAND_TIMEOUT:.0f} s"
