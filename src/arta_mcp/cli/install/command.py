@@ -147,7 +147,7 @@ def find_add_command(config: ConfigFile, entry: ServerEntry, env: HostEnvironmen
 
     A host that runs may write its file at any time, and knows then what it added itself.
     """
-    # Everybody on the machine sees a command line (`ps`): what may be a secret goes by the file.
+    # Every user of the machine sees a command line (`ps`): a possible secret goes by the file.
     if mask_entry(entry.value) != entry.value:
         return []
     # `code` writes its file anew, in tabs and without comments: only one that it wrote itself loses
@@ -165,8 +165,8 @@ def find_add_command(config: ConfigFile, entry: ServerEntry, env: HostEnvironmen
         case _:
             return []
     program = Path(shutil.which(command[0], path=env.environ.get("PATH", "")) or "")
-    # Windows looks in the current folder first, where anybody may have put a `claude`; and it runs
-    # a batch file through cmd.exe, which takes the quotes of our JSON for its own.
+    # Windows searches the current folder first, where a stranger may have put a `claude`; and it
+    # runs a batch file through cmd.exe, which takes the quotes of our JSON for its own.
     if not program.is_absolute() or program.suffix.lower() in (".bat", ".cmd"):
         return []
     return [str(program), *command[1:]]

@@ -1,4 +1,4 @@
-"""What is written for this server, told from other entries, and shown without secrets.
+"""What is written for this server, how it differs from what is there, shown without secrets.
 
 No I/O happens here.
 """
