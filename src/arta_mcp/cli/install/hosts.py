@@ -26,9 +26,6 @@ from pathlib import Path
 from arta_mcp.errors import ConfigError, InvalidRequest
 from arta_mcp.matching import normalize, suggest
 
-_UV_CACHE = re.compile(r"[/\\](archive|environments|builds)-v\d+[/\\]")
-"""a folder of uv's cache: what `uvx` started lies there until the cache is emptied"""
-
 
 @dataclass(frozen=True, slots=True)
 class Host:
@@ -36,8 +33,6 @@ class Host:
 
     name: str
     title: str
-    next_step: str
-    """what makes it see the change"""
     key: str = "mcpServers"
     """what the servers stand under"""
     project: str = ""
@@ -46,52 +41,48 @@ class Host:
     """how an entry refers to a variable of the host's environment"""
     asks: bool = False
     """it can ask for a value and keep it (`inputs`), and wants `"type": "stdio"`: VS Code"""
-    aliases: tuple[str, ...] = ()
 
 
 HOSTS = (
-    Host("claude-desktop", "Claude Desktop", "quit Claude Desktop fully and open it again"),
-    Host(
-        "claude-code",
-        "Claude Code",
-        "start a new session; /mcp lists the server",
-        project=".mcp.json",
-        reference="${NAME}",
-    ),
-    Host("cursor", "Cursor", "restart Cursor", project=".cursor/mcp.json", reference="${env:NAME}"),
-    Host(
-        "vscode",
-        "VS Code",
-        "run `MCP: List Servers` in VS Code and start it",
-        key="servers",
-        project=".vscode/mcp.json",
-        asks=True,
-        aliases=("code", "visual-studio-code"),
-    ),
-    Host(
-        "windsurf",
-        "Windsurf",
-        "refresh the list of MCP servers in Windsurf",
-        project=".devin/mcp_config.json",
-        reference="${env:NAME}",
-        aliases=("devin", "devin-desktop"),
-    ),
-    Host(
-        "zed",
-        "Zed",
-        "Zed sees it at once; the agent panel's settings list the server",
-        key="context_servers",
-    ),
-    Host(
-        "generic",
-        "the host",
-        "restart the program that reads the file",
-        aliases=("mcpservers", "mcp-servers", "file"),
-    ),
+    Host("claude-desktop", "Claude Desktop"),
+    Host("claude-code", "Claude Code", project=".mcp.json", reference="${NAME}"),
+    Host("cursor", "Cursor", project=".cursor/mcp.json", reference="${env:NAME}"),
+    Host("vscode", "VS Code", key="servers", project=".vscode/mcp.json", asks=True),
+    Host("windsurf", "Windsurf", project=".devin/mcp_config.json", reference="${env:NAME}"),
+    Host("zed", "Zed", key="context_servers"),
+    # Whatever reads `mcpServers` from a file that `--file` names.
+    Host("generic", "the host"),
 )
-"""the last one is whatever reads `mcpServers` from a file that `--file` names"""
+
+ALIASES = {
+    "vscode": ("code", "visual-studio-code"),
+    "windsurf": ("devin", "devin-desktop"),
+    "generic": ("mcpservers", "mcp-servers", "file"),
+}
+
+NEXT_STEPS = {
+    "claude-desktop": "quit Claude Desktop fully and open it again",
+    "claude-code": "start a new session; /mcp lists the server",
+    "cursor": "restart Cursor",
+    "vscode": "run `MCP: List Servers` in VS Code and start it",
+    "windsurf": "refresh the list of MCP servers in Windsurf",
+    "zed": "Zed sees it at once; the agent panel's settings list the server",
+    "generic": "restart the program that reads the file",
+}
+"""what makes a host see the change"""
 
 NAMES = tuple(host.name for host in HOSTS)
+
+
+def find_host(word: str) -> Host:
+    """The host of this name, in any spelling of it. Raises InvalidRequest."""
+    spellings = {a: host for host in HOSTS for a in (host.name, *ALIASES.get(host.name, ()))}
+    for alias, host in spellings.items():
+        if normalize(alias).replace("-", "") == normalize(word).replace("-", ""):
+            return host
+    meant = dict.fromkeys(spellings[alias].name for alias in suggest(word, spellings))
+    hint = f"did you mean {' or '.join(meant)}?" if meant else "any other: --file PATH"
+    raise InvalidRequest("HOST", word, f"one of {', '.join(NAMES)}", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +107,59 @@ class HostEnvironment:
         value = Path(self.environ.get(variable, ""))
         return value if value.is_absolute() else default
 
-    def absolute(self, path: str | Path) -> Path:
+    def absolute(self, path: str) -> Path:
         """A path as this process would read it; `~` is the home folder."""
-        text = str(path)
-        if text == "~" or text.startswith(("~/", "~\\")):
-            return self.home / text[2:]
-        return self.folder / text
+        in_home = re.match(r"~($|[/\\])", path)
+        return self.home / path[2:] if in_home else self.folder / path
+
+    def find_locations(self, host: Host) -> list[tuple[Path, Path]]:
+        """A folder that is there when the host is, and the user's file there; likeliest first."""
+        home, on_windows = self.home, self.platform == "win32"
+        # Where desktop programs keep their settings, and where those of Unix descent do.
+        if on_windows:
+            desktop = dotted = self.folder_from("APPDATA", home / "AppData" / "Roaming")
+        elif self.platform == "darwin":
+            desktop, dotted = home / "Library" / "Application Support", home / ".config"
+        else:
+            desktop = dotted = self.folder_from("XDG_CONFIG_HOME", home / ".config")
+        claude, local = "claude_desktop_config.json", home / "AppData" / "Local"
+        packages = self.folder_from("LOCALAPPDATA", local) / "Packages"
+        found = sorted(packages.glob("Claude_*")) if on_windows else []
+        packaged = [(folder, f"LocalCache/Roaming/Claude/{claude}") for folder in found]
+        config_dir = self.environ.get("CLAUDE_CONFIG_DIR")
+        chosen = self.absolute(config_dir) if config_dir else None
+        windsurf = home / ".codeium" / "windsurf"
+        locations = {
+            # A packaged app never sees the plain folder, whatever an older one left there.
+            "claude-desktop": packaged or [(desktop / "Claude", claude)],
+            # Inside of a folder that was chosen, but beside the one that it has by default.
+            "claude-code": [(chosen or home / ".claude", (chosen or home) / ".claude.json")],
+            "cursor": [(home / ".cursor", "mcp.json")],
+            "vscode": [(desktop / "Code", "User/mcp.json")],
+            # Its name since June 2026, and the one before.
+            "windsurf": [(dotted / "devin", "mcp_config.json"), (windsurf, "mcp_config.json")],
+            "zed": [(dotted / ("Zed" if on_windows else "zed"), "settings.json")],
+        }
+        return [(folder, folder / file) for folder, file in locations.get(host.name, [])]
+
+    def find_files(self, host: Host, *, file: str | None, project: bool) -> list[Path]:
+        """The files that the host may read, those that exist first; none when it is not here.
+
+        Raises InvalidRequest.
+        """
+        if file:
+            return [self.absolute(file)]
+        if host.name == "generic":
+            raise InvalidRequest("--file", None, "the path of a file with `mcpServers`")
+        if project and not host.project:
+            able = ", ".join(host.name for host in HOSTS if host.project)
+            raise InvalidRequest("--project", host.name, f"one of {able}")
+        if project:
+            return [self.folder / host.project]
+        # A link counts as a file wherever it leads: people keep their settings elsewhere.
+        locations = self.find_locations(host)
+        there = [file for _, file in locations if os.path.lexists(file)]
+        return there + [file for folder, file in locations if file not in there and folder.is_dir()]
 
     def find_start_command(self, *, with_uvx: bool) -> tuple[list[str], bool]:
         """Absolute path and arguments, as hosts have a PATH of their own; and whether by uvx.
@@ -131,7 +169,9 @@ class HostEnvironment:
         """
         search = self.environ.get("PATH", "")
         program = self.absolute(self.program)
-        if with_uvx or _UV_CACHE.search(str(program)):
+        # What `uvx` started lies in a folder of uv's cache, until that is emptied.
+        in_cache = re.search(r"[/\\](archive|environments|builds)-v\d+[/\\]", str(program))
+        if with_uvx or in_cache:
             if uvx := shutil.which("uvx", path=search):
                 return [str(self.absolute(uvx)), "arta-mcp"], True
             raise ConfigError("uvx is not on PATH", hint="install uv, or leave out --uvx")
@@ -143,70 +183,3 @@ class HostEnvironment:
             return [str(self.absolute(found))], False
         # Started as `python -m arta_mcp`, with no script: the interpreter finds the package.
         return [sys.executable, "-m", "arta_mcp"], False
-
-
-def find_host(word: str) -> Host:
-    """The host of this name, in any spelling of it. Raises InvalidRequest."""
-    spellings = {alias: host for host in HOSTS for alias in (host.name, *host.aliases)}
-    for alias, host in spellings.items():
-        if normalize(alias).replace("-", "") == normalize(word).replace("-", ""):
-            return host
-    meant = dict.fromkeys(spellings[found].name for found in suggest(word, spellings))
-    hint = f"did you mean {' or '.join(meant)}?" if meant else "any other: --file PATH"
-    raise InvalidRequest("HOST", word, f"one of {', '.join(NAMES)}", hint=hint)
-
-
-def find_locations(host: Host, env: HostEnvironment) -> list[tuple[Path, Path]]:
-    """Folders that are there when the host is, each with the user's file that it reads then.
-
-    The likeliest first; none for the generic host.
-    """
-    home, on_windows = env.home, env.platform == "win32"
-    # Where desktop programs keep their settings, and where those of Unix descent do.
-    if on_windows:
-        desktop = dotted = env.folder_from("APPDATA", home / "AppData" / "Roaming")
-    elif env.platform == "darwin":
-        desktop, dotted = home / "Library" / "Application Support", home / ".config"
-    else:
-        desktop = dotted = env.folder_from("XDG_CONFIG_HOME", home / ".config")
-    claude = "claude_desktop_config.json"
-    if on_windows and host.name == "claude-desktop":
-        local = env.folder_from("LOCALAPPDATA", home / "AppData" / "Local")
-        inner = f"LocalCache/Roaming/Claude/{claude}"
-        # A packaged app never sees the plain folder, whatever an older one left there.
-        if packages := sorted((local / "Packages").glob("Claude_*")):
-            return [(package, package / inner) for package in packages]
-    config_dir = env.environ.get("CLAUDE_CONFIG_DIR")
-    chosen = env.absolute(config_dir) if config_dir else None
-    windsurf = home / ".codeium" / "windsurf"
-    locations = {
-        "claude-desktop": [(desktop / "Claude", claude)],
-        # Inside of a folder that was chosen, but beside the one that it has by default.
-        "claude-code": [(chosen or home / ".claude", (chosen or home) / ".claude.json")],
-        "cursor": [(home / ".cursor", "mcp.json")],
-        "vscode": [(desktop / "Code", "User/mcp.json")],
-        # Its name since June 2026, and the one before.
-        "windsurf": [(dotted / "devin", "mcp_config.json"), (windsurf, "mcp_config.json")],
-        "zed": [(dotted / ("Zed" if on_windows else "zed"), "settings.json")],
-    }
-    return [(folder, folder / file) for folder, file in locations.get(host.name, [])]
-
-
-def find_files(host: Host, env: HostEnvironment, *, file: str | None, project: bool) -> list[Path]:
-    """The files that the host may read, the one to change first; none when it is not here.
-
-    A file that exists goes before one that could. Raises InvalidRequest.
-    """
-    if file:
-        return [env.absolute(file)]
-    if host.name == "generic":
-        raise InvalidRequest("--file", None, "the path of a file with `mcpServers`")
-    if project and not host.project:
-        able = ", ".join(host.name for host in HOSTS if host.project)
-        raise InvalidRequest("--project", host.name, f"one of {able}")
-    if project:
-        return [env.folder / host.project]
-    # A link counts as a file wherever it leads: people keep their settings elsewhere.
-    locations = find_locations(host, env)
-    there = [file for _, file in locations if os.path.lexists(file)]
-    return there + [file for folder, file in locations if file not in there and folder.is_dir()]
