@@ -1,8 +1,7 @@
-"""From Generation, Update and ArtaError to what MCP shows; no I/O happens here."""
+"""From Generation and ArtaError to what MCP shows; no I/O happens here."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
@@ -10,7 +9,7 @@ from mcp.types import CallToolResult, ContentBlock, TextContent
 from pydantic import BaseModel, Field
 
 from arta_mcp.errors import ArtaError
-from arta_mcp.generations.values import Generation, Update
+from arta_mcp.generations.values import Generation
 from arta_mcp.redaction import redact
 from arta_mcp.styles import Catalogue, Style
 
@@ -133,14 +132,3 @@ def explain(error: ArtaError) -> str:
     if error.record_id:
         parts.append(f"Record id: {error.record_id}")
     return redact(". ".join(parts))
-
-
-def progress_message(update: Update) -> str:
-    """Where things stand, for people: `drawing, 12 s (usually about 15 s)`."""
-    words = {"waiting": "waiting for a free place", "saving": "saving the pictures"}
-    message = f"{words.get(update.step, update.step)}, {update.waited:.0f} s"
-    # once the usual time has passed it says nothing about this job any more
-    is_early = update.usual is not None and update.waited < update.usual
-    if is_early and update.step in ("queued", "drawing"):
-        message += f" (usually about {math.ceil(update.usual or 0)} s)"
-    return message

@@ -1,11 +1,4 @@
-"""Everything that works round the SDK (mcp 2.3), each with the reason and when it can go.
-
-Half surrogate pairs are repaired, or the SDK never replies to such a line: `JSON.stringify` of a
-string that was cut within an emoji writes half of a pair as an escape (RFC 8259, section 8.2,
-leaves open what a reader makes of it). pydantic's parser refuses it, and `mcp.server.stdio` then
-drops the request without a reply. The halves become U+FFFD. To be removed when the SDK replies to a
-line that it cannot parse.
-"""
+"""Everything that works round the SDK (mcp 2.3), each with the reason and when it can go."""
 
 from __future__ import annotations
 
@@ -63,7 +56,12 @@ class RepairedFile(anyio.AsyncFile[str]):
 
 
 def repair_surrogates(line: str) -> str:
-    """The line, with every half of a surrogate pair replaced; all else byte for byte."""
+    """The line, with every half of a surrogate pair as U+FFFD; all else byte for byte.
+
+    `JSON.stringify` of a string that was cut within an emoji writes half of a pair as an escape,
+    which RFC 8259 leaves open (section 8.2). pydantic's parser refuses it, and `mcp.server.stdio`
+    then drops the request without a reply. Ends when the SDK replies to what it cannot parse.
+    """
     # Nearly every line ends here, unparsed; the others are parsed twice.
     if "\\ud" not in line.lower():
         return line
