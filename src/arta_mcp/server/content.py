@@ -26,9 +26,7 @@ class ImageOutput(BaseModel):
 class GenerationOutput(BaseModel):
     """A result of `generate_image` and `get_generation`."""
 
-    # the request's arguments stand here once more: as results they have no bounds, no descriptions
-    # and no choices, and deriving that from GenerationRequest says it less plainly than seven lines
-
+    # not derived from GenerationRequest: in a result there are no bounds, descriptions and choices
     record_id: str
     status: Literal["done", "pending"]
     backend: Literal["arta", "local"]
@@ -126,9 +124,6 @@ def describe_models(catalogue: Catalogue, found: tuple[Style, ...]) -> str:
 
 def explain(error: ArtaError) -> str:
     """The sentence, the remedy and the record id of an error, for a model to act on."""
-    parts = [error.message.rstrip(".")]
-    if error.hint:
-        parts.append(f"Hint: {error.hint}")
-    if error.record_id:
-        parts.append(f"Record id: {error.record_id}")
-    return redact(". ".join(parts))
+    hint = f". Hint: {error.hint}" if error.hint else ""
+    record_id = f". Record id: {error.record_id}" if error.record_id else ""
+    return redact(f"{error.message.rstrip('.')}{hint}{record_id}")

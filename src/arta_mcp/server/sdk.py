@@ -100,14 +100,12 @@ class StrictTool(Tool):
         try:
             return await super().run(arguments, context, convert_result)
         except ToolError as exc:
-            match exc.__cause__:
-                case ArtaError() as error:
-                    cause = error
-                # a result that does not fit its schema is a ValidationError too, but a bug
-                case ValidationError() as cause if not isinstance(exc, UnexpectedToolError):
-                    error = explain_arguments(cause, self.parameters)
-                case _:
-                    raise
+            error = cause = exc.__cause__
+            # a result that does not fit its schema is a ValidationError too, but a bug
+            if isinstance(cause, ValidationError) and not isinstance(exc, UnexpectedToolError):
+                error = explain_arguments(cause, self.parameters)
+            if not isinstance(error, ArtaError):
+                raise
             # `from cause`: of a ValidationError the SDK logs the names and leaves the values out
             raise ToolError(f"Error executing tool {self.name}: {explain(error)}") from cause
 
@@ -143,10 +141,10 @@ def with_fields_of(model: type[BaseModel], function: Callable[..., Any]) -> Call
 
 
 def lowlevel_server(server: MCPServer[Any]) -> Server[Any]:
-    """The server below an MCPServer, for what MCPServer of mcp 2.3 has no method for.
+    """The server below an MCPServer, for what the latter has no method for in mcp 2.3.
 
     That is serving methods that 2026-07-28 removed (`mcp.server.extension` refers to this server
-    for them) and running on streams that are open already. Ends when both are public.
+    for them) and running on open streams. Ends when both are public.
     """
     return server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # see above
 

@@ -133,10 +133,7 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
 
 
 def progress_reporter(ctx: Context[Any, Any]) -> Callable[[Update], Awaitable[None]]:
-    """Reports updates as MCP wants them: strictly rising, in seconds, without an invented total.
-
-    A no-op for a caller that sent no progress token.
-    """
+    """Reports updates as MCP wants them: in strictly rising seconds, without an invented total."""
     last = 0.0
 
     async def report(update: Update) -> None:
@@ -154,7 +151,6 @@ def progress_message(update: Update) -> str:
     words = {"waiting": "waiting for a free place", "saving": "saving the pictures"}
     message = f"{words.get(update.step, update.step)}, {update.waited:.0f} s"
     # once the usual time has passed it says nothing about this job any more
-    is_early = update.usual is not None and update.waited < update.usual
-    if is_early and update.step in ("queued", "drawing"):
+    if update.step in ("queued", "drawing") and update.waited < (update.usual or 0):
         message += f" (usually about {math.ceil(update.usual or 0)} s)"
     return message
