@@ -11,6 +11,7 @@ import anyio
 import mcp
 import pytest
 from mcp import Client
+from mcp.server.mcpserver import MCPServer
 from mcp.server.subscriptions import InMemorySubscriptionBus
 from mcp.shared.subscriptions import ResourceUpdated, ServerEvent
 from mcp.types import PromptReference, ResourceTemplateReference
@@ -20,7 +21,7 @@ from arta_mcp.engines.sketch.engine import draw
 from arta_mcp.errors import ArtaError, UnknownRecord
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.server.build import build_server
-from arta_mcp.server.notifications import ChangeNotifier
+from arta_mcp.server.resources import add_notifications
 from harness.errors import WORDS, every_error
 from harness.world import World, new_world
 
@@ -213,12 +214,12 @@ async def test_subscribers_of_the_old_era_are_told_when_a_generation_ends(world:
     told.close()
 
 
-async def test_two_notifiers_of_the_same_generations_are_both_told_until_they_unsubscribe(
+async def test_two_servers_over_the_same_generations_are_both_told_until_they_unsubscribe(
     world: World,
 ) -> None:
     buses = Bus(), Bus()
     async with world.generations() as generations:
-        first, _ = [generations.subscribe(ChangeNotifier(bus).publish) for bus in buses]
+        first, _ = [generations.subscribe(add_notifications(MCPServer("x"), bus)) for bus in buses]
         await generations.generate(GenerationRequest(prompt="a fox"))
         with anyio.fail_after(10):
             for bus in buses:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 
-import anyio
 import anyio.to_thread
 
 from arta_mcp.errors import ArtaError, ProtocolError
@@ -27,10 +26,7 @@ READABLE = 1536, 700 * 1000
 
 
 async def make_previews(generations: Generations, generation: Generation) -> dict[int, bytes]:
-    """The previews of a result as WebP, by index; one that cannot be made is logged and left out.
-
-    A preview is an extra: without it the result still serves.
-    """
+    """The previews of a result as WebP, by index; one that cannot be made is logged, left out."""
     previews: dict[int, bytes] = {}
     side, size = PREVIEW
     size = min(size, MAX_PREVIEWS_SIZE // max(1, len(generation.images)))

@@ -1,11 +1,4 @@
-"""Everything that works round the SDK (mcp 2.3), each with the reason and when it can go.
-
-Half surrogate pairs are repaired, or the SDK never replies to such a line: `JSON.stringify` of a
-string that was cut within an emoji writes half of a pair as an escape (RFC 8259, section 8.2,
-leaves open what a reader makes of it). pydantic's parser refuses it, and `mcp.server.stdio` then
-drops the request without a reply. The halves become U+FFFD. To be removed when the SDK replies to a
-line that it cannot parse.
-"""
+"""Everything that works round the SDK (mcp 2.3), each with the reason and when it can go."""
 
 from __future__ import annotations
 
@@ -63,7 +56,12 @@ class RepairedFile(anyio.AsyncFile[str]):
 
 
 def repair_surrogates(line: str) -> str:
-    """The line, with every half of a surrogate pair replaced; all else byte for byte."""
+    """The line, with every half of a surrogate pair as U+FFFD; all else byte for byte.
+
+    `JSON.stringify` of a string that was cut within an emoji writes half of a pair as an escape,
+    which RFC 8259 leaves open (section 8.2). pydantic's parser refuses it, and `mcp.server.stdio`
+    then drops the request without a reply. Ends when the SDK replies to what it cannot parse.
+    """
     # Nearly every line ends here, unparsed; the others are parsed twice.
     if "\\ud" not in line.lower():
         return line
@@ -102,14 +100,12 @@ class StrictTool(Tool):
         try:
             return await super().run(arguments, context, convert_result)
         except ToolError as exc:
-            match exc.__cause__:
-                case ArtaError() as error:
-                    cause = error
-                # a result that does not fit its schema is a ValidationError too, but a bug
-                case ValidationError() as cause if not isinstance(exc, UnexpectedToolError):
-                    error = explain_arguments(cause, self.parameters)
-                case _:
-                    raise
+            error = cause = exc.__cause__
+            # a result that does not fit its schema is a ValidationError too, but a bug
+            if isinstance(cause, ValidationError) and not isinstance(exc, UnexpectedToolError):
+                error = explain_arguments(cause, self.parameters)
+            if not isinstance(error, ArtaError):
+                raise
             # `from cause`: of a ValidationError the SDK logs the names and leaves the values out
             raise ToolError(f"Error executing tool {self.name}: {explain(error)}") from cause
 
@@ -145,10 +141,10 @@ def with_fields_of(model: type[BaseModel], function: Callable[..., Any]) -> Call
 
 
 def lowlevel_server(server: MCPServer[Any]) -> Server[Any]:
-    """The server below an MCPServer, for what MCPServer of mcp 2.3 has no method for.
+    """The server below an MCPServer, for what the latter has no method for in mcp 2.3.
 
     That is serving methods that 2026-07-28 removed (`mcp.server.extension` refers to this server
-    for them) and running on streams that are open already. Ends when both are public.
+    for them) and running on open streams. Ends when both are public.
     """
     return server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # see above
 

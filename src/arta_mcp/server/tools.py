@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -15,13 +16,7 @@ from pydantic import Field
 
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
-from arta_mcp.server.content import (
-    GenerationOutput,
-    ModelsOutput,
-    progress_message,
-    render,
-    render_models,
-)
+from arta_mcp.server.content import GenerationOutput, ModelsOutput, render, render_models
 from arta_mcp.server.previews import make_previews
 from arta_mcp.server.resources import GALLERY, IMAGE
 from arta_mcp.server.sdk import StrictTool, with_fields_of
@@ -86,8 +81,8 @@ class ResultExtras:
         return render(generation, blocks)
 
 
-def generate_image_tool(generations: Generations, extras: ResultExtras) -> Tool:
-    """Submits a job at most once and waits for it; its arguments are those of GenerationRequest."""
+def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
+    """The three tools, in the order in which a host lists them."""
 
     async def generate_image(
         ctx: Context[Any, Any], **arguments: Any
@@ -97,22 +92,6 @@ def generate_image_tool(generations: Generations, extras: ResultExtras) -> Tool:
         generation = await generations.generate(request, progress_reporter(ctx))
         return await extras.render(generation, generations, ctx)
 
-    return StrictTool.from_function(
-        with_fields_of(GenerationRequest, generate_image),
-        title="Generate image",
-        description=(
-            "Draws 1 to 8 pictures of a prompt and returns their addresses; show them to the"
-            " person. Takes some seconds to a minute and reports progress. If it answers"
-            " `pending`, the pictures are still being drawn: call get_generation."
-        ),
-        annotations=DRAWS,
-        meta=SHOWN_IN_GALLERY,
-    )
-
-
-def get_generation_tool(generations: Generations, extras: ResultExtras) -> Tool:
-    """Reads where a generation stands; submits nothing."""
-
     async def get_generation(
         ctx: Context[Any, Any], record_id: RecordId, max_wait: MaxWait | None = None
     ) -> Annotated[types.CallToolResult, GenerationOutput]:
@@ -120,40 +99,41 @@ def get_generation_tool(generations: Generations, extras: ResultExtras) -> Tool:
         generation = await generations.get(record_id, progress_reporter(ctx), max_wait=wait)
         return await extras.render(generation, generations, ctx)
 
-    return StrictTool.from_function(
-        get_generation,
-        title="Get generation",
-        description=(
-            "The pictures of an earlier generate_image by its record id, or where it stands."
-            " Draws nothing new. Works after a time-out or a restart."
-        ),
-        annotations=READS,
-        meta=SHOWN_IN_GALLERY,
-    )
-
-
-def list_models_tool(generations: Generations) -> Tool:
-    """Searches the catalogue of styles."""
-
     async def list_models(
         search: Search | None = None,
     ) -> Annotated[types.CallToolResult, ModelsOutput]:
         catalogue = await generations.catalogue()
         return render_models(catalogue, catalogue.search(search), generations.backend)
 
-    return StrictTool.from_function(
-        list_models,
-        title="List models",
-        description="The models (styles) that generate_image can draw with, by category.",
-        annotations=READS,
-    )
+    return [
+        StrictTool.from_function(
+            with_fields_of(GenerationRequest, generate_image),
+            title="Generate image",
+            description="Draws 1 to 8 pictures of a prompt and returns their addresses; show them"
+            " to the person. Takes some seconds to a minute and reports progress. If it answers"
+            " `pending`, the pictures are still being drawn: call get_generation.",
+            annotations=DRAWS,
+            meta=SHOWN_IN_GALLERY,
+        ),
+        StrictTool.from_function(
+            get_generation,
+            title="Get generation",
+            description="The pictures of an earlier generate_image by its record id, or where it"
+            " stands. Draws nothing new. Works after a time-out or a restart.",
+            annotations=READS,
+            meta=SHOWN_IN_GALLERY,
+        ),
+        StrictTool.from_function(
+            list_models,
+            title="List models",
+            description="The models (styles) that generate_image can draw with, by category.",
+            annotations=READS,
+        ),
+    ]
 
 
 def progress_reporter(ctx: Context[Any, Any]) -> Callable[[Update], Awaitable[None]]:
-    """Reports updates as MCP wants them: strictly rising, in seconds, without an invented total.
-
-    A no-op for a caller that sent no progress token.
-    """
+    """Reports updates as MCP wants them: in strictly rising seconds, without an invented total."""
     last = 0.0
 
     async def report(update: Update) -> None:
@@ -164,3 +144,13 @@ def progress_reporter(ctx: Context[Any, Any]) -> Callable[[Update], Awaitable[No
         await ctx.report_progress(last, None, progress_message(update))
 
     return report
+
+
+def progress_message(update: Update) -> str:
+    """Where things stand, for people: `drawing, 12 s (usually about 15 s)`."""
+    words = {"waiting": "waiting for a free place", "saving": "saving the pictures"}
+    message = f"{words.get(update.step, update.step)}, {update.waited:.0f} s"
+    # once the usual time has passed it says nothing about this job any more
+    if update.step in ("queued", "drawing") and update.waited < (update.usual or 0):
+        message += f" (usually about {math.ceil(update.usual or 0)} s)"
+    return message
