@@ -31,26 +31,27 @@ class DrawingWorkers:
         self._store, self._engine = store, engine
         # Two: drawing keeps the interpreter's lock for most of the time, a third would only wait.
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="arta-draw")
-        self._drawings: dict[str, list[Future[None]]] = {}
+        self.drawings: dict[str, list[Future[None]]] = {}
+        """by record id, of the pictures that this process began"""
         self._closed = False
 
     def start_job(self, record: Record) -> None:
         """Have the pictures that are missing drawn, unless they are being drawn or have failed."""
-        known = self._drawings.get(record.record_id, [])
+        known = self.drawings.get(record.record_id, [])
         is_under_way = not all(drawing.done() for drawing in known)
         # A failure is not tried again: the engine would fail as before.
         if self._closed or is_under_way or self.failure(record.record_id) or self.has_all(record):
             return
-        while len(self._drawings) >= MAX_REMEMBERED:
+        while len(self.drawings) >= MAX_REMEMBERED:
             finished = (
                 record_id
-                for record_id, job in self._drawings.items()
+                for record_id, job in self.drawings.items()
                 if all(drawing.done() for drawing in job)
             )
             if (oldest := next(finished, None)) is None:
                 break  # all are under way: none may be forgotten
-            del self._drawings[oldest]
-        self._drawings[record.record_id] = [
+            del self.drawings[oldest]
+        self.drawings[record.record_id] = [
             self._threads.submit(self._draw, record, index)
             for index in range(record.submission.n)
             if not self._store.has_picture(record.record_id, index)
@@ -64,7 +65,7 @@ class DrawingWorkers:
 
     def failure(self, record_id: str) -> str | None:
         """Why the engine gave a job up, as far as this process knows."""
-        for drawing in self._drawings.get(record_id, ()):
+        for drawing in self.drawings.get(record_id, ()):
             if drawing.done() and not drawing.cancelled() and (exc := drawing.exception()):
                 return f"the engine could not draw: {sanitize(repr(exc), 200)}"
         return None
