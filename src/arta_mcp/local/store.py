@@ -79,8 +79,6 @@ class Store:
 
     def __init__(self, folder: Path, *, keep: int) -> None:
         self.folder = folder
-        # Pruning lists the folder, so it is done at the first record and then at every twentieth
-        # of `keep`: listing at each would make a submit slower the more records there are.
         self._keep, self._puts_until_prune = keep, 0
         for name in ("", "accounts", "records", "images"):
             make_private_folder(folder / name)
@@ -94,14 +92,13 @@ class Store:
 
     def open_account(self) -> ServiceAccount:
         """A new anonymous account, on disk."""
-        account = ServiceAccount(uuid.uuid4().hex)
-        self.put_account(account)
-        return account
+        return self.put_account(ServiceAccount(uuid.uuid4().hex))
 
-    def put_account(self, account: ServiceAccount) -> None:
+    def put_account(self, account: ServiceAccount) -> ServiceAccount:
         """Write the account in place of what its file said."""
         path = self.folder / f"accounts/{account.user_id}.json"
         _write(path, json.dumps(asdict(account)).encode())
+        return account
 
     def account(self, user_id: str) -> ServiceAccount | None:
         """None for an unknown or damaged one, and for a name that is no user id."""
@@ -111,9 +108,7 @@ class Store:
 
     def expire_refresh_tokens(self, account: ServiceAccount) -> ServiceAccount:
         """The account with every refresh token so far expired."""
-        later = replace(account, serial=account.serial + 1)
-        self.put_account(later)
-        return later
+        return self.put_account(replace(account, serial=account.serial + 1))
 
     def sign(self, claims: Claims) -> str:
         """The claims as a JWT (HS256), different each time."""
@@ -146,7 +141,18 @@ class Store:
         del fields["submission"]
         fields["order"] = record.submission.form()  # its name in files of every version so far
         _write(self.folder / f"records/{record.record_id}.json", json.dumps(fields).encode())
-        self._prune()
+        # Pruning lists the folder, so it is done at the first record and then at every twentieth
+        # of `keep`: listing at each would make a submit slower the more records there are.
+        self._puts_until_prune -= 1
+        if self._puts_until_prune > 0:
+            return
+        self._puts_until_prune = max(1, self._keep // 20)
+        paths = sorted(self.folder.glob("records/*.json"), key=_modified_at)
+        for path in paths[: max(0, len(paths) - self._keep)]:
+            for index in range(8):
+                name = picture_name(path.stem, index)
+                (self.folder / "images" / name).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)  # last: it alone says which pictures there are
 
     def record(self, record_id: str) -> Record | None:
         """None for an unknown or damaged one, and for a name that is no record id."""
@@ -195,20 +201,6 @@ class Store:
                 os.link(draft, path)
             draft.unlink()
         return path.read_bytes()
-
-    def _prune(self) -> None:
-        """Forget the oldest records and their pictures, once in a while."""
-        self._puts_until_prune -= 1
-        if self._puts_until_prune > 0:
-            return
-        self._puts_until_prune = max(1, self._keep // 20)
-        paths = sorted(self.folder.glob("records/*.json"), key=_modified_at)
-        oldest = paths[: max(0, len(paths) - self._keep)]
-        for path in oldest:
-            for index in range(8):
-                name = picture_name(path.stem, index)
-                (self.folder / "images" / name).unlink(missing_ok=True)
-            path.unlink(missing_ok=True)  # last: it alone says which pictures there are
 
 
 def picture_name(record_id: str, index: int) -> str:

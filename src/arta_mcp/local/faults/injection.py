@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from arta_mcp.arta.refusals import Refusal
 from arta_mcp.local.faults.catalogue import FAULTS, Fault, FaultContext
-from arta_mcp.local.loopback import UvicornServer, reserve_port
+from arta_mcp.local.loopback import UvicornServer, open_socket
 from arta_mcp.local.service import RefusalError, Service, answer_fields
 
 CONNECTION = "arta.connection"
@@ -146,7 +146,7 @@ class FaultyServer(UvicornServer):
             server.close()
         self.servers.clear()
         # Closing gave the port away; a socket that is bound but does not listen takes it back.
-        self._listening = reserve_port(self._address[0], self._address[1])
+        self._listening = open_socket(*self._address[:2], listening=False)
         for connection in list(self.server_state.connections):
             connection.shutdown()
 
