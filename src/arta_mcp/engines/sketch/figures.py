@@ -10,21 +10,8 @@ import random
 from dataclasses import dataclass
 from itertools import pairwise
 
-from arta_mcp.engines.sketch.canvas import (
-    INK,
-    WHITE,
-    Paint,
-    Part,
-    Point,
-    Rgb,
-    both,
-    mix,
-    oval,
-    rgb,
-    smooth,
-    symmetric,
-    through,
-)
+from arta_mcp.engines.sketch.colours import INK, WHITE, Paint, Rgb, mix, rgb
+from arta_mcp.engines.sketch.outlines import Part, Point, both, oval, smooth, symmetric, through
 
 
 @dataclass(frozen=True)
@@ -71,13 +58,8 @@ def beast(kind: Beast, coat: Rgb | None = None) -> list[Part]:
     parts += [(torso, (light, dark)), (haunch, (mix(fur, light, 0.3), dark))]
     for x in (-0.1, 0.045):
         leg = [(x - 0.058, 0.36), (x + 0.058, 0.36), (x + 0.05, 0.15), (x + 0.064, 0.005)]
-        paw = [
-            (x - 0.052, 0.17),
-            (x + 0.045, 0.17),
-            (x + 0.068, 0.02),
-            (x, -0.014),
-            (x - 0.066, 0.02),
-        ]
+        paw = [(x - 0.052, 0.17), (x + 0.045, 0.17), (x + 0.068, 0.02), (x, -0.014)]
+        paw += [(x - 0.066, 0.02)]
         parts += [
             (smooth([*leg, (x - 0.062, 0.005), (x - 0.052, 0.15)]), (fur, dark)),
             (smooth(paw), (mix(socks, fur, 0.35), socks)),
@@ -91,27 +73,15 @@ def beast(kind: Beast, coat: Rgb | None = None) -> list[Part]:
 def _tail(kind: str, fur: Rgb, dark: Rgb, belly: Rgb) -> list[Part]:
     match kind:
         case "brush":
-            whole = [
-                (0.1, 0.02),
-                (0.3, -0.02),
-                (0.5, 0.06),
-                (0.6, 0.24),
-                (0.575, 0.43),
-                (0.49, 0.6),
-            ]
+            whole = [(0.1, 0.02), (0.3, -0.02), (0.5, 0.06), (0.6, 0.24), (0.575, 0.43)]
+            whole += [(0.49, 0.6)]
             whole += [(0.43, 0.44), (0.385, 0.29), (0.31, 0.2), (0.16, 0.17)]
             tip = [(0.49, 0.6), (0.575, 0.43), (0.6, 0.33), (0.545, 0.39), (0.515, 0.34)]
             tip += [(0.47, 0.4), (0.42, 0.36), (0.43, 0.44)]
             return [(smooth(whole), (fur, dark)), (smooth(tip, 5), (WHITE, belly))]
         case "thin":
-            whole = [
-                (0.15, 0.01),
-                (0.34, 0.0),
-                (0.46, 0.1),
-                (0.45, 0.28),
-                (0.39, 0.4),
-                (0.355, 0.37),
-            ]
+            whole = [(0.15, 0.01), (0.34, 0.0), (0.46, 0.1), (0.45, 0.28), (0.39, 0.4)]
+            whole += [(0.355, 0.37)]
             whole += [(0.4, 0.25), (0.4, 0.13), (0.32, 0.07), (0.16, 0.09)]
             return [(smooth(whole), (fur, dark))]
         case "puff":
@@ -135,14 +105,8 @@ def _head(kind: Beast, fur: Rgb, light: Rgb, dark: Rgb, belly: Rgb, soft: Rgb) -
         parts += _ears(kind, fur, dark, soft)
     for side in (-1, 1):
         x, y = side * 0.094 * wide / 0.24, 0.745
-        eye = [
-            (-0.05, -0.014),
-            (-0.03, 0.024),
-            (0.012, 0.036),
-            (0.05, 0.022),
-            (0.032, -0.02),
-            (-0.01, -0.028),
-        ]
+        eye = [(-0.05, -0.014), (-0.03, 0.024), (0.012, 0.036), (0.05, 0.022), (0.032, -0.02)]
+        eye += [(-0.01, -0.028)]
         # Lid, iris, pupil, and the light in it, which is on the same side in both eyes.
         parts += [
             (smooth([(x + side * px, y + py) for px, py in eye], 6), INK),
@@ -185,15 +149,8 @@ def bird(coat: Rgb) -> list[Part]:
     body += [(0.12, 0.17), (-0.1, 0.18), (-0.27, 0.36)]
     breast = [(-0.29, 0.62), (-0.16, 0.56), (-0.04, 0.36), (0.1, 0.2), (-0.1, 0.185), (-0.27, 0.36)]
     wing = [(-0.02, 0.56), (0.14, 0.58), (0.32, 0.4), (0.56, 0.18), (0.3, 0.24), (0.06, 0.32)]
-    branch = [
-        (-0.9, 0.02),
-        (-0.3, 0.13),
-        (0.3, 0.14),
-        (1.1, 0.3),
-        (1.1, 0.24),
-        (0.3, 0.06),
-        (-0.3, 0.06),
-    ]
+    branch = [(-0.9, 0.02), (-0.3, 0.13), (0.3, 0.14), (1.1, 0.3), (1.1, 0.24), (0.3, 0.06)]
+    branch += [(-0.3, 0.06)]
     # Tail, branch, legs, beak, body, breast, wing, eye.
     return [
         (smooth([(0.18, 0.42), (0.66, 0.08), (0.72, -0.02), (0.6, -0.02), (0.12, 0.24)], 4), dark),
@@ -212,15 +169,8 @@ def bird(coat: Rgb) -> list[Part]:
 def person(hair: Rgb, coat: Rgb, skin: Rgb) -> list[Part]:
     """Head and shoulders, eyes closed."""
     shade = mix(skin, (120, 50, 60), 0.35)
-    back = [
-        (0, 1.03),
-        (0.13, 1.0),
-        (0.235, 0.88),
-        (0.275, 0.64),
-        (0.3, 0.4),
-        (0.21, 0.24),
-        (0, 0.22),
-    ]
+    back = [(0, 1.03), (0.13, 1.0), (0.235, 0.88), (0.275, 0.64), (0.3, 0.4), (0.21, 0.24)]
+    back += [(0, 0.22)]
     bust = [(-0.62, -0.05), (-0.54, 0.14), (-0.3, 0.25), (-0.1, 0.3), (0.1, 0.3), (0.3, 0.25)]
     face = [(0, 0.94), (0.15, 0.88), (0.185, 0.68), (0.15, 0.5), (0.07, 0.41), (0, 0.395)]
     fringe = [(-0.2, 0.58), (-0.225, 0.82), (-0.1, 0.995), (0.1, 0.995), (0.225, 0.82), (0.2, 0.58)]

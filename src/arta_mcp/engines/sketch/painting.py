@@ -8,21 +8,10 @@ from collections.abc import Callable, Iterator
 
 from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
-from arta_mcp.engines.sketch.canvas import (
-    INK,
-    WHITE,
-    Point,
-    Rgb,
-    Samples,
-    fractal,
-    grey,
-    mix,
-    rgb,
-    scaled,
-    shift,
-    toned,
-)
+from arta_mcp.engines.sketch.canvas import Samples, fractal, grey, scaled, toned
+from arta_mcp.engines.sketch.colours import INK, WHITE, Rgb, mix, rgb, shift
 from arta_mcp.engines.sketch.finish import render, soft, textured
+from arta_mcp.engines.sketch.outlines import Point
 from arta_mcp.engines.sketch.scenery import frame
 from arta_mcp.engines.sketch.words import Scene
 

@@ -8,20 +8,10 @@ from dataclasses import replace
 
 from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
-from arta_mcp.engines.sketch.canvas import (
-    INK,
-    WHITE,
-    Canvas,
-    Point,
-    Rgb,
-    Samples,
-    mix,
-    oval,
-    rgb,
-    scaled,
-    toned,
-)
+from arta_mcp.engines.sketch.canvas import Canvas, Samples, scaled, toned
+from arta_mcp.engines.sketch.colours import INK, WHITE, Rgb, mix, rgb
 from arta_mcp.engines.sketch.finish import grained, render, soft, textured, vignette
+from arta_mcp.engines.sketch.outlines import Point, oval
 from arta_mcp.engines.sketch.scenery import landscape
 from arta_mcp.engines.sketch.words import Mood, Scene
 

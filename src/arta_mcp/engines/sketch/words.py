@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from arta_mcp.engines.sketch.canvas import Rgb, mix, rgb
+from arta_mcp.engines.sketch.colours import Rgb, mix, rgb
 
 _LEXICON = """
 snow: snow snowy winter ice icy frost frozen blizzard arctic christmas polar
