@@ -144,14 +144,9 @@ class Service:
         path = request.path_params
         named = path.get("record_id") or path.get("name", "").partition("-")[0]
         named = named or text(answer_fields(response), "record_id")
-        event = Event(
-            at=self.clock(),
-            endpoint=endpoint,
-            status=response.status_code,
-            record_id=named if ID.fullmatch(named) else None,
-            fault=getattr(request.state, "fault", None),  # set by `FaultyService` alone
-        )
-        self.note(event)
+        record_id = named if ID.fullmatch(named) else None
+        fault = getattr(request.state, "fault", None)  # set by `FaultyService` alone
+        self.note(Event(self.clock(), endpoint, response.status_code, record_id, fault))
         return response
 
     async def respond(self, endpoint: str, request: Request) -> Response:
@@ -280,7 +275,7 @@ class Service:
         if failure := self.workers.failure(record.record_id):
             return Job(record.record_id, "FAILED", (), "ENGINE", failure, record.seed)
         # The clock alone would promise pictures that a slow machine has not drawn.
-        if age < record.queue + record.draw or not self.workers.has_all(record):
+        if age < record.queue + record.draw or self.workers.missing_pictures(record):
             return Job(record.record_id, "IN_PROGRESS", seed=record.seed)
         names = [picture_name(record.record_id, index) for index in range(record.submission.n)]
         images = tuple(Image(url=f"{base_url}images/{name}", name=name) for name in names)

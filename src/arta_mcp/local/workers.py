@@ -37,31 +37,25 @@ class DrawingWorkers:
 
     def start_job(self, record: Record) -> None:
         """Have the pictures that are missing drawn, unless they are being drawn or have failed."""
-        known = self.drawings.get(record.record_id, [])
-        is_under_way = not all(drawing.done() for drawing in known)
+        jobs = self.drawings
+        is_under_way = not _is_over(jobs.get(record.record_id, []))
+        # In this order: a picture that is finished between both lines is not drawn again.
+        missing = self.missing_pictures(record)
         # A failure is not tried again: the engine would fail as before.
-        if self._closed or is_under_way or self.failure(record.record_id) or self.has_all(record):
+        if self._closed or is_under_way or self.failure(record.record_id) or not missing:
             return
-        while len(self.drawings) >= MAX_REMEMBERED:
-            finished = (
-                record_id
-                for record_id, job in self.drawings.items()
-                if all(drawing.done() for drawing in job)
-            )
-            if (oldest := next(finished, None)) is None:
+        while len(jobs) >= MAX_REMEMBERED:
+            oldest = next((name for name, job in jobs.items() if _is_over(job)), None)
+            if oldest is None:
                 break  # all are under way: none may be forgotten
-            del self.drawings[oldest]
-        self.drawings[record.record_id] = [
-            self._threads.submit(self._draw, record, index)
-            for index in range(record.submission.n)
-            if not self._store.has_picture(record.record_id, index)
-        ]
+            del jobs[oldest]
+        drawings = [self._threads.submit(self._draw, record, index) for index in missing]
+        jobs[record.record_id] = drawings
 
-    def has_all(self, record: Record) -> bool:
-        """Whether every picture of the job is on disk."""
-        return all(
-            self._store.has_picture(record.record_id, index) for index in range(record.submission.n)
-        )
+    def missing_pictures(self, record: Record) -> list[int]:
+        """The pictures of the job that are not on disk yet, by their index."""
+        has_picture, count = self._store.has_picture, record.submission.n
+        return [index for index in range(count) if not has_picture(record.record_id, index)]
 
     def failure(self, record_id: str) -> str | None:
         """Why the engine gave a job up, as far as this process knows."""
@@ -94,3 +88,7 @@ class DrawingWorkers:
             _log.exception("the engine could not draw picture %s of %s", index, record.record_id)
             raise
         self._store.put_picture(record.record_id, index, picture)
+
+
+def _is_over(job: list[Future[None]]) -> bool:
+    return all(drawing.done() for drawing in job)

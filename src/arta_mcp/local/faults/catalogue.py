@@ -413,8 +413,7 @@ FAULTS: Mapping[str, FaultKind] = {
         "the request is handled, then the connection is reset", break_off(reset)
     ),
     "answer-lost": FaultKind(
-        "the request is handled, then the connection is closed without a byte",
-        break_off(close),
+        "the request is handled, then the connection is closed without a byte", break_off(close)
     ),
     "slow-headers": FaultKind(
         "the answer begins only after some seconds",
