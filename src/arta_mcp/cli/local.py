@@ -35,7 +35,7 @@ def run_local(settings: Settings, options: argparse.Namespace) -> int:
     from arta_mcp.local.faults.catalogue import FAULTS, Fault
     from arta_mcp.local.faults.injection import FaultyServer, FaultyService
     from arta_mcp.local.loopback import UvicornServer, run_forever
-    from arta_mcp.local.service import Service, ServiceOptions
+    from arta_mcp.local.service import Service
 
     if "help" in options.fault:
         for name, kind in FAULTS.items():
@@ -45,13 +45,13 @@ def run_local(settings: Settings, options: argparse.Namespace) -> int:
         # The folder of the service that a server without a key starts: jobs of both open in either.
         folder = service_dir(settings)
         faults = [Fault.parse(text) for text in options.fault]
-        timing: ServiceOptions = {
-            "queue": options.queue,
-            "draw": options.draw,
-            "latency": options.latency,
-        }
+        service = (FaultyService if faults else Service)(
+            folder, queue=options.queue, draw=options.draw, latency=options.latency
+        )
+        if isinstance(service, FaultyService):
+            service.faults.add(*faults)
         run_forever(
-            FaultyService(folder, faults=faults, **timing) if faults else Service(folder, **timing),
+            service,
             host=options.host,
             port=options.port,
             on_ready=print_address,
