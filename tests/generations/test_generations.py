@@ -78,6 +78,16 @@ async def test_a_slow_sign_up_and_submit_are_not_silent(
     assert [update.step for update in world.updates][:2] == ["ordering", "ordering"]
 
 
+async def test_token_and_submit_are_not_silent_for_longer_together_than_either_may_be(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arta_mcp.generations.progress.HEARTBEAT", 0.3)
+    world.service.latency = 0.2
+    async with world.generations() as generations:
+        await generations.generate(FOX, world.on_update)
+    assert world.updates[0].step == "ordering"
+
+
 async def test_an_unknown_model_sends_nothing(world: World) -> None:
     async with world.generations() as generations:
         with pytest.raises(UnknownStyle) as caught:
