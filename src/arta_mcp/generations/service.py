@@ -164,8 +164,8 @@ class Generations:
         """
         wait = self.limits.max_wait if max_wait is None else max_wait
         until = anyio.current_time() + wait
-        style = await self._resolve_style(request.model)
         reporter = ProgressReporter(on_update)
+        style = await self._resolve_style(request.model)
         backend = await self._open()
         submitter = Submitter(
             backend.client,
