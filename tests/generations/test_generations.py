@@ -11,6 +11,7 @@ import pytest
 from PIL import Image as Pillow
 
 from arta_mcp.errors import (
+    AuthError,
     JobFailed,
     JobTimedOut,
     KeyConflict,
@@ -24,7 +25,7 @@ from arta_mcp.errors import (
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.local.faults.catalogue import Fault
-from arta_mcp.state.records import StyleList, Timing
+from arta_mcp.state.records import JournalEntry, StyleList, Timing
 from arta_mcp.state.sqlite import SqliteState
 from arta_mcp.styles import SHIPPED
 from harness.world import LIMITS, World, new_world
@@ -206,6 +207,38 @@ async def test_a_lost_answer_is_never_sent_again_not_even_with_its_key(world: Wo
                 await generations.generate(request)
         assert [found.status for found in await generations.history()] == ["unknown"]
     assert world.service.seen["submit"] == 1
+
+
+async def test_what_a_submit_came_to_is_told_also_when_it_cannot_be_written_down(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that says `try again` in place of a lost answer would pay for a second picture."""
+
+    async def fail(state: SqliteState, entry: JournalEntry, **_: object) -> None:
+        raise Unavailable("the disk is full")
+
+    monkeypatch.setattr(SqliteState, "update", fail)
+    async with world.generations() as generations:
+        world.service.faults.add(Fault.parse("502@submit"))
+        with pytest.raises(SubmitUnknown):
+            await generations.generate(FOX)
+        world.service.faults.add(Fault.parse("422@submit"))
+        with pytest.raises(PromptRejected):
+            await generations.generate(FOX)
+
+
+async def test_a_call_that_fails_before_the_submit_says_so_also_when_it_cannot_free_its_key(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise Unavailable("the disk is full")
+
+    monkeypatch.setattr(SqliteState, "claim", fail)
+    world.service.faults.add(Fault.parse("OPERATION_NOT_ALLOWED@sign_up"))
+    async with world.generations() as generations:
+        with pytest.raises(AuthError, match="OPERATION_NOT_ALLOWED"):
+            await generations.generate(FOX)
+    assert not world.service.seen["submit"]
 
 
 async def test_a_refused_style_teaches_the_catalogue(world: World) -> None:
