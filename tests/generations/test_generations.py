@@ -241,6 +241,20 @@ async def test_a_call_that_fails_before_the_submit_says_so_also_when_it_cannot_f
     assert not world.service.seen["submit"]
 
 
+@pytest.mark.parametrize("method", ["timings", "finish"])
+async def test_an_error_after_the_submit_names_the_job(
+    world: World, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise Unavailable("the disk is full")
+
+    monkeypatch.setattr(SqliteState, method, fail)
+    async with world.generations() as generations:
+        with pytest.raises(Unavailable, match="the disk is full") as caught:
+            await generations.generate(FOX)
+    assert caught.value.record_id == world.service.jobs[0]
+
+
 async def test_a_refused_style_teaches_the_catalogue(world: World) -> None:
     stale = (*(style.name for style in SHIPPED.styles), "Watercolour Two")
     state = SqliteState(world.folder / "state")
