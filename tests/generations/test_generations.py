@@ -515,6 +515,21 @@ async def test_what_is_remembered_of_finished_generations_is_bounded(
         assert world.service.seen["status"] == polls + 1
 
 
+async def test_a_listener_that_has_left_hears_nothing_of_what_is_queued(world: World) -> None:
+    heard: list[str] = []
+
+    async def listen(record_id: str) -> None:
+        heard.append(record_id)
+        leave()
+
+    async with world.generations() as generations:
+        leave = generations.subscribe(listen)
+        generations._events.publish("a")  # pyright: ignore[reportPrivateUsage]  # a queue of two
+        generations._events.publish("b")  # pyright: ignore[reportPrivateUsage]  # a queue of two
+        await anyio.wait_all_tasks_blocked()
+    assert heard == ["a"]
+
+
 # Bounds of waiting for the service
 
 
