@@ -1,4 +1,4 @@
-"""Reading JSON that somebody else wrote: any bytes give a value or a ProtocolError.
+"""Reading JSON from outside: any bytes give a value or a ProtocolError.
 
 No I/O happens here.
 """
