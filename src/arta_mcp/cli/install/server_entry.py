@@ -13,7 +13,7 @@ from arta_mcp.cli.install.hosts import Host
 from arta_mcp.config import PREFIX, SETTINGS
 from arta_mcp.errors import InvalidRequest
 from arta_mcp.matching import suggest
-from arta_mcp.untrusted_json import entries, is_object
+from arta_mcp.untrusted_json import is_object, list_or_empty
 
 SECRETS = frozenset(setting.name for setting in SETTINGS if setting.secret)
 PUBLIC = frozenset(setting.name for setting in SETTINGS) - SECRETS
@@ -69,7 +69,7 @@ def is_our_program(entry: object) -> bool:
     """Whether an entry starts this server, however it was written."""
     if not is_object(entry):
         return False
-    words = [str(entry.get("command", "")), *map(str, entries(entry.get("args")))]
+    words = [str(entry.get("command", "")), *map(str, list_or_empty(entry.get("args")))]
     return any(re.search(r"(^|[/\\])arta[-_]mcp(\.exe)?($|[=@<>~!\[])", word) for word in words)
 
 

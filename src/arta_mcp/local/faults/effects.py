@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from arta_mcp.arta.protocol import MAX_IMAGE
 from arta_mcp.arta.refusals import Refusal
-from arta_mcp.untrusted_json import entries, is_object, json_or_none
+from arta_mcp.untrusted_json import is_object, json_or_none, list_or_empty
 
 MAX_SECONDS = 60.0
 """no fault lasts longer"""
@@ -311,7 +311,7 @@ def edit_images(change: Callable[[FaultContext, int], dict[str, object]]) -> Edi
     """Other fields in each picture, which `change` is given the index of."""
 
     def edit(context: FaultContext, job: dict[str, object]) -> dict[str, object]:
-        images = [image for image in entries(job.get("response")) if is_object(image)]
+        images = [image for image in list_or_empty(job.get("response")) if is_object(image)]
         changed = [{**image, **change(context, index)} for index, image in enumerate(images)]
         return {**job, "response": changed}
 
