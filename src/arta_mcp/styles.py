@@ -76,7 +76,7 @@ _ALIASES = {"flux-dev": "F Dev", "flux-pro": "F Pro", "gpt-image": "GPT4o"}
 """names people use beyond the id; `gpt-image` is one model, others draw it at random among three"""
 
 _LEAKED = re.compile(r"(?i)^(qa|our|test)_|\btest\b")
-"""a test name of the service's own staff: it works today, but nobody should be led to it"""
+"""a test name of the service's own staff: it works today, but is suggested to no one"""
 
 _BY_HAND = {
     name: category
@@ -91,7 +91,7 @@ _BY_HAND = {
     }.items()
     for name in _names(listed)
 }
-"""categories that the words of a name do not tell"""
+"""categories that the words of a name do not show"""
 
 _BY_WORD = (
     ("other", _LEAKED),
@@ -124,7 +124,7 @@ class Style:
 class Catalogue:
     """The styles known at one time, by category and then by name.
 
-    `as_of` is the ISO date (or time) of the list; `source` says whether the service just told it.
+    `as_of` is the ISO date (or time) of the list; `source` says whether the service gave it.
     """
 
     styles: tuple[Style, ...]
@@ -143,7 +143,7 @@ class Catalogue:
         shown = {name for name in names if name.strip() and name.isprintable()}
         taken: dict[str, Style] = {}
         # Sorted, so that the ids are the same in whatever order a service lists its names; first
-        # those that are their own slug and so keep it: what is looked up exactly agrees.
+        # those that are their own slug and so keep it: exact names and ids agree.
         for name in sorted(shown, key=lambda name: (_slug(name) != name, name.casefold(), name)):
             own, number = _slug(name), 2
             while own in taken:
@@ -173,7 +173,7 @@ class Catalogue:
     def search(self, text: str | None) -> tuple[Style, ...]:
         """The styles that all words of `text` occur in, best first; None or blank finds all.
 
-        Words are looked for in name, id, aliases and category, as beginnings and as parts too.
+        Words are searched in name, id, aliases and category, as beginnings and as parts too.
         A misspelt word counts as the nearest one that the catalogue knows.
         """
         key = normalize((text or "")[:MAX_WORD])
@@ -286,4 +286,4 @@ def _match_word(word: str, words: frozenset[str], category: str) -> int | None:
 
 
 SHIPPED = Catalogue.from_names(_CURRENT, AS_OF, "shipped")
-"""what this version knows without asking anybody"""
+"""what this version knows without asking the service"""

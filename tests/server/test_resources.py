@@ -21,7 +21,7 @@ from arta_mcp.engines.sketch.engine import draw
 from arta_mcp.errors import ArtaError, UnknownRecord
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.server.build import build_server
-from arta_mcp.server.resources import add_notifications
+from arta_mcp.server.notifications import add_notifications
 from harness.errors import WORDS, every_error
 from harness.world import World, new_world
 

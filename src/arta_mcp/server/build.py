@@ -13,8 +13,10 @@ from mcp.types import Icon
 
 from arta_mcp import __version__
 from arta_mcp.generations.service import Generations
-from arta_mcp.server.prompts import add_completions, add_prompts
-from arta_mcp.server.resources import add_gallery, add_notifications, add_resources
+from arta_mcp.server.completions import add_completions
+from arta_mcp.server.notifications import add_notifications
+from arta_mcp.server.prompts import add_prompts
+from arta_mcp.server.resources import add_gallery, add_resources
 from arta_mcp.server.tools import ResultExtras, build_tools
 
 INSTRUCTIONS = (

@@ -1,4 +1,4 @@
-"""What a host can read, the gallery among it, and who is notified when that changes."""
+"""What a host can read, the gallery among it."""
 
 from __future__ import annotations
 
@@ -7,23 +7,16 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from importlib.resources import files
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import anyio.to_thread
-from mcp import types
 from mcp.server.apps import APP_MIME_TYPE
-from mcp.server.connection import Connection
-from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
-from mcp.server.subscriptions import SubscriptionBus
-from mcp.shared.subscriptions import ResourcesListChanged, ResourceUpdated
 
 from arta_mcp.errors import ArtaError, UnknownRecord
 from arta_mcp.generations.service import Generations
 from arta_mcp.server.content import explain
 from arta_mcp.server.previews import READABLE, shrink
-from arta_mcp.server.sdk import connection_of, lowlevel_server
 
 MODELS = "arta://models"
 GENERATIONS = "arta://generations"
@@ -104,42 +97,3 @@ def add_gallery(server: MCPServer[Any]) -> None:
     )
     def gallery() -> str:
         return files("arta_mcp.server").joinpath("gallery.html").read_text(encoding="utf-8")
-
-
-def add_notifications(
-    server: MCPServer[Any], bus: SubscriptionBus
-) -> Callable[[str], Awaitable[None]]:
-    """Lets clients of both protocol eras subscribe; gives the function that notifies them.
-
-    That takes the record id of a generation that is new or has ended. From 2026-07-28 on a client
-    listens on a stream that the bus feeds. Before it subscribes to single resources, as VS Code
-    does for those in an editor (`watch` in its `mcpResourceFilesystem.ts`), which else grow stale.
-    """
-    # by connection, weakly: a client that left without a word leaves nothing behind
-    subscribed: WeakKeyDictionary[Connection, set[str]] = WeakKeyDictionary()
-
-    async def subscribe(
-        ctx: ServerRequestContext[Any], params: types.SubscribeRequestParams
-    ) -> types.EmptyResult:
-        subscribed.setdefault(connection_of(ctx), set()).add(str(params.uri))
-        return types.EmptyResult()
-
-    async def unsubscribe(
-        ctx: ServerRequestContext[Any], params: types.UnsubscribeRequestParams
-    ) -> types.EmptyResult:
-        subscribed.get(connection_of(ctx), set[str]()).discard(str(params.uri))
-        return types.EmptyResult()
-
-    core = lowlevel_server(server)
-    core.add_request_handler("resources/subscribe", types.SubscribeRequestParams, subscribe)
-    core.add_request_handler("resources/unsubscribe", types.UnsubscribeRequestParams, unsubscribe)
-
-    async def publish(record_id: str) -> None:
-        await bus.publish(ResourcesListChanged())
-        for uri in (GENERATIONS, GENERATION.format(record_id=record_id)):
-            await bus.publish(ResourceUpdated(uri=uri))
-            for connection, uris in tuple(subscribed.items()):
-                if uri in uris:
-                    await connection.send_resource_updated(uri)
-
-    return publish

@@ -43,7 +43,7 @@ def take_stdin() -> TextIO:
     # A child that inherits stdin would eat requests.
     os.dup2(nowhere, 0)
     os.close(nowhere)
-    # Never closed: a thread can still stand in a read when the server has ended.
+    # Never closed: a thread can still be in a read when the server has ended.
     return open(source, encoding="utf-8", errors="replace", closefd=False)
 
 
@@ -84,7 +84,7 @@ class StrictTool(Tool):
     def model_post_init(self, context: Any, /) -> None:
         """Makes the argument model strict, which `from_function` has no parameter for."""
         arguments = self.fn_metadata.arg_model
-        # defaults are validated too: the fingerprint behind an idempotency key tells 7 from 7.0
+        # defaults are validated too: the fingerprint behind an idempotency key has 7 and 7.0 apart
         arguments.model_config.update(extra="forbid", validate_default=True)
         arguments.model_rebuild(force=True)
         self.parameters = without_titles(arguments.model_json_schema(by_alias=True))

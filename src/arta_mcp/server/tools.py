@@ -147,7 +147,7 @@ def progress_reporter(ctx: Context[Any, Any]) -> Callable[[Update], Awaitable[No
 
 
 def progress_message(update: Update) -> str:
-    """Where things stand, for people: `drawing, 12 s (usually about 15 s)`."""
+    """The state of a generation, for people: `drawing, 12 s (usually about 15 s)`."""
     words = {"waiting": "waiting for a free place", "saving": "saving the pictures"}
     message = f"{words.get(update.step, update.step)}, {update.waited:.0f} s"
     # once the usual time has passed it says nothing about this job any more

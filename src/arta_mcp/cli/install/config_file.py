@@ -22,7 +22,7 @@ from arta_mcp.cli.install.hosts import Host
 from arta_mcp.cli.install.server_entry import ServerEntry, mask_entry
 from arta_mcp.errors import ConfigError
 from arta_mcp.files import write_atomically, write_new
-from arta_mcp.untrusted_json import entries, is_object
+from arta_mcp.untrusted_json import is_object, list_or_empty
 
 # Each takes a string whole first, so that nothing is found inside of one.
 _STRING = r'"(?:[^"\\]|\\.)*+"'
@@ -108,7 +108,7 @@ class ConfigFile:
     @property
     def questions(self) -> list[object]:
         """What the host asks for and entries refer to (`inputs`)."""
-        return entries(self.said.get("inputs")) if self.host.asks else []
+        return list_or_empty(self.said.get("inputs")) if self.host.asks else []
 
     def with_entry(self, entry: ServerEntry) -> ConfigFile:
         """The same with the entry, in place of one of its name, and with its questions."""

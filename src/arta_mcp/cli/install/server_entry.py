@@ -13,7 +13,7 @@ from arta_mcp.cli.install.hosts import Host
 from arta_mcp.config import PREFIX, SETTINGS
 from arta_mcp.errors import InvalidRequest
 from arta_mcp.matching import suggest
-from arta_mcp.untrusted_json import entries, is_object
+from arta_mcp.untrusted_json import is_object, list_or_empty
 
 _SETTINGS = {setting.name: setting for setting in SETTINGS}
 _SECRETS = [setting.name for setting in SETTINGS if setting.secret]
@@ -50,7 +50,7 @@ def is_our_program(entry: object) -> bool:
     """Whether an entry starts this server, however it was written."""
     if not is_object(entry):
         return False
-    words = [str(entry.get("command", "")), *map(str, entries(entry.get("args")))]
+    words = [str(entry.get("command", "")), *map(str, list_or_empty(entry.get("args")))]
     # Windows takes the suffix in any case, and `shutil.which` gives it in capitals.
     return any(
         re.search(r"(^|[/\\])arta[-_]mcp(\.(?i:exe))?($|[=@<>~!\[])", word) for word in words

@@ -29,7 +29,7 @@ from arta_mcp.arta.refusals import Refusal
 from arta_mcp.errors import ConfigError
 from arta_mcp.local.service import answer_fields
 from arta_mcp.redaction import sanitize
-from arta_mcp.untrusted_json import entries, is_object
+from arta_mcp.untrusted_json import is_object, list_or_empty
 
 MAX_SECONDS = 60.0
 """no fault lasts longer"""
@@ -370,7 +370,7 @@ def edit_images(edit: Callable[[FaultContext, int], dict[str, object]]) -> Effec
     """Other fields in each picture, which `edit` is given the index of."""
 
     def edit_all(context: FaultContext, job: dict[str, object]) -> dict[str, object]:
-        images = [image for image in entries(job.get("response")) if is_object(image)]
+        images = [image for image in list_or_empty(job.get("response")) if is_object(image)]
         return {"response": [{**image, **edit(context, i)} for i, image in enumerate(images)]}
 
     return edit_job(edit_all)
