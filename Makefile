@@ -1,15 +1,19 @@
 # Two commands for everybody: `make demo` draws two pictures, `make test` runs every test.
+# `make test-quick` is for the inner loop: no browser, no Node, no processes, under a minute.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check quick-replies bench soak clean
+.PHONY: demo test test-quick check quick-replies bench soak clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/arta-mcp generate "a red fox in snow" --aspect-ratio 16:9 -n 2 -o pictures
 
 test: $(VENV)/.tested check
 	$(BIN)/python -m pytest
+
+test-quick: $(VENV)/.tested
+	$(BIN)/python -m pytest -q -m "not slow"
 
 check: $(VENV)/.tested
 	$(BIN)/ruff format --check

@@ -90,6 +90,43 @@ async def test_a_detached_task_that_does_not_end_is_given_up() -> None:
             background.detach(anyio.sleep_forever)
 
 
+async def test_nothing_begins_once_the_time_of_detached_tasks_is_up() -> None:
+    """What a task that is given up still asks for must not hold the block open."""
+    begun: list[str] = []
+
+    async def late() -> None:
+        begun.append("late")
+
+    with anyio.fail_after(2):
+        async with open_background(shutdown_timeout=0.01) as background:
+
+            async def ask_late() -> None:
+                try:
+                    await anyio.sleep_forever()
+                finally:
+                    background.detach(late)
+
+            background.detach(ask_late)
+    assert begun == []
+
+
+async def test_a_bug_in_a_task_whose_caller_has_left_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail() -> None:
+        raise ValueError("a bug")
+
+    async def refuse() -> None:
+        raise Unavailable("no bug")
+
+    async with open_background() as background:
+        background.detach(fail)
+        background.detach(refuse)
+    (record,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "a bug"
+
+
 async def test_a_caller_that_still_waits_for_a_given_up_task_is_told_so() -> None:
     caught: list[str] = []
 

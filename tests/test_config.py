@@ -103,12 +103,6 @@ def test_every_setting_has_a_good_and_a_bad_example_here() -> None:
     assert sorted(GOOD) == sorted(BAD) == sorted(BY_NAME)
 
 
-def test_every_setting_is_a_field_and_every_field_a_setting() -> None:
-    fields = {field.name for field in dataclasses.fields(Settings)}
-    assert fields - {"unknown"} == {setting.field for setting in SETTINGS}
-    assert len(BY_NAME) == len(SETTINGS)
-
-
 def test_nothing_set_is_a_local_service_with_the_documented_defaults() -> None:
     settings = Settings.from_env({})
     assert (settings.backend, settings.api_key, settings.proxy) == ("local", None, None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
@@ -25,9 +24,8 @@ def test_the_settings_table_and_server_json_are_what_the_code_says() -> None:
     assert (ROOT / "server.json").read_text(encoding="utf-8") == write_documents.server_json()
 
 
-def test_server_json_fits_the_registry_schema(need: Callable[[bool, str], None]) -> None:
-    path = ROOT.parent / "shared" / "schemas" / "server.schema.json"
-    need(path.exists(), "the registry's schema is not beside this checkout")
+def test_server_json_fits_the_registry_schema() -> None:
+    path = ROOT / "tests" / "schemas" / "server.schema.json"
     schema = json.loads(path.read_text(encoding="utf-8"))
     checker = jsonschema.Draft7Validator(schema, format_checker=jsonschema.FormatChecker())
     errors = list(checker.iter_errors(SERVER))  # pyright: ignore[reportUnknownMemberType]  # its stub is partial
@@ -45,7 +43,9 @@ def test_server_json_names_this_version_every_setting_and_its_secrecy() -> None:
 
 def test_the_changelog_begins_with_this_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert re.search(r"^## (\S+)", changelog, re.MULTILINE)[1] == __version__  # pyright: ignore[reportOptionalSubscript]  # a failure is one
+    headings = re.findall(r"^## (\S+)", changelog, re.MULTILINE)
+    assert next(heading for heading in headings if heading != "Unreleased") == __version__
+    assert "Unreleased" not in headings[1:]
 
 
 def test_the_readme_lists_every_argument_with_its_default() -> None:
@@ -92,3 +92,20 @@ def test_no_document_or_code_names_a_registry_or_this_machine() -> None:
         if path.is_file() and known and not hidden and "node_modules" not in parts:
             found = path.read_text(encoding="utf-8", errors="replace")
             assert not [host for host in hosts if host in found], path
+
+
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+
+
+def test_every_file_that_a_page_names_is_there() -> None:
+    for page in PAGES:
+        named = re.findall(
+            r"`((?:[\w.-]+/)*\w+\.py|tests/[\w./-]+)`", page.read_text(encoding="utf-8")
+        )
+        for name in named:
+            places = [ROOT, ROOT / "src" / "arta_mcp"]
+            found = any((place / name).exists() for place in places)
+            by_name = "/" not in name and any(
+                next((ROOT / folder).rglob(name), None) for folder in ("src", "tests", "tools")
+            )
+            assert found or by_name, f"{page.name} names {name}"

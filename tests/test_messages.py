@@ -17,7 +17,8 @@ from arta_mcp.config import SETTINGS, Settings
 from arta_mcp.errors import ArtaError, ConfigError
 from arta_mcp.generations.values import GenerationRequest, Update
 from arta_mcp.local.faults.catalogue import Fault
-from arta_mcp.server.content import describe, describe_models, explain, progress_message
+from arta_mcp.server.content import describe, describe_models, explain
+from arta_mcp.server.tools import progress_message
 from arta_mcp.styles import SHIPPED
 from harness.world import LIMITS, World, new_world
 

@@ -6,11 +6,13 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -226,7 +228,9 @@ LINES = (
     CALL,
     "{",
     initialize(None),
+    rpc("initialize", 2),
     rpc("notifications/initialized", 2),
+    rpc("notifications/initialized", _meta=EMPTY),
     rpc("notifications/cancelled", requestId=1),
 )
 
@@ -250,17 +254,81 @@ def test_a_connection_takes_a_row_of_the_table_or_closes(
             assert len(responder.replay) == len(REPLAYED[responder.state])
 
 
+def after_handshake(*lines: str) -> list[str]:
+    """Lines behind a handshake, and one that is sure to have a quick reply but for them."""
+    return [initialize("first"), *lines, rpc("ping", "last")]
+
+
+LONG = "x" * 20_000
+METAS = (
+    *({"progressToken": token} for token in (EMPTY, True, 1.5, 2**53, "é", LONG, "[" * 101)),
+    {"other": 1},
+    None,
+)
+LEFT_FIRST = (
+    INITIALIZED,
+    "hello",
+    rpc("ping", 1),
+    initialize(1.0),
+    initialize(1, 5),
+    initialize(1, capabilities={"x": float("nan")}),
+    initialize(1, capabilities={"x": json.loads("[" * 300 + "]" * 300)}),
+    initialize(1, clientInfo={"name": LONG, "version": "1"}),
+    initialize(1, _meta={PROTOCOL_VERSION: MODERN, CLIENT_CAPABILITIES: {}}),
+    modern("tools/list", 1, **{PROTOCOL_VERSION: "2031-01-01"}),
+    modern("tools/list", 1, traceparent="00-1-2-3"),
+    rpc("tools/list", 1, _meta={PROTOCOL_VERSION: MODERN}),
+)
+"""openings that the SDK might read in another way"""
+
+LEFT_LATER = (
+    *(rpc("ping", odd) for odd in ('a"b', "a\\b", "a\nb", "\x7f", 1.5, True, ["x"], 2**53, LONG)),
+    *(f'{{"jsonrpc":"2.0","id":{odd},"method":"ping"}}' for odd in ("null", "NaN", '"é"')),
+    *(rpc("ping", 100 + number, _meta=meta) for number, meta in enumerate(METAS)),
+    '{"jsonrpc":"2.0","id":200,"method":"ping","params":{"_meta":{"progressToken":"\ufffd"}}}',
+    '{"jsonrpc":"2.0","id":201,"method":"ping","params":{"_meta":{"progressToken":"\\ud800"}}}',
+    '{"jsonrpc":"2.0","id":202,"method":"ping","params":null}',
+    '{"jsonrpc":"2.0","id":203,"method":"ping","params":[]}',
+    '{"jsonrpc":"2.0","id":204,"method":["ping"]}',
+    '{"jsonrpc":"2.0","id":205,"method":"ping","more":1}',
+    '{"jsonrpc":"1.0","id":206,"method":"ping"}',
+    '{"jsonrpc":"2.0","id":207,"result":{}}',
+    f"[{rpc('ping', 208)},{rpc('ping', 209)}]",
+    *("", "  ", "{", "null", "[1]", "\x00"),
+    *(rpc("tools/list", 210 + number, cursor=cursor) for number, cursor in enumerate(("x", None))),
+    rpc("tools/list", 212, page=3),
+    rpc("logging/setLevel", 213, level="info"),
+    rpc("nothing", 214),
+    rpc("tools/call", 215, name="nothing", arguments={}),
+    rpc("notifications/cancelled", requestId="first"),
+    modern("tools/list", 216),
+    initialize(217, "2024-11-05"),
+)
+"""the same behind a handshake"""
+
+
+def test_what_the_sdk_might_read_in_another_way_has_no_quick_reply(
+    recorded: RecordedReplies,
+) -> None:
+    for line in LEFT_FIRST:
+        assert count_quick_replies(recorded, [line, initialize(2)]) == 0, line
+    for line in LEFT_LATER:
+        assert count_quick_replies(recorded, after_handshake(line)) == 1, line
+
+
 # The real process
 
 
 GATE = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job has it ignored
 class Gate:
     def find_spec(self, name, path=None, target=None):
         if name == "mcp":
             if os.environ["STRAY"]:
                 print("a stray print", flush=True)
                 os.write(1, b"a stray write")
+                print("a stray read:", os.read(0, 1))
             os.read(int(os.environ["GATE"]), 1)
         return None
 sys.meta_path.insert(0, Gate())
@@ -271,7 +339,7 @@ sys.exit(main([]))
 
 
 class GatedServer:
-    """A server process, its wire, and the gate that its SDK waits at."""
+    """A server process, its wire, and the gate that its SDK waits at; killed when it takes long."""
 
     def __init__(self, *, stray: str = "", **environ: str) -> None:
         behind, self._gate = os.pipe()
@@ -285,6 +353,17 @@ class GatedServer:
             env=without_settings(os.environ) | {"GATE": str(behind), "STRAY": stray, **environ},
         )
         os.close(behind)
+        self._watch = threading.Timer(PROCESS_TIMEOUT, self.process.kill)
+
+    def __enter__(self) -> GatedServer:
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._watch.cancel()
+        self.process.kill()
+        self.process.communicate()
+        os.close(self._gate)
 
     def write(self, *lines: str) -> None:
         assert self.process.stdin is not None
@@ -301,22 +380,7 @@ class GatedServer:
     def finish(self) -> tuple[str, str]:
         """Closes stdin; gives the rest of stdout, and stderr."""
         self.let_sdk_in()
-        rest = self.process.communicate(timeout=PROCESS_TIMEOUT)
-        os.close(self._gate)
-        return rest
-
-
-@contextmanager
-def start_server(**options: str) -> Generator[GatedServer]:
-    server = GatedServer(**options)
-    watch = threading.Timer(PROCESS_TIMEOUT, server.process.kill)
-    watch.start()
-    try:
-        yield server
-    finally:
-        watch.cancel()
-        server.process.kill()
-        server.process.communicate()
+        return self.process.communicate(timeout=PROCESS_TIMEOUT)
 
 
 @pytest.mark.usefixtures("fitting")
@@ -327,7 +391,7 @@ def test_all_is_replied_to_before_the_sdk_has_loaded_and_the_session_is_true(
     call = rpc("tools/call", 99, name="list_models")
     if version == MODERN:
         call = modern("tools/call", 99).replace('{"_meta"', '{"name": "list_models", "_meta"')
-    with start_server(stray="yes", ARTA_STATE_DIR=str(tmp_path)) as server:
+    with GatedServer(stray="yes", ARTA_STATE_DIR=str(tmp_path)) as server:
         for number, request in enumerate(opening_requests(version)):
             server.write(json.dumps({"jsonrpc": "2.0", "id": number, **request}))
             assert server.read() == [live[version][str(request["method"])]]
@@ -342,13 +406,14 @@ def test_all_is_replied_to_before_the_sdk_has_loaded_and_the_session_is_true(
         assert rest == ""
         assert "a stray print" in errors
         assert "a stray write" in errors
+        assert "a stray read: b''" in errors
         assert "than the SDK would have" not in errors
     assert server.process.returncode == 0
 
 
 @pytest.mark.usefixtures("fitting")
 def test_a_host_that_leaves_early_has_its_replies_and_the_server_ends_well() -> None:
-    with start_server() as server:
+    with GatedServer() as server:
         server.write(initialize(1), rpc("tools/list", 2))
         assert server.process.stdin is not None
         server.process.stdin.close()
@@ -358,9 +423,18 @@ def test_a_host_that_leaves_early_has_its_replies_and_the_server_ends_well() -> 
     assert server.process.returncode == 0
 
 
+@pytest.mark.usefixtures("fitting")
+def test_ctrl_c_while_the_sdk_loads_does_not_wait_for_the_hosts_next_line() -> None:
+    with GatedServer() as server:
+        server.write(initialize(1))
+        assert json.loads(server.read()[0])["id"] == 1
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(PROCESS_TIMEOUT / 2) == 130
+
+
 def test_a_flood_that_is_written_before_anything_is_read_is_replied_to_once_each() -> None:
     pings = [rpc("ping", number, _meta={"progressToken": "x" * 200}) for number in range(2000)]
-    with start_server() as server:
+    with GatedServer() as server:
         server.let_sdk_in()
         server.write(initialize("first"), INITIALIZED, *pings)
         numbers = [json.loads(line)["id"] for line in server.read(len(pings) + 1)]
@@ -370,7 +444,7 @@ def test_a_flood_that_is_written_before_anything_is_read_is_replied_to_once_each
 
 
 def test_a_wrong_setting_is_reported_before_anything_is_replied_to() -> None:
-    with start_server(ARTA_MAX_WAIT="soon") as server:
+    with GatedServer(ARTA_MAX_WAIT="soon") as server:
         server.write(initialize(1), rpc("tools/list", 2))
         rest, errors = server.process.communicate(timeout=PROCESS_TIMEOUT)
         assert rest == ""
@@ -387,7 +461,7 @@ def test_a_changed_source_is_replied_from_and_not_a_stale_file(tmp_path: Path) -
     ]
     changed = source.read_text(encoding="utf-8").replace('title="List models"', 'title="Changed"')
     source.write_text(changed, encoding="utf-8")
-    with start_server(PYTHONPATH=str(tmp_path)) as server:
+    with GatedServer(PYTHONPATH=str(tmp_path)) as server:
         server.let_sdk_in()
         server.write(initialize(1), rpc("tools/list", 2))
         tools = json.loads(server.read(2)[1])["result"]["tools"]
@@ -399,78 +473,28 @@ def test_a_changed_source_is_replied_from_and_not_a_stale_file(tmp_path: Path) -
 
 Lines = Sequence[str]
 
-
-def after_handshake(*lines: str) -> Lines:
-    """Lines behind a handshake, and one that is sure to have a quick reply but for them."""
-    return [initialize(1), *lines, rpc("ping", "after")]
-
-
 CONVERSATIONS: dict[str, Lines] = {
     "usual": after_handshake(INITIALIZED, rpc("tools/list", 2)),
-    "ids": [initialize("a"), *(rpc("ping", i) for i in ("a", "7", 7, 0, -1, 2**53, 2**70, "é"))],
+    "what is left to the SDK": after_handshake(*LEFT_LATER),
     **{
-        f"{odd!r:.9} as an id": after_handshake(rpc("ping", odd))
-        for odd in ('a"b', "a\\b", "a\nb", "", "\x7f", 1.5, True, ["x"], "x" * 200_000)
+        f"left to the SDK at once {number}": [line, initialize(2), modern("tools/list", 3)]
+        for number, line in enumerate(LEFT_FIRST)
     },
-    "null as an id": after_handshake('{"jsonrpc":"2.0","id":null,"method":"ping"}'),
-    "whole float as an id": [initialize(1.0), rpc("ping", 2)],
-    "two handshakes": after_handshake(initialize(2, "2024-11-05"), rpc("tools/list", 3)),
+    "ids": after_handshake(*(rpc("ping", number) for number in ("a", "7", 7, 0, -1, ""))),
+    "long ids": after_handshake(*(rpc("ping", f"{number}" * 9000) for number in range(5))),
     "same id again": after_handshake(*(rpc(method, 1) for method in ("ping", "tools/list"))),
-    "no handshake": [rpc("ping", 1), rpc("tools/list", 2), initialize(3), rpc("tools/list", 4)],
+    "a token": after_handshake(rpc("ping", 2, _meta={"progressToken": "t"})),
     "early notification": [INITIALIZED, *after_handshake(INITIALIZED, INITIALIZED)],
     "unknown version": [initialize(1, "2031-01-01"), rpc("resources/list", 2)],
     "modern version in a handshake": [initialize(1, MODERN), rpc("prompts/list", 2)],
-    "version of another type": [initialize(1, 5), rpc("ping", 2), rpc("tools/list", 3)],
     "modern": [modern("server/discover", 1), modern("tools/list", 2), modern("ping", 3)],
     "handshake on modern": [modern("tools/list", 1), initialize(2), modern("tools/list", 3)],
-    "modern on handshake": after_handshake(modern("tools/list", 2), rpc("tools/list", 3)),
     "plain on modern": [modern("tools/list", 1), rpc("tools/list", 2), rpc("ping", 3)],
-    "modern of an unknown version": [
-        modern("tools/list", 1, **{PROTOCOL_VERSION: "2031-01-01"}),
-        modern("tools/list", 2),
-    ],
-    "modern without capabilities": [
-        rpc("tools/list", 1, _meta={PROTOCOL_VERSION: MODERN}),
-        modern("tools/list", 2),
-    ],
-    "enveloped handshake": [
-        initialize(1, _meta={PROTOCOL_VERSION: MODERN, CLIENT_CAPABILITIES: {}}),
-        rpc("ping", 2),
-    ],
-    "trace in the envelope": [modern("tools/list", 1, traceparent="00-1-2-3"), modern("ping", 2)],
-    "cursor": after_handshake(*(rpc("tools/list", repr(c), cursor=c) for c in ("x", None))),
-    "unknown params": after_handshake(rpc("tools/list", 2, page=3), rpc("ping", 3, much=1)),
-    "params of another type": after_handshake(
-        '{"jsonrpc":"2.0","id":2,"method":"tools/list","params":null}',
-        '{"jsonrpc":"2.0","id":3,"method":"tools/list","params":[]}',
-    ),
-    "method of another type": after_handshake('{"jsonrpc":"2.0","id":2,"method":["ping"]}'),
-    **{
-        f"{meta!r:.30} as meta": after_handshake(rpc("tools/list", 2, _meta=meta))
-        for meta in (
-            *({"progressToken": token} for token in ("t", "\ud800", "x" * 200_000, EMPTY, True)),
-            {"other": 1},
-            None,
-        )
-    },
-    "unknown method": after_handshake(rpc("logging/setLevel", 2, level="info"), rpc("no", 3)),
-    "garbage": after_handshake("", "  ", "{", "null", "[1]", "\x00"),
-    "batch": after_handshake(f"[{rpc('ping', 2)},{rpc('ping', 3)}]"),
-    "garbage first": ["hello", *after_handshake()],
     "blanks around": [f"  {initialize(1)} ", f"\t{rpc('ping', 2)}\r"],
     "carriage returns": [initialize(1) + "\r" + rpc("ping", 2) + "\r", rpc("ping", 3)],
     "one key twice": after_handshake('{"jsonrpc":"2.0","id":2,"id":3,"method":"ping"}'),
-    "keys beside": after_handshake('{"jsonrpc":"2.0","id":2,"method":"ping","more":1}'),
-    "another jsonrpc": after_handshake('{"jsonrpc":"1.0","id":2,"method":"ping"}'),
-    "not a number": [initialize(1, capabilities={"x": float("nan")}), rpc("ping", 2)],
-    "nested deep": [initialize(1, capabilities={"x": json.loads("[" * 300 + "]" * 300)})],
-    "long handshake": [initialize(1, clientInfo={"name": "x" * 200_000, "version": "1"})],
-    "response": after_handshake('{"jsonrpc":"2.0","id":9,"result":{}}'),
-    "cancelled": after_handshake(
-        *(rpc("notifications/cancelled", requestId=number) for number in (1, 2))
-    ),
     "a call at once": after_handshake(rpc("tools/call", 2, name="nothing", arguments={})),
-    "more than is sent": [initialize(0), *(rpc("tools/list", number) for number in range(1, 9))],
+    "more than is sent": after_handshake(*(rpc("tools/list", number) for number in range(1, 9))),
 }
 
 
@@ -591,6 +615,7 @@ def test_the_sdk_reads_the_handshake_then_only_what_had_no_quick_reply(
         handshake, ping = replies.readline(), replies.readline()
         assert json.loads(ping) == {"jsonrpc": "2.0", "id": 2, "result": {}}
         assert handoff.readline() == lines[0]
+        handoff.write("{}\n")
         handoff.write(handshake)
         assert handoff.readline() == lines[1]
         assert handoff.readline() == lines[3]
@@ -599,7 +624,59 @@ def test_the_sdk_reads_the_handshake_then_only_what_had_no_quick_reply(
         assert handoff.readline() == lines[2]
         assert handoff.readline() == ""
         os.close(sink)
-        assert replies.read() == ""
+        assert replies.read() == "{}\n"
+
+
+def test_what_comes_when_the_sdk_is_ready_is_its_own(recorded: RecordedReplies) -> None:
+    lines = [f"{line}\n" for line in (initialize(1), rpc("ping", 2))]
+    interval = sys.getswitchinterval()
+    responder = Responder(recorded)
+    source, host_sink = os.pipe()
+    with (
+        ThreadPoolExecutor(1) as sdk,
+        os.fdopen(source, encoding="utf-8") as wire,
+        os.fdopen(host_sink, "w", encoding="utf-8") as host,
+    ):
+        handoff = Handoff(wire, -1, responder)
+        handoff.start()
+        assert sys.getswitchinterval() < interval
+        first = sdk.submit(handoff.readline)
+        wait_for(responder, CLOSED)
+        assert sys.getswitchinterval() == interval
+        host.write("".join(lines))
+        host.flush()
+        assert [first.result(PROCESS_TIMEOUT), handoff.readline()] == lines
+
+
+def test_a_line_without_a_quick_reply_ends_the_hurry(recorded: RecordedReplies) -> None:
+    interval = sys.getswitchinterval()
+    responder = Responder(recorded)
+    handoff = Handoff(io.StringIO(f"{CALL}\n"), -1, responder)
+    handoff.start()
+    wait_for(responder, CLOSED)
+    assert handoff.readline() == f"{CALL}\n"
+    assert sys.getswitchinterval() == interval
+
+
+def test_a_host_that_does_not_read_is_an_error_to_the_sdk(recorded: RecordedReplies) -> None:
+    host_source, sink = os.pipe()
+    os.close(host_source)
+    responder = Responder(recorded)
+    handoff = Handoff(io.StringIO(f"{initialize(1)}\n"), sink, responder)
+    handoff.start()
+    wait_for(responder, HANDSHAKE)
+    assert handoff.readline() == f"{initialize(1)}\n"
+    handoff.write('{"jsonrpc":"2.0","id":1,"result":{}}\n')
+    with pytest.raises(BrokenPipeError):
+        handoff.readline()
+    os.close(sink)
+
+
+def wait_for(responder: Responder, state: ConnectionState) -> None:
+    end = time.monotonic() + PROCESS_TIMEOUT
+    while responder.state is not state:
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def test_an_opening_that_the_sdk_says_in_other_words_is_reported_and_sent_once(

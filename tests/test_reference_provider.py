@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 import anyio
@@ -28,20 +26,6 @@ from arta_mcp.state.sqlite import SqliteState
 from arta_mcp.styles import DEFAULT, SHIPPED
 from harness.service import ScriptedService
 from harness.world import ORIGIN, Client, World, new_world, tiny_picture
-
-ROOT = Path(__file__).parent.parent
-FACTS = ROOT.parent / "shared" / "facts" / "reference-provider.md"
-PAGE = ROOT / "docs" / "reference-provider.md"
-
-
-def rows(page: Path) -> list[str]:
-    cells = re.findall(r"^\| (.+?) \|", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return [cell for cell in cells if cell != "in the document"]
-
-
-def test_the_page_has_a_row_for_each_of_the_document(need: Callable[[bool, str], None]) -> None:
-    need(FACTS.exists(), "the document is not beside this checkout")
-    assert len(rows(PAGE)) == len(rows(FACTS))
 
 
 def test_addresses_are_settings_and_the_rest_derives() -> None:

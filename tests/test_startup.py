@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+import arta_mcp
 from test_quick_replies import INITIALIZED, initialize, rpc
 from write_quick_replies import without_settings
 
@@ -136,3 +137,23 @@ def assert_none(modules: object, unwanted: set[str]) -> None:
     assert isinstance(modules, list)
     names = {str(name) for name in modules}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # JSON
     assert {name for name in unwanted if name in names} == set()
+
+
+PUBLIC = """
+import json, sys
+import arta_mcp
+before = [name for name in sys.modules if name.startswith("arta_mcp.")]
+found = {name: getattr(arta_mcp, name).__name__ for name in arta_mcp.__all__}
+print(json.dumps({"modules": before, "found": found}), file=sys.stderr)
+"""
+
+
+def test_the_public_names_load_on_first_use() -> None:
+    _, printed = loaded(PUBLIC)
+    assert printed["modules"] == []
+    assert printed["found"] == {name: name for name in arta_mcp.__all__}
+
+
+def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'Generator'"):
+        _ = arta_mcp.Generator  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownMemberType]  # the point

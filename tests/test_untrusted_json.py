@@ -11,10 +11,10 @@ from arta_mcp.errors import ProtocolError
 from arta_mcp.redaction import MAX_QUOTED, Secret
 from arta_mcp.untrusted_json import (
     MAX_DEPTH,
-    entries,
     excerpt,
     is_object,
     json_or_none,
+    list_or_empty,
     read_object,
     text,
     words_or_none,
@@ -97,8 +97,8 @@ def test_a_field_is_its_text_or_empty(answer: dict[str, object], name: str) -> N
 
 
 @given(any_json)
-def test_entries_are_those_of_a_list_and_none_of_anything_else(value: object) -> None:
-    assert entries(value) == (value if isinstance(value, list) else [])
+def test_a_list_is_itself_and_anything_else_an_empty_one(value: object) -> None:
+    assert list_or_empty(value) == (value if isinstance(value, list) else [])
 
 
 @given(any_json)

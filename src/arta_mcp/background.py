@@ -29,7 +29,7 @@ class DetachedTask(Generic[T]):
     """A task that no cancellation of its caller reaches."""
 
     def __init__(self) -> None:
-        self._done = anyio.Event()
+        self.done = anyio.Event()
         # Shielded: not even the cancellation of the whole block reaches it before its time is up.
         self._scope = anyio.CancelScope(shield=True)
         self._results: list[T] = []
@@ -38,8 +38,8 @@ class DetachedTask(Generic[T]):
     async def wait(self, timeout: float | None = None) -> bool:
         """Whether it has ended, after at most `timeout` seconds."""
         with anyio.move_on_after(timeout):
-            await self._done.wait()
-        return self._done.is_set()
+            await self.done.wait()
+        return self.done.is_set()
 
     def result(self) -> T:
         """What it returned; raises what it raised."""
@@ -60,9 +60,10 @@ class DetachedTask(Generic[T]):
                 self._results.append(await call())
         except Exception as exc:
             self._failure = exc
-            log.debug("a background task ended with %s", type(exc).__name__)
+            if not isinstance(exc, ArtaError):  # a bug, of which a caller that left learns nothing
+                log.exception("a background task failed")
         finally:
-            self._done.set()
+            self.done.set()
 
 
 class BackgroundTasks:
@@ -73,6 +74,7 @@ class BackgroundTasks:
     def __init__(self, detached: TaskGroup) -> None:
         self._detached = detached
         self._running: set[DetachedTask[object]] = set()
+        self._has_ended = False
 
     def spawn(self, call: Callable[[], Coroutine[object, object, None]]) -> None:
         """Runs `call` beside the callers; it must handle its own errors, and is stopped first."""
@@ -81,6 +83,9 @@ class BackgroundTasks:
     def detach(self, call: Callable[[], Coroutine[object, object, T]]) -> DetachedTask[T]:
         """Starts `call` so that it ends by itself, whatever becomes of its caller."""
         task = DetachedTask[T]()
+        if self._has_ended:  # given up at once: the block would wait for it without a bound
+            task.done.set()
+            return task
 
         async def run() -> None:
             try:
@@ -103,6 +108,7 @@ class BackgroundTasks:
         with anyio.CancelScope(shield=True), anyio.move_on_after(timeout):
             while self._running:
                 await next(iter(self._running)).wait()
+        self._has_ended = True
         for task in self._running:
             task.give_up()
 

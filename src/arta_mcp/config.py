@@ -7,9 +7,9 @@ No I/O happens here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from arta_mcp import __version__
@@ -17,7 +17,6 @@ from arta_mcp.arta.url_guard import is_loopback
 from arta_mcp.errors import ConfigError
 from arta_mcp.redaction import MIN_SECRET, Secret, sanitize
 
-Backend = Literal["arta", "local"]
 PREFIX = "ARTA_"
 
 Parse = Callable[[str, str], object]
@@ -43,10 +42,7 @@ class Setting:
         return self.name.removeprefix(PREFIX).lower()
 
     def read(self, environ: Mapping[str, str]) -> object:
-        """The value that `environ` gives it, or its default; None for neither.
-
-        Raises ConfigError.
-        """
+        """The value that `environ` gives it, or its default, or None; raises ConfigError."""
         value = environ.get(self.name, "")
         # Some hosts pass on what they have no value for; `${...}` is in no address and no key.
         if "${" in value:
@@ -65,6 +61,15 @@ def _refuse(name: str, value: str, why: str, hint: str = "", *, limit: int = 80)
     return ConfigError(f"{name} is {sanitize(repr(value), limit)}{why}", hint=hint)
 
 
+def _setting(default: str, description: str, parse: Parse, **more: object) -> Any:
+    """A field of `Settings` with the rest of its row; `Any` as `dataclasses.field` gives it."""
+    return field(metadata={"default": default, "description": description, "parse": parse, **more})
+
+
+def _choice(default: str, description: str, meanings: Mapping[str, object]) -> Any:
+    return _setting(default, description, _one_of(meanings), choices=tuple(meanings))
+
+
 def _one_of(meanings: Mapping[str, object]) -> Parse:
     def parse(name: str, value: str) -> object:
         if (chosen := value.lower()) not in meanings:
@@ -74,15 +79,9 @@ def _one_of(meanings: Mapping[str, object]) -> Parse:
     return parse
 
 
-def _choice(name: str, default: str, description: str, meanings: Mapping[str, object]) -> Setting:
-    return Setting(name, default, description, _one_of(meanings), choices=tuple(meanings))
-
-
-def _switch(name: str, default: str, description: str) -> Setting:
-    return _choice(name, default, description, {"on": True, "off": False})
-
-
-def _number(kind: str, read: Callable[[str], float], low: float, high: float) -> Parse:
+def _number(
+    low: float, high: float, kind: str = "number of seconds", read: Callable[[str], float] = float
+) -> Parse:
     def parse(name: str, value: str) -> float:
         try:
             number = read(value)
@@ -96,19 +95,10 @@ def _number(kind: str, read: Callable[[str], float], low: float, high: float) ->
     return parse
 
 
-def _seconds(low: float, high: float) -> Parse:
-    return _number("number of seconds", float, low, high)
-
-
-def _whole(value: str) -> int:
+def _whole(value: str) -> float:
     # int() also takes "1_0" and "٣", and refuses thousands of digits in words of its own.
-    if not (value.isascii() and value.isdigit() and len(value) < 10):
-        raise ValueError(value)
-    return int(value)
-
-
-def _is_plain(value: str) -> bool:
-    return value.isprintable() and " " not in value
+    plain = value.isascii() and value.isdigit() and len(value) < 10
+    return int(value) if plain else float("nan")
 
 
 def _scheme_and_host(value: str) -> tuple[str, str]:
@@ -118,7 +108,8 @@ def _scheme_and_host(value: str) -> tuple[str, str]:
         _ = parts.port  # raises where it is no number
     except ValueError:
         return "", ""
-    return (parts.scheme, parts.hostname) if parts.hostname and _is_plain(value) else ("", "")
+    is_plain = value.isprintable() and " " not in value
+    return (parts.scheme, parts.hostname) if parts.hostname and is_plain else ("", "")
 
 
 def _address(name: str, value: str) -> str:
@@ -150,7 +141,7 @@ def _header(name: str, value: str) -> str:
 
 
 def _key(name: str, value: str) -> Secret:
-    if not value.isascii() or not _is_plain(value):
+    if not value.isascii() or not value.isprintable() or " " in value:
         raise ConfigError(f"{name} holds blanks or characters that no key has")
     # A shorter one is in half of all texts: it could not be redacted.
     if len(value) < MIN_SECRET:
@@ -173,118 +164,76 @@ def _folder(name: str, value: str) -> Path:
 
 
 _LOG_LEVELS = {name.lower(): name for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")}
-
-SETTINGS = (
-    _choice(
-        "ARTA_BACKEND",
-        "auto",
-        "`arta`: the remote service; `local`: the embedded one; `auto`: `arta` when a key is set",
-        {"auto": "auto", "arta": "arta", "local": "local"},
-    ),
-    Setting(
-        "ARTA_API_KEY",
-        "",
-        "Firebase Web API key of the service's project; yours to bring",
-        _key,
-        secret=True,
-    ),
-    Setting("ARTA_BASE_URL", "https://img-gen-prod.ai-arta.com", "image host", _address),
-    Setting(
-        "ARTA_AUTH_URL",
-        "https://www.googleapis.com/identitytoolkit/v3/relyingparty/signupNewUser",
-        "sign-up address",
-        _address,
-    ),
-    Setting(
-        "ARTA_TOKEN_REFRESH_URL",
-        "https://securetoken.googleapis.com/v1/token",
-        "refresh address",
-        _address,
-    ),
-    Setting(
-        "ARTA_STYLES_URL",
-        "https://contentcdnhub.com/cms/content/apps/AIArtaAndroid/release/8/default/styles.json",
-        "live style list of the remote service; empty: never ask",
-        _address,
-        empty_means_none=True,
-    ),
-    Setting("ARTA_CLIENT_TYPE", "CLIENT_TYPE_ANDROID", "field of the sign-up body", _header),
-    Setting("ARTA_USER_AGENT", f"arta-mcp/{__version__}", "sent on every request", _header),
-    Setting(
-        "ARTA_PROXY",
-        "",
-        "http, https or socks5 address; the standard proxy variables work without it",
-        _proxy,
-        secret=True,  # it may hold a password
-    ),
-    Setting(
-        "ARTA_MAX_WAIT",
-        "50",
-        "seconds one call waits before it answers `pending`",
-        _seconds(0, 3600),
-    ),
-    Setting(
-        "ARTA_JOB_TIMEOUT", "600", "seconds after which a job counts as lost", _seconds(1, 86400)
-    ),
-    Setting(
-        "ARTA_MAX_CONCURRENCY",
-        "8",
-        "jobs in flight in one process; further calls queue",
-        _number("whole number", _whole, 1, 10000),
-    ),
-    Setting(
-        "ARTA_MIN_POLL_INTERVAL",
-        "0.5",
-        "least seconds between two looks at a job",
-        _seconds(0.01, 60),
-    ),
-    Setting("ARTA_OUTPUT_DIR", "", "finished pictures are also saved in this folder", _folder),
-    Setting(
-        "ARTA_STATE_DIR",
-        "",
-        "tokens and generations; the platform's state folder when not set",
-        _folder,
-    ),
-    _switch(
-        "ARTA_PREVIEW", "off", "`on`: results also hold small pictures (512 px, 150 kB at most)"
-    ),
-    _switch(
-        "ARTA_RESOURCE_LINKS",
-        "off",
-        "`on`: results also hold resource links, for clients of 2025-06-18 or later",
-    ),
-    Setting("ARTA_LOG_LEVEL", "WARNING", "how much goes to stderr", _one_of(_LOG_LEVELS)),
-    _switch(
-        "ARTA_FRONT_DESK",
-        "on",
-        "`on`: a host's first questions are answered while the MCP SDK loads; `off`: after that",
-    ),
-)
+_SWITCH = {"on": True, "off": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that can be set; see `SETTINGS` for what each means."""
+    """Everything that can be set, each with its default as text and its row in `SETTINGS`."""
 
-    backend: Backend
-    api_key: Secret | None
-    base_url: str
-    auth_url: str
-    token_refresh_url: str
-    styles_url: str | None
-    client_type: str
-    user_agent: str
-    proxy: Secret | None
-    max_wait: float
-    job_timeout: float
-    max_concurrency: int
-    min_poll_interval: float
-    output_dir: Path | None
-    state_dir: Path | None
-    preview: bool
-    resource_links: bool
-    log_level: str
-    front_desk: bool
+    backend: Literal["arta", "local"] = _choice(
+        "auto",
+        "`arta`: the remote service; `local`: the embedded one; `auto`: `arta` when a key is set",
+        {"auto": "auto", "arta": "arta", "local": "local"},
+    )
+    api_key: Secret | None = _setting(
+        "", "Firebase Web API key of the service's project; yours to bring", _key, secret=True
+    )
+    base_url: str = _setting("https://img-gen-prod.ai-arta.com", "image host", _address)
+    auth_url: str = _setting(
+        "https://www.googleapis.com/identitytoolkit/v3/relyingparty/signupNewUser",
+        "sign-up address",
+        _address,
+    )
+    token_refresh_url: str = _setting(
+        "https://securetoken.googleapis.com/v1/token", "refresh address", _address
+    )
+    styles_url: str | None = _setting(
+        "https://contentcdnhub.com/cms/content/apps/AIArtaAndroid/release/8/default/styles.json",
+        "live style list of the remote service; empty: never ask",
+        _address,
+        empty_means_none=True,
+    )
+    client_type: str = _setting("CLIENT_TYPE_ANDROID", "field of the sign-up body", _header)
+    user_agent: str = _setting(f"arta-mcp/{__version__}", "sent on every request", _header)
+    proxy: Secret | None = _setting(
+        "",
+        "http, https or socks5 address; the standard proxy variables work without it",
+        _proxy,
+        secret=True,  # it may hold a password
+    )
+    max_wait: float = _setting(
+        "50", "seconds one call waits before it answers `pending`", _number(0, 3600)
+    )
+    job_timeout: float = _setting(
+        "600", "seconds after which a job counts as lost", _number(1, 86400)
+    )
+    max_concurrency: int = _setting(
+        "8",
+        "jobs in flight in one process; further calls queue",
+        _number(1, 10000, "whole number", _whole),
+    )
+    min_poll_interval: float = _setting(
+        "0.5", "least seconds between two looks at a job", _number(0.01, 60)
+    )
+    output_dir: Path | None = _setting(
+        "", "finished pictures are also saved in this folder", _folder
+    )
+    state_dir: Path | None = _setting(
+        "", "tokens and generations; the platform's state folder when not set", _folder
+    )
+    preview: bool = _choice(
+        "off", "`on`: results also hold small pictures (512 px, 150 kB at most)", _SWITCH
+    )
+    resource_links: bool = _choice(
+        "off", "`on`: results also hold resource links, for clients of 2025-06-18 or later", _SWITCH
+    )
+    log_level: str = _setting("WARNING", "how much goes to stderr", _one_of(_LOG_LEVELS))
+    front_desk: bool = _choice(
+        "on",
+        "`on`: a host's first questions are answered while the MCP SDK loads; `off`: after that",
+        _SWITCH,
+    )
     unknown: tuple[str, ...] = ()
     """names of `ARTA_*` variables that mean nothing here"""
 
@@ -299,7 +248,7 @@ class Settings:
             )
         if values["backend"] == "auto":
             values["backend"] = "arta" if values["api_key"] else "local"
-        # Told and not refused: a newer version's variable must not keep an older one from starting.
+        # Not refused: a newer version's variable must not keep an older one from starting.
         known = {setting.name for setting in SETTINGS}
         strange = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
         return cls(**values, unknown=tuple(strange))  # pyright: ignore[reportArgumentType]  # types are the parsers'
@@ -323,3 +272,9 @@ class Settings:
         digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
         host = urlsplit(self.base_url).hostname or "arta"
         return f"{''.join(c if c.isalnum() or c in '.-' else '_' for c in host)}-{digest}"
+
+
+SETTINGS = tuple(
+    Setting(PREFIX + row.name.upper(), **row.metadata) for row in fields(Settings) if row.metadata
+)
+"""in the order of the README's table"""

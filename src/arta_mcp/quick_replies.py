@@ -35,6 +35,7 @@ writes; they are used only with the very sources and packages that they were rec
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -43,6 +44,8 @@ from collections.abc import Iterable
 from enum import Enum, auto
 from pathlib import Path
 from typing import TextIO, TypeGuard
+
+log = logging.getLogger(__name__)
 
 PACKAGE_DIR = Path(__file__).parent
 REPLIES_FILE = PACKAGE_DIR / "quick_replies.json"
@@ -91,7 +94,7 @@ class RecordedReplies:
             is_installed(name, str(version)) for name, version in packages.items()
         )
 
-    def is_stateless(self, version: object) -> bool:
+    def is_stateless(self, version: str) -> bool:
         """Whether requests may carry this version in an envelope, without a handshake."""
         return version in _list(self._file["modern"])
 
@@ -130,38 +133,39 @@ class Responder:
             message = _parse_message(line)
         except (ValueError, RecursionError):  # no JSON, to which the SDK has a reply, too
             message = None
-        reply = None if message is None else self._advance(line, message)
+        reply = None if message is None else self._take_row(line, message)
         if reply is None:
             self.close()
         return reply
 
-    def _advance(self, line: str, message: Json) -> str | None:
+    def _take_row(self, line: str, message: Json) -> str | None:
         """Takes the row of the table that admits this line; None when there is none."""
         method, params = message["method"], message.get("params", {})
         if not isinstance(method, str) or not _is_object(params):
             return None
-        if "id" not in message:
-            initialized = method == "notifications/initialized" and not params
-            if self.state is not ConnectionState.HANDSHAKE or not initialized:
-                return None
-            self.state = ConnectionState.INITIALIZED
-            self.replay.append((line, ""))
-            return ""
-        meta = _meta_alone(params)
+        is_notification, meta = "id" not in message, _meta_alone(params)
         match self.state, method:
+            case ConnectionState.HANDSHAKE, "notifications/initialized" if is_notification:
+                if params:
+                    return None
+                self.state = ConnectionState.INITIALIZED
+                self.replay.append((line, ""))
+                return ""
+            case _ if is_notification:
+                return None
             case ConnectionState.NEW, "initialize" if _is_handshake(params):
                 version = self._recorded.negotiate_version(str(params["protocolVersion"]))
                 state = ConnectionState.HANDSHAKE
             case _, "initialize":
                 return None
-            case ConnectionState.NEW | ConnectionState.STATELESS, _ if _is_envelope(
-                meta
-            ) and self._recorded.is_stateless(meta[PROTOCOL_VERSION]):
+            case ConnectionState.NEW | ConnectionState.STATELESS, _ if _is_envelope(meta):
                 version, state = str(meta[PROTOCOL_VERSION]), ConnectionState.STATELESS
-            case ConnectionState.HANDSHAKE | ConnectionState.INITIALIZED, _ if (
-                meta is not None and meta.keys() <= {"progressToken"}
-            ):
+                if not self._recorded.is_stateless(version):
+                    return None
+            case ConnectionState.HANDSHAKE | ConnectionState.INITIALIZED, _ if meta is not None:
                 version, state = self._version, self.state
+                if not meta.keys() <= {"progressToken"}:
+                    return None
             case _:
                 return None
         found, request_id = self._recorded.find_reply(version, method), _render_id(message["id"])
@@ -189,6 +193,7 @@ class Handoff:
         # Logging's lock and that of the secrets are taken inside it, and never the other way.
         self._turn = threading.Condition()
         self._unanswered: str | None = None
+        """the line that the thread has read and left to the SDK; nothing is the end of all lines"""
         self._failure: OSError | None = None
         self._repeated = ""
         """the reply that the SDK is about to give once more"""
@@ -232,13 +237,12 @@ class Handoff:
         with self._turn:
             if self._repeated and _reply_id(text) == _reply_id(self._repeated):
                 if text != self._repeated:
-                    import logging  # not before it is needed
-
-                    log = logging.getLogger(__name__)
                     log.warning(
                         "quick replies opened the connection in other words than the SDK would have"
                     )
-                    log.debug("sent: %s; the SDK: %s", self._repeated.strip(), text.strip())
+                    log.debug(
+                        "the host has %s, and the SDK says %s", self._repeated.strip(), text.strip()
+                    )
                 self._repeated = ""
                 self._turn.notify_all()
                 return

@@ -76,7 +76,7 @@ _ALIASES = {"flux-dev": "F Dev", "flux-pro": "F Pro", "gpt-image": "GPT4o"}
 """names people use beyond the id; `gpt-image` is one model, others draw it at random among three"""
 
 _LEAKED = re.compile(r"(?i)^(qa|our|test)_|\btest\b")
-"""a test name of the service's own staff: it works today, but nobody should be led to it"""
+"""a test name of the service's own staff: it works today, but is suggested to no one"""
 
 _BY_HAND = {
     name: category
@@ -91,7 +91,7 @@ _BY_HAND = {
     }.items()
     for name in _names(listed)
 }
-"""categories that the words of a name do not tell"""
+"""categories that the words of a name do not show"""
 
 _BY_WORD = (
     ("other", _LEAKED),
@@ -114,12 +114,17 @@ class Style:
     name: str
     category: str
 
+    @property
+    def is_leaked(self) -> bool:
+        """Whether it is a test name: shown last, suggested never."""
+        return _LEAKED.search(self.name) is not None
+
 
 @dataclass(frozen=True)
 class Catalogue:
     """The styles known at one time, by category and then by name.
 
-    `as_of` is the ISO date (or time) of the list; `source` says whether the service just told it.
+    `as_of` is the ISO date (or time) of the list; `source` says whether the service gave it.
     """
 
     styles: tuple[Style, ...]
@@ -135,15 +140,18 @@ class Catalogue:
         Blank and unprintable names are left out. Without any name left the answer is `SHIPPED`,
         whose `source` says so.
         """
-        ids = _assign_ids({name for name in names if name.strip() and name.isprintable()})
-        styles = [Style(own, name, category_of(name)) for name, own in ids.items()]
-        styles.sort(
-            key=lambda style: (
-                CATEGORIES.index(style.category),
-                _is_leaked(style.name),
-                style.name.casefold(),
-                style.name,
-            )
+        shown = {name for name in names if name.strip() and name.isprintable()}
+        taken: dict[str, Style] = {}
+        # Sorted, so that the ids are the same in whatever order a service lists its names; first
+        # those that are their own slug and so keep it: exact names and ids agree.
+        for name in sorted(shown, key=lambda name: (_slug(name) != name, name.casefold(), name)):
+            own, number = _slug(name), 2
+            while own in taken:
+                own, number = f"{_slug(name)}-{number}", number + 1
+            taken[own] = Style(own, name, category_of(name))
+        styles = sorted(
+            taken.values(),
+            key=lambda s: (CATEGORIES.index(s.category), s.is_leaked, s.name.casefold(), s.name),
         )
         return cls(tuple(styles), as_of, source) if styles else SHIPPED
 
@@ -158,17 +166,14 @@ class Catalogue:
         An exact wire name goes first. Otherwise case does not matter, `-`, `_`, `.` and blanks are
         alike, and a closing `style` may be left out (`nano-banana`).
         """
-        style = (
-            self._by_name.get(model) or self._by_id.get(model) or self._by_key.get(normalize(model))
-        )
-        if style is None:
-            raise self._explain_unknown(model)
-        return style
+        if style := self._exact.get(model) or self._by_key.get(normalize(model)):
+            return style
+        raise self._explain_unknown(model)
 
     def search(self, text: str | None) -> tuple[Style, ...]:
         """The styles that all words of `text` occur in, best first; None or blank finds all.
 
-        Words are looked for in name, id, aliases and category, as beginnings and as parts too.
+        Words are searched in name, id, aliases and category, as beginnings and as parts too.
         A misspelt word counts as the nearest one that the catalogue knows.
         """
         key = normalize((text or "")[:MAX_WORD])
@@ -190,64 +195,46 @@ class Catalogue:
             ranks = [_match_word(word, self._words[style], style.category) for word in words]
             found = [rank for rank in ranks if rank is not None]
             if len(found) == len(ranks):
-                hits.append((style != exact, _is_leaked(style.name), sum(found), style))
+                hits.append((style != exact, style.is_leaked, sum(found), style))
         return tuple(style for *_, style in sorted(hits, key=lambda hit: hit[:3]))
 
     def _explain_unknown(self, model: str) -> UnknownStyle:
         """Gone since when, never there, or only misspelt; each with what to ask for instead."""
-        gone = self._retired.get(normalize(model))
-        if gone is None:
-            return UnknownStyle(model, self._suggest_ids(model))
-        name, seen = gone
-        shown = sanitize(repr(model), 80)
-        if seen is None:
-            message = f"model {shown} was never valid: other programs list it, the service does not"
-        else:
-            message = f"model {shown} is gone: last listed on {seen}, missing on {self.as_of}"
-        return UnknownStyle(model, self._nearest_living(name), message=message)
-
-    def _suggest_ids(self, model: str) -> tuple[str, ...]:
-        """At most three ids that a misspelt name may have meant, best first."""
-        aliases = {
-            key: style.id for key, style in self._by_key.items() if not _is_leaked(style.name)
-        }
+        if gone := self._retired.get(normalize(model)):
+            name, seen = gone
+            shown = sanitize(repr(model), 80)
+            if seen is None:
+                why = "was never valid: other programs list it, the service does not"
+            else:
+                why = f"is gone: last listed on {seen}, missing on {self.as_of}"
+            return UnknownStyle(model, self._nearest_living(name), message=f"model {shown} {why}")
+        spelled = {key: style.id for key, style in self._by_key.items() if not style.is_leaked}
         # Without a limit: several spellings of one style are one suggestion.
-        found = suggest(model, aliases, limit=len(aliases))
-        ids = tuple(dict.fromkeys(aliases[key] for key in found))[:3]
-        if ids:
-            return ids
+        found = suggest(model, spelled, limit=len(spelled))
+        ids = tuple(dict.fromkeys(spelled[key] for key in found))[:3]
         # `sdxl` and `midjourney` resemble no name, but one that is gone.
-        gone = suggest(model, RETIRED, limit=1)
-        return self._nearest_living(gone[0]) if gone else ()
+        if not ids and (near := suggest(model, RETIRED, limit=1)):
+            ids = self._nearest_living(near[0])
+        return UnknownStyle(model, ids)
 
     def _nearest_living(self, name: str) -> tuple[str, ...]:
         """The likeliest ids instead of a gone style; a general one has the default for its heir."""
         category = category_of(name)
         # What is like `SDXL 1.0` by its letters (`3d-logo`) is no heir to a general model.
-        if category == "other":
-            return (self.default.id,)
-        kin = [style.id for style in self.styles if style.category == category]
-        kin = [own for _, own in rank(name, kin)][:3]
-        return tuple(kin) or (self.default.id,)
+        kin = [style.id for style in self.styles if style.category == category != "other"]
+        return tuple(own for _, own in rank(name, kin)[:3]) or (self.default.id,)
 
     @cached_property
-    def _by_name(self) -> dict[str, Style]:
-        return {style.name: style for style in self.styles}
-
-    @cached_property
-    def _by_id(self) -> dict[str, Style]:
-        return {style.id: style for style in self.styles}
+    def _exact(self) -> dict[str, Style]:
+        """By wire name and by id; where one style's id is another's name, the name wins."""
+        return {style.id: style for style in self.styles} | {s.name: s for s in self.styles}
 
     @cached_property
     def _by_key(self) -> dict[str, Style]:
         """Every forgiving spelling; where two styles claim one, the earlier kind of name wins."""
-        spellings = [(normalize(name), style) for name, style in self._by_name.items()]
-        spellings += [(normalize(own), style) for own, style in self._by_id.items()]
-        spellings += [
-            (alias, self._by_name[name])
-            for alias, name in _ALIASES.items()
-            if name in self._by_name
-        ]
+        spellings = [(style.name, style) for style in self.styles]
+        spellings += [(style.id, style) for style in self.styles]
+        spellings += [(a, self._exact[name]) for a, name in _ALIASES.items() if name in self._exact]
         spellings += [
             (short, style)
             for style in self.styles
@@ -255,25 +242,21 @@ class Catalogue:
             if (short := normalize(style.name).removesuffix("-style")) not in self._retired
         ]
         # Reversed: the last one to claim a key keeps it, and exact names come first above.
-        return {key: style for key, style in reversed(spellings) if key}
+        return {key: style for name, style in reversed(spellings) if (key := normalize(name))}
 
     @cached_property
     def _retired(self) -> dict[str, tuple[str, str | None]]:
         """Forgiving spelling -> wire name and last date of the styles that this catalogue lacks."""
         seen = {**RETIRED, **dict.fromkeys(_CURRENT, AS_OF)}
-        spellings = [*_ALIASES.items(), *((name, name) for name in seen)]
-        return {
-            normalize(spelling): (name, seen[name])
-            for spelling, name in spellings
-            if name not in self._by_name
-        }
+        names = [*_ALIASES.items(), *((name, name) for name in seen)]
+        return {normalize(a): (name, seen[name]) for a, name in names if name not in self._exact}
 
     @cached_property
     def _words(self) -> dict[Style, frozenset[str]]:
         """The words that each style can be found by."""
         spelled = {style: f"{style.name} {style.id}" for style in self.styles}
         for alias, name in _ALIASES.items():
-            if style := self._by_name.get(name):
+            if style := self._exact.get(name):
                 spelled[style] += f" {alias}"
         return {style: frozenset(normalize(text).split("-")) for style, text in spelled.items()}
 
@@ -290,22 +273,6 @@ def _slug(name: str) -> str:
     return re.sub(r"[\s_\-]+", "-", name.lower()).strip("-") or "style"
 
 
-def _assign_ids(names: set[str]) -> dict[str, str]:
-    """Wire name -> id, no id twice; a name that is its own slug keeps it: exact look-ups agree."""
-    taken: dict[str, str] = {}
-    # Sorted: the ids are the same in whatever order a service lists its names.
-    for name in sorted(names, key=lambda name: (_slug(name) != name, name.casefold(), name)):
-        own, number = _slug(name), 2
-        while own in taken:
-            own, number = f"{_slug(name)}-{number}", number + 1
-        taken[own] = name
-    return {name: own for own, name in taken.items()}
-
-
-def _is_leaked(name: str) -> bool:
-    return _LEAKED.search(name) is not None
-
-
 def _match_word(word: str, words: frozenset[str], category: str) -> int | None:
     """How well a style answers to one word, 0 the best; None when it does not."""
     if word in words:
@@ -319,4 +286,4 @@ def _match_word(word: str, words: frozenset[str], category: str) -> int | None:
 
 
 SHIPPED = Catalogue.from_names(_CURRENT, AS_OF, "shipped")
-"""what this version knows without asking anybody"""
+"""what this version knows without asking the service"""

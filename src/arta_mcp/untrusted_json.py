@@ -1,4 +1,4 @@
-"""Reading JSON that somebody else wrote: any bytes give a value or a ProtocolError.
+"""Reading JSON from outside: any bytes give a value or a ProtocolError.
 
 No I/O happens here.
 """
@@ -48,8 +48,8 @@ def is_object(value: object) -> TypeGuard[dict[str, object]]:
     return isinstance(value, dict)
 
 
-def entries(value: object) -> list[object]:
-    """The value's entries; none when it is no list."""
+def list_or_empty(value: object) -> list[object]:
+    """The elements of a list; none when it is no list."""
     return list(value) if _is_list(value) else []
 
 
@@ -73,7 +73,7 @@ def _is_deeper(value: object, levels: int) -> bool:
         inside = [
             child
             for parent in level
-            for child in (parent.values() if is_object(parent) else entries(parent))
+            for child in (parent.values() if is_object(parent) else list_or_empty(parent))
         ]
         level = [child for child in inside if is_object(child) or _is_list(child)]
         if not level:

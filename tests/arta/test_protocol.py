@@ -35,7 +35,7 @@ from arta_mcp.arta.refusals import Refusal, parse_retry_after, style_refusal, st
 from arta_mcp.errors import ArtaError, AuthError, InvalidRequest, ProtocolError, UnknownRecord
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.redaction import Secret
-from arta_mcp.untrusted_json import entries, is_object, read_object, text
+from arta_mcp.untrusted_json import is_object, list_or_empty, read_object, text
 
 T = TypeVar("T")
 
@@ -92,7 +92,7 @@ def answers(*files: str) -> list[Answer]:
     return [
         Answer.read(file, entry)
         for file in files or FILES
-        for entry in entries(read_object((WIRE / f"{file}.json").read_bytes())["answers"])
+        for entry in list_or_empty(read_object((WIRE / f"{file}.json").read_bytes())["answers"])
     ]
 
 
@@ -290,7 +290,7 @@ def across(message: object) -> object:
         case Refusal():
             return Refusal.parse(message.status, {}, sent_json(message.render()))
         case _:
-            names = tuple(str(name) for name in entries(message))
+            names = tuple(str(name) for name in list_or_empty(message))
             return parse_styles(sent_json(render_styles(names)))
 
 
@@ -477,7 +477,7 @@ def exchanged(value: object, other: object, rng: random.Random) -> object:
     if is_object(value) and value and rng.random() < 0.9:
         name = rng.choice(sorted(value))
         return {**value, name: exchanged(value[name], other, rng)}
-    if found := entries(value):
+    if found := list_or_empty(value):
         place = rng.randrange(len(found))
         return [*found[:place], exchanged(found[place], other, rng), *found[place + 1 :]]
     return copy.deepcopy(other)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -19,11 +19,8 @@ from hypothesis import strategies as st
 
 from arta_mcp.cli import console
 from arta_mcp.cli.install import command as install
-from arta_mcp.cli.install import host_command
-from arta_mcp.cli.install.config_file import ConfigFile
-from arta_mcp.cli.install.config_text import ConfigText, check_others_kept
-from arta_mcp.cli.install.host_command import find_add_command
-from arta_mcp.cli.install.hosts import HOSTS, HostEnvironment, find_files, find_host
+from arta_mcp.cli.install.config_file import ConfigFile, check_others_kept
+from arta_mcp.cli.install.hosts import HOSTS, NEXT_STEPS, HostEnvironment, find_host
 from arta_mcp.cli.install.server_entry import ServerEntry
 from arta_mcp.cli.parser import Parser
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
@@ -91,7 +88,6 @@ class Computer:
             platform=self.platform,
             folder=self.project,
             program=str(self.program),
-            python=sys.executable,
         )
 
     def file(self, host: str) -> Path:
@@ -137,7 +133,13 @@ def computer(tmp_path: Path) -> Computer:
 
 
 def entry_of(path: Path, host: str, name: str = "arta") -> object:
-    return ConfigText.read(ConfigFile.read(path), find_host(host)).servers.get(name)
+    return ConfigFile.read(path, find_host(host)).servers.get(name)
+
+
+def parse(host: str, text: str) -> ConfigFile:
+    """What the text would say in a file that is not there."""
+    path = Path("mcp.json")
+    return ConfigFile(path, find_host(host), path, None).with_text(text)
 
 
 def backups(path: Path) -> list[Path]:
@@ -212,7 +214,7 @@ def test_a_host_that_is_not_here_is_said_to_be_missing_and_nothing_is_made(
     computer: Computer,
 ) -> None:
     for host in USER_HOSTS:
-        assert find_files(find_host(host), computer.environment, file=None, project=False) == []
+        assert not computer.environment.find_files(find_host(host), file=None, project=False)
         with pytest.raises(ConfigError, match="seems not installed: there is no ") as caught:
             computer.run("install", host)
         assert "--file PATH" in caught.value.hint
@@ -443,8 +445,7 @@ def test_what_json_itself_laid_out_is_given_back_whatever_it_says(
     others = {name: value for name, value in servers.items() if name != "arta"}
     before: dict[str, object] = said | {"mcpServers": others}
     text = json.dumps(before, indent=indent, ensure_ascii=False) + end
-    path, host = Path("mcp.json"), find_host("generic")
-    added = ConfigText.parse(path, host, text).with_entry(entry)
+    added = parse("generic", text).with_entry(entry)
     assert json.loads(added.text) == before | {"mcpServers": others | {"arta": entry.value}}
     assert added.without_entry("arta").text == text
 
@@ -501,6 +502,13 @@ def test_a_file_with_comments_is_read(
     assert computer.run("install", "cursor") == console.OK
     assert "already there" in capsys.readouterr().err
     assert computer.files() == before
+
+
+def test_an_entry_that_windows_wrote_in_capitals_is_ours(computer: Computer) -> None:
+    entry: dict[str, object] = {"command": "C:\\bin\\arta-mcp.EXE", "args": []}
+    path = computer.put("cursor", json.dumps({"mcpServers": {"arta": entry}}).encode())
+    assert computer.run("uninstall", "cursor") == console.OK
+    assert entry_of(path, "cursor") is None
 
 
 # What is shown
@@ -596,7 +604,7 @@ def test_each_host_is_told_what_makes_it_see_the_change(
         computer.run("install", host)
         err = capsys.readouterr().err
         assert f"wrote {path}; as it was: {backups(path)[0]}\n" in err
-        assert f"next: {find_host(host).next_step}\n" in err
+        assert f"next: {NEXT_STEPS[host]}\n" in err
 
 
 # Settings, questions, and the command that starts the server
@@ -788,10 +796,10 @@ def test_a_new_file_with_a_secret_is_its_owners_alone(computer: Computer) -> Non
 
 def test_a_file_that_changes_meanwhile_is_not_overwritten(computer: Computer) -> None:
     path = computer.put("claude-code")
-    file = ConfigFile.read(path)
+    file = ConfigFile.read(path, find_host("claude-code"))
     path.write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigError, match="has changed while it was edited"):
-        file.replace("{ }", now=datetime.now(), is_private=False)
+        file.with_text("{ }").write(datetime.now(), is_private=False)
     assert computer.files() == {path: b"{}"}
 
 
@@ -799,7 +807,8 @@ def test_two_changes_in_one_second_have_two_backups(computer: Computer) -> None:
     path = computer.put("cursor")
     moment = datetime(2026, 11, 20, 9, 30, 0)
     for text in ("{}", "{ }"):
-        ConfigFile.read(path).replace(text, now=moment, is_private=False)
+        file = ConfigFile.read(path, find_host("cursor"))
+        file.with_text(text).write(moment, is_private=False)
     names = [backup.name for backup in backups(path)]
     assert names == ["mcp.json.20261120-093000-2.bak", "mcp.json.20261120-093000.bak"]
     assert path.read_bytes() == b"{ }"
@@ -836,14 +845,15 @@ BEFORE = '{"mcpServers": {"other": {"command": "x"}}, "a": true}'
 def test_an_edit_that_would_change_anything_else_is_refused_also_without_assertions(
     after: str,
 ) -> None:
-    config = ConfigText.parse(Path("mcp.json"), find_host("cursor"), BEFORE)
+    config = parse("cursor", BEFORE)
     with pytest.raises(RuntimeError, match="nothing was written"):
         check_others_kept(config, after, "arta")
     lines = (
         "from pathlib import Path",
-        "from arta_mcp.cli.install.config_text import ConfigText, check_others_kept",
+        "from arta_mcp.cli.install.config_file import ConfigFile, check_others_kept",
         "from arta_mcp.cli.install.hosts import find_host",
-        f"config = ConfigText.parse(Path('mcp.json'), find_host('cursor'), {BEFORE!r})",
+        "file = ConfigFile(Path('mcp.json'), find_host('cursor'), Path('mcp.json'), None)",
+        f"config = file.with_text({BEFORE!r})",
         f"check_others_kept(config, {after!r}, 'arta')",
     )
     done = subprocess.run(
@@ -860,10 +870,10 @@ def test_neither_command_writes_past_the_guard(
     path = computer.put("cursor", b'{"mcpServers": {"arta": {"command": "arta-mcp"}}, "a": 1}')
     before = computer.files()
 
-    def lose_everything(_config: ConfigText, _said: dict[str, object]) -> str:
+    def lose_everything(_config: ConfigFile, _said: dict[str, object]) -> str:
         return "{}"
 
-    monkeypatch.setattr(ConfigText, "render", lose_everything)
+    monkeypatch.setattr(ConfigFile, "render", lose_everything)
     with pytest.raises(RuntimeError, match="nothing was written"):
         computer.run(word, "cursor", "--force")
     assert computer.files() == before
@@ -976,7 +986,7 @@ def test_a_file_with_comments_is_never_given_to_vs_code(computer: Computer) -> N
 def test_a_command_that_fails_is_told_in_its_own_words_with_another_way(
     script: str, sentence: str, computer: Computer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(host_command, "COMMAND_TIMEOUT", 2.0)
+    monkeypatch.setattr(install, "COMMAND_TIMEOUT", 2.0)
     computer.put_program("claude", script)
     path = computer.put("claude-code")
     before = path.read_bytes()
@@ -991,23 +1001,23 @@ def test_a_command_that_fails_is_told_in_its_own_words_with_another_way(
 
 
 def test_no_batch_file_and_nothing_from_the_current_folder_gets_our_json(
-    computer: Computer,
+    computer: Computer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def found(program: str) -> list[str] | None:
-        def add_command(_name: str, _value: dict[str, object]) -> list[str]:
-            return [program]
+    def command() -> list[str]:
+        entry = ServerEntry("arta", {})
+        return install.find_add_command(parse("claude-code", ""), entry, computer.environment)
 
-        host = replace(find_host("claude-code"), add_command=add_command)
-        config = ConfigText.parse(computer.file("claude-code"), host, "")
-        return find_add_command(config, ServerEntry("arta", {}), computer.environment)
-
-    for program in ("claude", "claude.cmd", "claude.BAT"):
-        computer.put_program(program, "")
-    assert found("claude") == [str(computer.bin / "claude")]
-    assert found("claude.cmd") is None
-    assert found("claude.BAT") is None
+    computer.put_program("claude", "")
+    assert command()[:2] == [str(computer.bin / "claude"), "mcp"]
     computer.environ["PATH"] = os.path.relpath(computer.bin)
-    assert found("claude") is None
+    assert command() == []
+    for found_on_windows in ("/bin/claude.cmd", "/bin/claude.BAT"):
+
+        def which(_program: str, path: str, found: str = found_on_windows) -> str:
+            return found
+
+        monkeypatch.setattr(shutil, "which", which)
+        assert command() == []
 
 
 # The whole program

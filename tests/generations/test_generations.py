@@ -11,6 +11,7 @@ import pytest
 from PIL import Image as Pillow
 
 from arta_mcp.errors import (
+    AuthError,
     JobFailed,
     JobTimedOut,
     KeyConflict,
@@ -24,7 +25,7 @@ from arta_mcp.errors import (
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.local.faults.catalogue import Fault
-from arta_mcp.state.records import StyleList, Timing
+from arta_mcp.state.records import JournalEntry, StyleList, Timing
 from arta_mcp.state.sqlite import SqliteState
 from arta_mcp.styles import SHIPPED
 from harness.world import LIMITS, World, new_world
@@ -76,6 +77,16 @@ async def test_a_slow_sign_up_and_submit_are_not_silent(
     async with world.generations() as generations:
         await generations.generate(FOX, world.on_update)
     assert [update.step for update in world.updates][:2] == ["ordering", "ordering"]
+
+
+async def test_token_and_submit_are_not_silent_for_longer_together_than_either_may_be(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arta_mcp.generations.progress.HEARTBEAT", 0.3)
+    world.service.latency = 0.2
+    async with world.generations() as generations:
+        await generations.generate(FOX, world.on_update)
+    assert world.updates[0].step == "ordering"
 
 
 async def test_an_unknown_model_sends_nothing(world: World) -> None:
@@ -196,6 +207,52 @@ async def test_a_lost_answer_is_never_sent_again_not_even_with_its_key(world: Wo
                 await generations.generate(request)
         assert [found.status for found in await generations.history()] == ["unknown"]
     assert world.service.seen["submit"] == 1
+
+
+async def test_what_a_submit_came_to_is_told_also_when_it_cannot_be_written_down(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that says `try again` in place of a lost answer would pay for a second picture."""
+
+    async def fail(state: SqliteState, entry: JournalEntry, **_: object) -> None:
+        raise Unavailable("the disk is full")
+
+    monkeypatch.setattr(SqliteState, "update", fail)
+    async with world.generations() as generations:
+        world.service.faults.add(Fault.parse("502@submit"))
+        with pytest.raises(SubmitUnknown):
+            await generations.generate(FOX)
+        world.service.faults.add(Fault.parse("422@submit"))
+        with pytest.raises(PromptRejected):
+            await generations.generate(FOX)
+
+
+async def test_a_call_that_fails_before_the_submit_says_so_also_when_it_cannot_free_its_key(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise Unavailable("the disk is full")
+
+    monkeypatch.setattr(SqliteState, "claim", fail)
+    world.service.faults.add(Fault.parse("OPERATION_NOT_ALLOWED@sign_up"))
+    async with world.generations() as generations:
+        with pytest.raises(AuthError, match="OPERATION_NOT_ALLOWED"):
+            await generations.generate(FOX)
+    assert not world.service.seen["submit"]
+
+
+@pytest.mark.parametrize("method", ["timings", "finish"])
+async def test_an_error_after_the_submit_names_the_job(
+    world: World, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise Unavailable("the disk is full")
+
+    monkeypatch.setattr(SqliteState, method, fail)
+    async with world.generations() as generations:
+        with pytest.raises(Unavailable, match="the disk is full") as caught:
+            await generations.generate(FOX)
+    assert caught.value.record_id == world.service.jobs[0]
 
 
 async def test_a_refused_style_teaches_the_catalogue(world: World) -> None:
@@ -456,6 +513,21 @@ async def test_what_is_remembered_of_finished_generations_is_bounded(
         assert world.service.seen["status"] == polls
         await generations.get(ids[0])
         assert world.service.seen["status"] == polls + 1
+
+
+async def test_a_listener_that_has_left_hears_nothing_of_what_is_queued(world: World) -> None:
+    heard: list[str] = []
+
+    async def listen(record_id: str) -> None:
+        heard.append(record_id)
+        leave()
+
+    async with world.generations() as generations:
+        leave = generations.subscribe(listen)
+        generations._events.publish("a")  # pyright: ignore[reportPrivateUsage]  # a queue of two
+        generations._events.publish("b")  # pyright: ignore[reportPrivateUsage]  # a queue of two
+        await anyio.wait_all_tasks_blocked()
+    assert heard == ["a"]
 
 
 # Bounds of waiting for the service

@@ -103,3 +103,20 @@ async def test_a_slow_answer_is_not_waited_for(tmp_path: Path) -> None:
 
 def source_of(known: LiveCatalogue) -> str:
     return known.catalogue.source
+
+
+async def test_what_a_call_waited_counts_from_its_beginning(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SlowLister(Lister):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            await anyio.sleep(0.1)
+            return await super().handle_async_request(request)
+
+    monkeypatch.setattr("arta_mcp.generations.progress.HEARTBEAT", 0.02)
+    world.app = SlowLister(app=world.service)
+    async with world.generations() as generations:
+        request = GenerationRequest(prompt="x", model="Brand New Style")
+        with pytest.raises(UnknownStyle):  # listed, but the service draws only what it knows
+            await generations.generate(request, world.on_update)
+    assert world.updates[0].waited >= 0.1

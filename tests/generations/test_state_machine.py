@@ -43,7 +43,7 @@ TROUBLE = [
     for name, kind in FAULTS.items()
     for endpoint in kind.endpoints
     if endpoint not in ("image", "styles")
-    and kind.takes != "seconds"  # a wait of a second each would leave time for few interleavings
+    and not kind.takes_seconds  # a wait of a second each would leave time for few interleavings
     and name not in ("endless-body", "foreign-url")
 ]
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import Counter, deque
-from collections.abc import Coroutine, Generator, Iterable
+from collections.abc import Generator, Iterable
 from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,21 +17,24 @@ from starlette.responses import Response
 from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.local.faults.injection import FaultyServer, FaultyService
 from arta_mcp.local.loopback import LoopbackServer
-from arta_mcp.local.service import Event, ServiceOptions
+from arta_mcp.local.service import Event
 from arta_mcp.local.store import ServiceAccount
-from arta_mcp.local.workers import DrawingWorkers
 
 
 class ScriptedService(FaultyService):
     """`seen` counts requests by endpoint as they arrive, `log` holds them once answered."""
 
     def __init__(
-        self, folder: Path, *, faults: Iterable[Fault] = (), **options: Unpack[ServiceOptions]
+        self,
+        folder: Path,
+        *,
+        faults: Iterable[Fault] = (),
+        **options: Any,  # the service's own
     ) -> None:
-        super().__init__(folder, faults=faults, **options)
+        super().__init__(folder, **options)
+        self.faults.add(*faults)
         self.seen: Counter[str] = Counter()
         self.log: deque[Event] = deque(maxlen=10_000)
-        self._workers = self._waitable = _WaitableWorkers(self.store, options.get("engine"))
 
     async def handle(self, endpoint: str, request: Request) -> Response:
         self.seen[endpoint] += 1
@@ -63,17 +65,17 @@ class ScriptedService(FaultyService):
 
     def finish_drawing(self, timeout: float = 30.0) -> None:
         """Block until every picture that was begun is on disk."""
-        self._waitable.wait(timeout)
+        jobs = list(self.workers.drawings.values())
+        wait([drawing for job in jobs for drawing in job], timeout)
+
+    def refuse_token(self, id_token: str) -> None:
+        """Treat this id token as stale from now on."""
+        self.refused_tokens.append(id_token)
 
     def _known(self, user_id: str) -> ServiceAccount:
         account = self.store.account(user_id)
         assert account is not None, user_id
         return account
-
-
-class _WaitableWorkers(DrawingWorkers):
-    def wait(self, timeout: float) -> None:
-        wait([drawing for job in list(self._drawings.values()) for drawing in job], timeout)
 
 
 class ScriptedServer(LoopbackServer):
@@ -82,30 +84,21 @@ class ScriptedServer(LoopbackServer):
     def __init__(
         self, service: ScriptedService, *, host: str = "127.0.0.1", port: int | None = None
     ) -> None:
-        super().__init__(service, host=host, port=port, server_type=_ReachableServer)
+        super().__init__(service, host=host, port=port, server_type=FaultyServer)
         self.service = service
 
     @contextmanager
     def refused(self) -> Generator[None]:
         """While this lasts no connection is accepted; the port stays ours."""
         server = self._server
-        assert isinstance(server, _ReachableServer)
-        server.run_in_loop(server.shut_now())
+        assert isinstance(server, FaultyServer)
+        loop = server.servers[0].get_loop()
+
+        async def shut() -> None:
+            server.shut_listener()
+
+        asyncio.run_coroutine_threadsafe(shut(), loop).result(5)
         try:
             yield
         finally:
-            server.run_in_loop(server.open_listener())
-
-
-class _ReachableServer(FaultyServer):
-    """A server that other threads can tell what to do."""
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
-
-    async def shut_now(self) -> None:
-        self.shut_listener()
-
-    def run_in_loop(self, action: Coroutine[object, object, None]) -> None:
-        asyncio.run_coroutine_threadsafe(action, self._loop).result(5)
+            asyncio.run_coroutine_threadsafe(server.open_listener(), loop).result(5)

@@ -29,7 +29,7 @@ from arta_mcp.errors import AuthError
 from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import State
 from arta_mcp.state.sqlite import SqliteState
-from arta_mcp.untrusted_json import entries, is_object
+from arta_mcp.untrusted_json import is_object, list_or_empty
 from harness.clients import Need, node, node_folder
 from harness.service import ScriptedServer, ScriptedService
 from harness.world import Client
@@ -388,6 +388,6 @@ def _shape(value: object) -> object:
     """Names and types without what is said."""
     if is_object(value):
         return {name: _shape(field) for name, field in value.items()}
-    if found := entries(value):
+    if found := list_or_empty(value):
         return [_shape(entry) for entry in found]
     return type(value).__name__

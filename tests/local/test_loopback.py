@@ -91,8 +91,9 @@ def test_a_port_that_is_asked_for_and_taken_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org", "127.1", ""])
 def test_it_listens_on_loopback_only(tmp_path: Path, host: str) -> None:
-    with pytest.raises(ValueError, match="loopback only"):
-        LoopbackServer(Service(tmp_path), host=host)
+    server = LoopbackServer(Service(tmp_path), host=host)
+    with pytest.raises(ValueError, match="loopback only"), server:
+        pass
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.2", "::1"])

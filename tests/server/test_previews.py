@@ -9,9 +9,7 @@ import pytest
 from PIL import Image as Pillow
 
 from arta_mcp.errors import ProtocolError
-from arta_mcp.server.previews import PREVIEW, READABLE, Bounds, shrink
-
-pytestmark = pytest.mark.anyio
+from arta_mcp.server.previews import PREVIEW, READABLE, shrink
 
 
 def noise(width: int, height: int, mode: str = "RGB") -> bytes:
@@ -23,20 +21,20 @@ def noise(width: int, height: int, mode: str = "RGB") -> bytes:
 
 @pytest.mark.parametrize("bounds", [PREVIEW, READABLE])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
-async def test_even_noise_fits_its_bounds(bounds: Bounds, mode: str) -> None:
-    small = await shrink(noise(1400, 760, mode), bounds)
+def test_even_noise_fits_its_bounds(bounds: tuple[int, int], mode: str) -> None:
+    small = shrink(noise(1400, 760, mode), *bounds)
     assert len(small) <= bounds[1]
     with Pillow.open(io.BytesIO(small)) as picture:
         assert picture.format == "WEBP"
         assert max(picture.size) <= bounds[0]
 
 
-async def test_a_small_picture_keeps_its_size() -> None:
-    with Pillow.open(io.BytesIO(await shrink(noise(60, 40), PREVIEW))) as picture:
+def test_a_small_picture_keeps_its_size() -> None:
+    with Pillow.open(io.BytesIO(shrink(noise(60, 40), *PREVIEW))) as picture:
         assert picture.size == (60, 40)
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", noise(80, 80)[:600], b"\x89PNG\r\n\x1a\n"])
-async def test_what_is_no_picture_is_told(content: bytes) -> None:
+def test_what_is_no_picture_is_told(content: bytes) -> None:
     with pytest.raises(ProtocolError):
-        await shrink(content, PREVIEW)
+        shrink(content, *PREVIEW)

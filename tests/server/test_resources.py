@@ -11,6 +11,7 @@ import anyio
 import mcp
 import pytest
 from mcp import Client
+from mcp.server.mcpserver import MCPServer
 from mcp.server.subscriptions import InMemorySubscriptionBus
 from mcp.shared.subscriptions import ResourceUpdated, ServerEvent
 from mcp.types import PromptReference, ResourceTemplateReference
@@ -20,7 +21,7 @@ from arta_mcp.engines.sketch.engine import draw
 from arta_mcp.errors import ArtaError, UnknownRecord
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.server.build import build_server
-from arta_mcp.server.notifications import ChangeNotifier
+from arta_mcp.server.notifications import add_notifications
 from harness.errors import WORDS, every_error
 from harness.world import World, new_world
 
@@ -213,21 +214,20 @@ async def test_subscribers_of_the_old_era_are_told_when_a_generation_ends(world:
     told.close()
 
 
-async def test_two_servers_over_the_same_generations_are_both_told_until_they_close(
+async def test_two_servers_over_the_same_generations_are_both_told_until_they_unsubscribe(
     world: World,
 ) -> None:
     buses = Bus(), Bus()
     async with world.generations() as generations:
-        first, second = (ChangeNotifier(bus).follow(generations) for bus in buses)
-        with second:
-            with first:
-                await generations.generate(GenerationRequest(prompt="a fox"))
-                with anyio.fail_after(10):
-                    for bus in buses:
-                        await bus.holds(6)
-            await generations.generate(GenerationRequest(prompt="a crow"))
-            with anyio.fail_after(10):
-                await buses[1].holds(12)
+        first, _ = [generations.subscribe(add_notifications(MCPServer("x"), bus)) for bus in buses]
+        await generations.generate(GenerationRequest(prompt="a fox"))
+        with anyio.fail_after(10):
+            for bus in buses:
+                await bus.holds(6)
+        first()
+        await generations.generate(GenerationRequest(prompt="a crow"))
+        with anyio.fail_after(10):
+            await buses[1].holds(12)
     assert len(buses[0].events) == 6
 
 

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from arta_mcp.arta.refusals import Refusal, detail_words
 from arta_mcp.errors import AuthError, ProtocolError, UnknownRecord
 from arta_mcp.redaction import Secret, redact_known, sanitize
-from arta_mcp.untrusted_json import entries, is_object, read_object, text, words_or_none
+from arta_mcp.untrusted_json import is_object, list_or_empty, read_object, text, words_or_none
 
 MAX_JSON = 1024 * 1024
 """bytes of an answer that are read at most"""
@@ -346,11 +346,11 @@ def parse_styles(body: bytes) -> tuple[str, ...]:
     Raises ProtocolError when no such block holds a name.
     """
     blocks: dict[str, object] = {}
-    for block in entries(read_object(body).get("content")):
+    for block in list_or_empty(read_object(body).get("content")):
         if is_object(block) and text(block, "name").startswith("textToImage_styles"):
             blocks[text(block, "name")] = block.get("items")
     for name in sorted(blocks, key=_version, reverse=True):
-        items = entries(blocks[name])
+        items = list_or_empty(blocks[name])
         found = [text(item, "unique_id") for item in items if is_object(item)]
         if names := tuple(dict.fromkeys(filter(None, found))):
             return names
@@ -402,7 +402,7 @@ def _seed(value: object) -> int | None:
 
 
 def _images(response: object) -> tuple[Image, ...]:
-    listed = entries(response)
+    listed = list_or_empty(response)
     if not listed:
         raise ProtocolError("the service says DONE but gives no images")
     if len(listed) > _MAX_IMAGES:

@@ -15,7 +15,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from arta_mcp.redaction import MAX_QUOTED, sanitize
-from arta_mcp.untrusted_json import entries, excerpt, is_object, json_or_none, text
+from arta_mcp.untrusted_json import excerpt, is_object, json_or_none, list_or_empty, text
 
 MAX_DETAIL = 1024 * 1024
 """characters; a refused style lists every valid one"""
@@ -137,7 +137,7 @@ def _google_words(error: Mapping[str, object]) -> tuple[str, str]:
     code, _, words = message.partition(" : ")
     if code.replace("_", "").isupper() and " " not in code:
         return code, words
-    for entry in entries(error.get("details")):
+    for entry in list_or_empty(error.get("details")):
         if is_object(entry) and text(entry, "reason"):
             return text(entry, "reason"), message
     return text(error, "status") or "UNKNOWN", message
@@ -147,13 +147,13 @@ def detail_words(detail: object) -> str:
     """FastAPI's `detail`: a string, or a list of `{loc, msg}`."""
     if isinstance(detail, str):
         return detail
-    if not entries(detail):
+    if not list_or_empty(detail):
         return json.dumps(detail, ensure_ascii=False, default=str)
-    return "; ".join(_detail_entry(entry) for entry in entries(detail))
+    return "; ".join(_detail_entry(entry) for entry in list_or_empty(detail))
 
 
 def _detail_entry(entry: object) -> str:
     if not is_object(entry) or not text(entry, "msg"):
         return json.dumps(entry, ensure_ascii=False, default=str)
-    where = str((entries(entry.get("loc")) or [""])[-1])
+    where = str((list_or_empty(entry.get("loc")) or [""])[-1])
     return f"{where}: {text(entry, 'msg')}" if where else text(entry, "msg")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from functools import partial
 
 from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
 from arta_mcp.cli.console import OK, print_data, print_message
@@ -46,9 +45,13 @@ def run_local(settings: Settings, options: argparse.Namespace) -> int:
         # The folder of the service that a server without a key starts: jobs of both open in either.
         folder = service_dir(settings)
         faults = [Fault.parse(text) for text in options.fault]
-        make = partial(FaultyService, faults=faults) if faults else Service
+        service = (FaultyService if faults else Service)(
+            folder, queue=options.queue, draw=options.draw, latency=options.latency
+        )
+        if isinstance(service, FaultyService):
+            service.faults.add(*faults)
         run_forever(
-            make(folder, queue=options.queue, draw=options.draw, latency=options.latency),
+            service,
             host=options.host,
             port=options.port,
             on_ready=print_address,

@@ -28,16 +28,12 @@ def serve_stdio(settings: Settings, _: argparse.Namespace | None = None) -> int:
     handoff = start_quick_replies() if settings.front_desk else None
     from arta_mcp.app import open_generations
     from arta_mcp.server.build import build_server
-    from arta_mcp.server.sdk import repair_stdin, serve_wire
+    from arta_mcp.server.sdk import serve_wire
     from arta_mcp.server.tools import ResultExtras
 
     extras = ResultExtras(resource_links=settings.resource_links, previews=settings.preview)
     server = build_server(open_generations(settings, warn=print_message), extras)
     gc.freeze()
     gc.enable()
-    if handoff is None:
-        repair_stdin()
-        server.run()
-    else:
-        serve_wire(server, handoff)
+    serve_wire(server, handoff)
     return OK

@@ -44,6 +44,8 @@ class EventPublisher:
             try:
                 with receive:
                     async for record_id in receive:
+                        if send not in self._queues:  # it has left while events were queued
+                            break
                         try:
                             with anyio.move_on_after(LISTENER_TIMEOUT):
                                 await listener(record_id)

@@ -84,6 +84,7 @@ class JobPoller:
             with self._scope:
                 await self._poll_until_over()
         except ArtaError as exc:
+            exc.record_id = exc.record_id or self.record_id
             self.error = exc
         except Exception as exc:
             log.exception("polling a job failed")
@@ -126,7 +127,7 @@ class JobPoller:
             phase = self.phase if self.polls else None
             await self._sleep(max(retry_after, self.schedule.delay(self.age, phase)))
             retry_after = 0.0
-            # The last poll is made after the time-out, so that a job that ended late is found.
+            # A job taken up after its time-out is polled once: it may have ended since.
             if self.age > self._timeout and self.polls:
                 self.has_timed_out = True
                 return

@@ -62,7 +62,7 @@ class ProgressReporter:
             log.info("a report was not taken within %s s", REPORT_TIMEOUT)
 
     async def report_until(self, task: DetachedTask[T], step: Step) -> T:
-        """What the task returns or raises; a report at each heartbeat until then."""
-        while not await task.wait(HEARTBEAT):
+        """What the task returns or raises; until then a report whenever one is due."""
+        while not await task.wait(self.due_in):
             await self.report(step)
         return task.result()

@@ -164,8 +164,8 @@ class Generations:
         """
         wait = self.limits.max_wait if max_wait is None else max_wait
         until = anyio.current_time() + wait
-        style = await self._resolve_style(request.model)
         reporter = ProgressReporter(on_update)
+        style = await self._resolve_style(request.model)
         backend = await self._open()
         submitter = Submitter(
             backend.client,
@@ -385,7 +385,11 @@ class Generations:
         if entry.phase == "done":
             return None
         record_id = entry.record_id or ""
-        found = await backend.state.timings(self._service, entry.style, MAX_SAMPLES)
+        try:
+            found = await backend.state.timings(self._service, entry.style, MAX_SAMPLES)
+        except ArtaError as exc:
+            exc.record_id = record_id
+            raise
         # No await between here and `join`: two calls must not make two pollers of one job.
         poller = self._pollers.get(record_id)
         if poller is None or poller.is_ending:

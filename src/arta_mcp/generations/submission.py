@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -135,7 +136,7 @@ class Submitter:
             # changes nothing, and the detached task writes the end.
             error = exc.message if isinstance(exc, ArtaError) else "cancelled before it was sent"
             refused = replace(entry, phase="refused", error=error)
-            with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True), suppress(ArtaError):  # the first error counts
                 await self._state.claim(refused, lease_before=entry.lease_until)
             raise
 
@@ -176,7 +177,10 @@ class Submitter:
         if isinstance(exc, TimeoutError):
             exc = SubmitUnknown(f"the submit did not end in {SUBMIT_LEASE - 10:.0f} s")
         phase = "unknown" if isinstance(exc, SubmitUnknown) else "refused"
-        await self._state.update(replace(sending, phase=phase, error=exc.message))
+        # Without it the entry becomes `unknown` by itself; an error of the journal in place of this
+        # one would say that another try costs nothing.
+        with suppress(ArtaError):
+            await self._state.update(replace(sending, phase=phase, error=exc.message))
         return exc
 
 

@@ -29,7 +29,7 @@ from arta_mcp.arta.protocol import (
 from arta_mcp.errors import InvalidRequest
 from arta_mcp.matching import suggest
 from arta_mcp.styles import DEFAULT
-from arta_mcp.untrusted_json import entries, is_object, json_or_none, text
+from arta_mcp.untrusted_json import is_object, json_or_none, list_or_empty, text
 
 Model = Annotated[
     str,
@@ -205,13 +205,13 @@ def _log_ratio(ratio: str) -> float:
 
 
 def _choices(field: object) -> list[str]:
-    return [str(choice) for choice in entries(field.get("enum"))] if is_object(field) else []
+    return [str(choice) for choice in list_or_empty(field.get("enum"))] if is_object(field) else []
 
 
 def _allowed(field: object) -> str:
     if not is_object(field):
         return "not this"
-    if options := [option for option in entries(field.get("anyOf")) if is_object(option)]:
+    if options := [option for option in list_or_empty(field.get("anyOf")) if is_object(option)]:
         return " or ".join(_allowed(option) for option in options)
     if choices := _choices(field):
         return f"one of {', '.join(choices)}"
@@ -233,5 +233,5 @@ def _last_user_text(messages: Iterable[Mapping[str, object]]) -> str:
     content = said[-1] if said else ""
     if isinstance(content, str):
         return content
-    parts = [part for part in entries(content) if is_object(part)]
+    parts = [part for part in list_or_empty(content) if is_object(part)]
     return " ".join(text(part, "text") for part in parts if text(part, "type") == "text")

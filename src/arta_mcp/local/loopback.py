@@ -9,8 +9,8 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -34,10 +34,7 @@ class UvicornServer(uvicorn.Server):
     """A service on one listening socket, answering callers that name a loopback host."""
 
     def __init__(
-        self,
-        service: Service,
-        listening: socket.socket,
-        on_ready: Callable[[str], None] | None = None,
+        self, service: Service, listening: socket.socket, on_ready: Callable[[str], None]
     ) -> None:
         config = uvicorn.Config(
             self.answer,
@@ -52,10 +49,8 @@ class UvicornServer(uvicorn.Server):
             server_header=False,
         )
         super().__init__(config)
-        self.up = threading.Event()
         self._service, self._on_ready = service, on_ready
-        self._listening = listening
-        self._address = listening.getsockname()
+        self._listening, self._address = listening, listening.getsockname()
 
     @property
     def base_url(self) -> str:
@@ -83,16 +78,10 @@ class UvicornServer(uvicorn.Server):
             if not self.should_exit:  # stopping breaks off answers on purpose, which is no error
                 raise
 
-    def run_on_socket(self) -> None:
-        """Serve until `should_exit`, in an event loop of this thread."""
-        self.run(sockets=[self._listening])
-
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Tells `up` and `on_ready` once requests are answered."""
+        """Calls `on_ready` with the base URL once requests are answered."""
         await super().startup(sockets)
-        self.up.set()
-        if self._on_ready is not None:
-            self._on_ready(self.base_url)
+        self._on_ready(self.base_url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Unlike uvicorn's, this waits for nobody: not for idle clients, not for slow answers."""
@@ -109,7 +98,7 @@ class LoopbackServer:
     """A service in a daemon thread with its own event loop: a slow picture delays no caller.
 
     `port` None takes the port of the last time when it is free, so that old addresses open again.
-    Raises ValueError for a host that is not loopback, OSError for a port that is taken.
+    Entering raises ValueError for a host that is not loopback, OSError for a port that is taken.
     """
 
     def __init__(
@@ -121,29 +110,24 @@ class LoopbackServer:
         server_type: type[UvicornServer] = UvicornServer,
     ) -> None:
         self._service, self._server_type = service, server_type
-        self._host, self._port = _checked(host), port
+        self._host, self._port = host, port
         self._server: UvicornServer | None = None
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         # Bound in the caller's thread: the address is known, and refuses nobody, from here on.
         listening = _bind(self._host, self._port, self._service.folder)
-        self._server = self._server_type(self._service, listening)
+        up = threading.Event()
+        self._server = self._server_type(self._service, listening, lambda _: up.set())
         # A daemon: a host that kills its server must not wait for a picture.
-        self._thread = threading.Thread(
-            target=self._server.run_on_socket, name="arta-local", daemon=True
-        )
+        run = partial(self._server.run, [listening])
+        self._thread = threading.Thread(target=run, name="arta-local", daemon=True)
         self._thread.start()
-        if not self._server.up.wait(START_TIMEOUT):
+        if not up.wait(START_TIMEOUT):
             raise RuntimeError("the embedded service does not start")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     @property
@@ -170,54 +154,42 @@ def run_forever(
     server_type: type[UvicornServer] = UvicornServer,
 ) -> None:
     """Serve in the main thread until SIGINT or SIGTERM; `on_ready` is called with the base URL."""
-    server = server_type(service, _bind(_checked(host), port, service.folder), on_ready)
+    listening = _bind(host, port, service.folder)
     try:
         with suppress(KeyboardInterrupt):
-            server.run_on_socket()
+            server_type(service, listening, on_ready).run([listening])
     finally:
         service.close()
 
 
-def reserve_port(host: str, port: int) -> socket.socket:
-    """A socket that is bound and does not listen: it refuses, and nobody else gets the port."""
+def open_socket(host: str, port: int, *, listening: bool) -> socket.socket:
+    """A bound socket; one that does not listen refuses, and no other program gets the port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio switches Nagle's delay (40 ms an answer) off only where TCP is named outright
-    reserved = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         if os.name == "posix":  # elsewhere this would let two programs share a port
-            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reserved.bind((host, port))
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((host, port))
+        if listening:
+            opened.listen(socket.SOMAXCONN)
     except (OSError, OverflowError):
-        reserved.close()
+        opened.close()
         raise
-    return reserved
-
-
-def _checked(host: str) -> str:
-    if not is_loopback(host):
-        raise ValueError(f"the embedded service listens on loopback only, not on {host!r}")
-    return "127.0.0.1" if host == "localhost" else host
+    return opened
 
 
 def _bind(host: str, port: int | None, folder: Path) -> socket.socket:
     """A listening socket, so that the address works before the thread does."""
+    if not is_loopback(host):
+        raise ValueError(f"the embedded service listens on loopback only, not on {host!r}")
+    host = "127.0.0.1" if host == "localhost" else host
     if port is not None:
-        return _listen(host, port)
+        return open_socket(host, port, listening=True)
     # Addresses of pictures stay good from one start to the next as long as the port is free.
-    remembered = folder / "port"
-    listening = None
+    remembered, bound = folder / "port", None
     with suppress(OSError, ValueError, OverflowError):
-        listening = _listen(host, int(remembered.read_text(encoding="utf-8")))
-    listening = listening or _listen(host, 0)
-    write_atomically(remembered, str(listening.getsockname()[1]).encode())
-    return listening
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    reserved = reserve_port(host, port)
-    try:
-        reserved.listen(socket.SOMAXCONN)
-    except OSError:
-        reserved.close()
-        raise
-    return reserved
+        bound = open_socket(host, int(remembered.read_text(encoding="utf-8")), listening=True)
+    bound = bound or open_socket(host, 0, listening=True)
+    write_atomically(remembered, str(bound.getsockname()[1]).encode())
+    return bound

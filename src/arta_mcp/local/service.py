@@ -6,16 +6,14 @@ import json
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypedDict
 
 import anyio
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -36,24 +34,21 @@ from arta_mcp.arta.protocol import (
 )
 from arta_mcp.arta.refusals import Refusal, style_refusal
 from arta_mcp.errors import ProtocolError
-from arta_mcp.local.store import (
-    ID,
-    Claims,
-    Record,
-    ServiceAccount,
-    Store,
-    append,
-    picture_name,
-)
+from arta_mcp.local.store import ID, Claims, Record, ServiceAccount, Store, append, picture_name
 from arta_mcp.local.workers import DrawingWorkers, Engine
 from arta_mcp.redaction import Secret
 from arta_mcp.styles import SHIPPED
 from arta_mcp.untrusted_json import is_object, json_or_none, text
 
-IMAGE_HOST = "/img-gen-prod.ai-arta.com"
-SIGN_UP_HOSTS = ("/www.googleapis.com", "/identitytoolkit.googleapis.com")
-REFRESH_HOST = "/securetoken.googleapis.com"
-STYLES_HOST = "/contentcdnhub.com"
+_ENDPOINTS = (
+    ("sign_up", "POST", SIGN_UP_PATHS, ("/www.googleapis.com", "/identitytoolkit.googleapis.com")),
+    ("refresh", "POST", (REFRESH_PATH,), ("/securetoken.googleapis.com",)),
+    ("submit", "POST", (SUBMIT_PATH,), ("/img-gen-prod.ai-arta.com",)),
+    ("status", "GET", (f"{SUBMIT_PATH}/{{record_id}}/status",), ("/img-gen-prod.ai-arta.com",)),
+    ("styles", "GET", (STYLES_PATH,), ("/contentcdnhub.com",)),
+    ("image", "GET", ("/images/{name}",), ()),
+)
+"""name (of a method of `Service`), HTTP method, paths, and the hosts that have them"""
 
 PROJECT = "100000000000"
 """the project number that a refresh names; ours is nobody's"""
@@ -76,17 +71,12 @@ class Event:
     fault: str | None = None
 
 
-class ServiceOptions(TypedDict, total=False):
-    """The options of a `Service`, for those that pass them on."""
+class RefusalError(Exception):
+    """What a method of `Service` raises to have `refusal` answered."""
 
-    engine: Engine | None
-    queue: float
-    draw: float
-    latency: float
-    token_lifetime: float
-    rotate: bool
-    clock: Callable[[], float]
-    keep: int
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
 
 
 class Service:
@@ -118,20 +108,20 @@ class Service:
     ) -> None:
         self.queue, self.draw, self.latency = queue, draw, latency
         self.token_lifetime, self.rotate = token_lifetime, rotate
-        self.clock = clock
+        self.clock, self.folder = clock, folder
         self.store = Store(folder, keep=keep)
-        self._workers = DrawingWorkers(self.store, engine)
-        self._app = Starlette(
-            routes=self._routes(), exception_handlers={HTTPException: _render_http_exception}
-        )
+        self.workers = DrawingWorkers(self.store, engine)
+        routes = [Route("/", self.health)]
+        for endpoint, method, paths, hosts in _ENDPOINTS:
+            answer = partial(self.handle, endpoint)
+            # Below a host's name as well: so one port can stand for hosts that have equal paths.
+            for path in (host + path for host in ("", *hosts) for path in paths):
+                routes.append(Route(path, answer, methods=[method]))
+        handlers = {HTTPException: _render_http_exception}
+        self._app = Starlette(routes=routes, exception_handlers=handlers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._app(scope, receive, send)
-
-    @property
-    def folder(self) -> Path:
-        """Where all that the service keeps lies."""
-        return self.store.folder
 
     @property
     def jobs(self) -> tuple[str, ...]:
@@ -139,8 +129,8 @@ class Service:
         return self.store.records()
 
     def close(self) -> None:
-        """Begin no further picture; whoever opens the folder next draws the rest."""
-        self._workers.close()
+        """Begin no further picture; who opens the folder next draws the rest."""
+        self.workers.close()
 
     async def handle(self, endpoint: str, request: Request) -> Response:
         """The answer to a request, late by `latency` and noted in the log."""
@@ -151,97 +141,62 @@ class Service:
             response = _render(Refusal(413, "Request body too large"))
         else:
             response = await self.respond(endpoint, whole)
-        event = Event(
-            at=self.clock(),
-            endpoint=endpoint,
-            status=response.status_code,
-            record_id=_record_id(endpoint, request, response),
-            fault=getattr(request.state, "fault", None),  # set by `FaultyService` alone
-        )
-        self.note(event)
+        path = request.path_params
+        named = path.get("record_id") or path.get("name", "").partition("-")[0]
+        named = named or text(answer_fields(response), "record_id")
+        record_id = named if ID.fullmatch(named) else None
+        fault = getattr(request.state, "fault", None)  # set by `FaultyService` alone
+        self.note(Event(self.clock(), endpoint, response.status_code, record_id, fault))
         return response
 
     async def respond(self, endpoint: str, request: Request) -> Response:
         """What the endpoint answers to a request whose body is there."""
-        answers = {
-            "sign_up": self.sign_up,
-            "refresh": self.refresh,
-            "submit": self.submit,
-            "status": self.status,
-            "styles": self.styles,
-            "image": self.image,
-        }
-        return await answers[endpoint](request)
+        answer: Callable[[Request], Awaitable[Response]] = getattr(self, endpoint)
+        try:
+            return await answer(request)
+        except RefusalError as exc:
+            return _render(exc.refusal)
+        except HTTPException as exc:  # of a form
+            return _render(Refusal(exc.status_code, exc.detail))
+        except ProtocolError:
+            words = "Invalid JSON payload received. Unexpected token."
+            return _render(Refusal(400, words, "INVALID_ARGUMENT"))
 
     def note(self, event: Event) -> None:
         """Add a line to `service.log`; it holds neither prompts nor tokens."""
         append(self.folder / "service.log", json.dumps(asdict(event)), limit=MAX_LOG)
 
-    def _routes(self) -> list[Route]:
-        """Every path of the protocol, bare and below the name of the host that has it."""
-        # Below a name, so that one port can stand for hosts that have equal paths.
-        listed = (
-            ("sign_up", "POST", SIGN_UP_PATHS, SIGN_UP_HOSTS),
-            ("refresh", "POST", (REFRESH_PATH,), (REFRESH_HOST,)),
-            ("submit", "POST", (SUBMIT_PATH,), (IMAGE_HOST,)),
-            ("status", "GET", (f"{SUBMIT_PATH}/{{record_id}}/status",), (IMAGE_HOST,)),
-            ("styles", "GET", (STYLES_PATH,), (STYLES_HOST,)),
-            ("image", "GET", ("/images/{name}",), ()),
-        )
-        return [
-            Route("/", self.health),
-            *(
-                Route(host + path, partial(self.handle, endpoint), methods=[method])
-                for endpoint, method, paths, hosts in listed
-                for host in ("", *hosts)
-                for path in paths
-            ),
-        ]
-
     # The identity host
 
     async def sign_up(self, request: Request) -> Response:
         """A new anonymous account and its tokens."""
-        if refusal := _key_refusal(request):
-            return _render(refusal)
-        try:
-            SignUp.parse(await request.body())
-        except ProtocolError:
-            return _render(_BAD_PAYLOAD)
+        _require_key(request)
+        SignUp.parse(await request.body())
         return JSONResponse(self._issue_tokens(self.store.open_account()).render_sign_up())
 
     async def refresh(self, request: Request) -> Response:
         """New tokens of the account whose refresh token came, or Google's code."""
-        if refusal := _key_refusal(request):
-            return _render(refusal)
-        try:
-            account = self._refresh_owner(Refresh.parse(await request.body()))
-        except ProtocolError:
-            return _render(_BAD_PAYLOAD)
-        if isinstance(account, Refusal):
-            return _render(account)
-        if self.rotate:
-            account = self.store.expire_refresh_tokens(account)
-        return JSONResponse(self._issue_tokens(account).render_refresh(PROJECT))
-
-    def _refresh_owner(self, asked: Refresh) -> ServiceAccount | Refusal:
-        """Whose refresh token this is, or Google's word for why it is refused."""
+        _require_key(request)
+        asked = Refresh.parse(await request.body())
+        claims = self.store.read(asked.refresh_token.reveal())
+        account = self.store.account(claims.user_id) if claims else None
         # What is wrong with the request goes before what is wrong with the account, as at Google.
-        token = asked.refresh_token.reveal()
         if asked.grant_type != "refresh_token":
             code = "INVALID_GRANT_TYPE" if asked.grant_type else "MISSING_GRANT_TYPE"
-            return Refusal(400, code=code)
-        if not token:
-            return Refusal(400, code="MISSING_REFRESH_TOKEN")
-        claims = self.store.read(token)
-        if claims is None or claims.kind != "refresh":
-            return Refusal(400, code="INVALID_REFRESH_TOKEN")
-        account = self.store.account(claims.user_id)
-        if account is None:
-            return Refusal(400, code="USER_NOT_FOUND")
-        if account.disabled:
-            return Refusal(400, code="USER_DISABLED")
-        return account if claims.serial == account.serial else Refusal(400, code="TOKEN_EXPIRED")
+        elif not asked.refresh_token.reveal():
+            code = "MISSING_REFRESH_TOKEN"
+        elif claims is None or claims.kind != "refresh":
+            code = "INVALID_REFRESH_TOKEN"
+        elif account is None:
+            code = "USER_NOT_FOUND"
+        elif account.disabled:
+            code = "USER_DISABLED"
+        elif claims.serial != account.serial:
+            code = "TOKEN_EXPIRED"
+        else:
+            account = self.store.expire_refresh_tokens(account) if self.rotate else account
+            return JSONResponse(self._issue_tokens(account).render_refresh(PROJECT))
+        raise RefusalError(Refusal(400, code=code))
 
     def _issue_tokens(self, account: ServiceAccount) -> Tokens:
         # The id token ends by the clock, the refresh token by its account's serial.
@@ -259,17 +214,23 @@ class Service:
 
     async def submit(self, request: Request) -> Response:
         """A new job, still IN_QUEUE; 401 for the caller, 422 for a field."""
-        caller = self._caller(request)
-        if isinstance(caller, Refusal):
-            return _render(caller)
-        submission = await _parse_submission(request)
+        user_id = self.authenticate(request)
+        # Either encoding; a JSON body is an empty form, as at FastAPI.
+        form = await request.form(max_files=8, max_fields=32, max_part_size=MAX_BODY)
+        fields = {name: value for name, value in form.items() if isinstance(value, str)}
+        await form.close()
+        submission = Submit.parse(fields)
+        # After the bounds, and in other words than theirs, as the captured refusal has it.
+        valid = [style.name for style in SHIPPED.styles]
+        if isinstance(submission, Submit) and submission.style not in valid:
+            submission = style_refusal(submission.style, valid)
         if isinstance(submission, Refusal):
-            return _render(submission)
+            raise RefusalError(submission)
         seed = submission.seed
         # The times are kept with the job: it walks on as promised in a process with others.
         record = Record(
             record_id=uuid.uuid4().hex,
-            user_id=caller,
+            user_id=user_id,
             created_at=self.clock(),
             queue=self.queue,
             draw=self.draw,
@@ -278,28 +239,26 @@ class Service:
         )
         # On disk before anybody learns its id: a job that was promised outlives this process.
         self.store.put_record(record)
-        self._workers.start_job(record)
+        self.workers.start_job(record)
         return JSONResponse(Job(record.record_id, "IN_QUEUE", seed=record.seed).render())
 
     async def status(self, request: Request) -> Response:
-        """The job as it is now, for whoever has an account; 404 for one that is not there."""
-        caller = self._caller(request)
-        if isinstance(caller, Refusal):
-            return _render(caller)
+        """The job as it is now, for every account; 404 for one that is not there."""
+        self.authenticate(request)
         record = self.store.record(request.path_params["record_id"])
         if record is None:
-            return _render(Refusal(404, "Record not found"))
+            raise RefusalError(Refusal(404, "Record not found"))
         return JSONResponse(self._job_of(record, str(request.base_url)).render())
 
-    def _caller(self, request: Request) -> str | Refusal:
-        """The user id in the bare id token of a request."""
+    def authenticate(self, request: Request) -> str:
+        """The user id in the bare id token of a request; RefusalError with 401 without one."""
         token = request.headers.get("authorization", "")
         claims = self.store.read(token) if token else None
         # A refresh token is signed as well, and must open nothing here.
         if claims is None or claims.kind != "id":
-            return Refusal(401, "Invalid token" if token else "Not authenticated")
+            raise RefusalError(Refusal(401, "Invalid token" if token else "Not authenticated"))
         if claims.expires_at <= self.clock():
-            return Refusal(401, "Token expired")
+            raise RefusalError(Refusal(401, "Token expired"))
         return claims.user_id
 
     def _job_of(self, record: Record, base_url: str) -> Job:
@@ -312,11 +271,11 @@ class Service:
         if age < record.queue:
             return Job(record.record_id, "IN_QUEUE", seed=record.seed)
         # Again at each poll: a process that died may have left pictures undrawn.
-        self._workers.start_job(record)
-        if failure := self._workers.failure(record.record_id):
+        self.workers.start_job(record)
+        if failure := self.workers.failure(record.record_id):
             return Job(record.record_id, "FAILED", (), "ENGINE", failure, record.seed)
         # The clock alone would promise pictures that a slow machine has not drawn.
-        if age < record.queue + record.draw or not self._workers.has_all(record):
+        if age < record.queue + record.draw or self.workers.missing_pictures(record):
             return Job(record.record_id, "IN_PROGRESS", seed=record.seed)
         names = [picture_name(record.record_id, index) for index in range(record.submission.n)]
         images = tuple(Image(url=f"{base_url}images/{name}", name=name) for name in names)
@@ -326,7 +285,7 @@ class Service:
         """A picture, for everybody who has its address."""
         picture = self.store.picture(request.path_params["name"])
         if picture is None:
-            return _render(Refusal(404, "Image not found"))
+            raise RefusalError(Refusal(404, "Image not found"))
         return Response(picture, media_type="image/png")
 
     # The content host, and the root
@@ -340,31 +299,10 @@ class Service:
         return JSONResponse({"artaService": {"ready": True, "jobs": len(self.jobs)}})
 
 
-async def _parse_submission(request: Request) -> Submit | Refusal:
-    """The form of a submit in either encoding; a JSON body is an empty form, as at FastAPI."""
-    try:
-        form = await request.form(max_files=8, max_fields=32, max_part_size=MAX_BODY)
-    except MultiPartException as exc:
-        return Refusal(400, exc.message)
-    except HTTPException as exc:
-        return Refusal(exc.status_code, exc.detail)
-    fields = {name: value for name, value in form.items() if isinstance(value, str)}
-    await form.close()
-    submission = Submit.parse(fields)
-    # After the bounds, and in other words than theirs, as the captured refusal has it.
-    valid = [style.name for style in SHIPPED.styles]
-    if isinstance(submission, Submit) and submission.style not in valid:
-        return style_refusal(submission.style, valid)
-    return submission
-
-
-_BAD_PAYLOAD = Refusal(400, "Invalid JSON payload received. Unexpected token.", "INVALID_ARGUMENT")
-
-
-def _key_refusal(request: Request) -> Refusal | None:
-    if request.query_params.get("key") or request.headers.get("x-goog-api-key"):
-        return None
-    return Refusal(403, "The request is missing a valid API key.", "PERMISSION_DENIED")
+def _require_key(request: Request) -> None:
+    if not (request.query_params.get("key") or request.headers.get("x-goog-api-key")):
+        words = "The request is missing a valid API key."
+        raise RefusalError(Refusal(403, words, "PERMISSION_DENIED"))
 
 
 def _render(refusal: Refusal) -> Response:
@@ -373,7 +311,7 @@ def _render(refusal: Refusal) -> Response:
 
 async def _render_http_exception(request: Request, exc: Exception) -> Response:
     """What Starlette refuses by itself, 404 and 405, in the words of the other refusals."""
-    assert isinstance(exc, HTTPException)  # Starlette's handlers take any, and get this one
+    assert isinstance(exc, HTTPException)  # noqa: S101  # Starlette's handlers take any, and get this one
     body = Refusal(exc.status_code, exc.detail).render()
     return JSONResponse(body, status_code=exc.status_code, headers=dict(exc.headers or {}))
 
@@ -394,19 +332,7 @@ async def _read_whole(request: Request) -> Request | None:
     return Request(request.scope, receive)
 
 
-def job_fields(response: Response) -> dict[str, object]:
+def answer_fields(response: Response) -> dict[str, object]:
     """The fields of an answer, none when it is no JSON object."""
     answer = json_or_none(bytes(getattr(response, "body", b"")))
     return answer if is_object(answer) else {}
-
-
-def _record_id(endpoint: str, request: Request, response: Response) -> str | None:
-    """The job that an exchange is about, when its id is one of ours."""
-    match endpoint:
-        case "submit":
-            named = text(job_fields(response), "record_id")
-        case "status":
-            named = request.path_params["record_id"]
-        case _:
-            named = request.path_params.get("name", "").partition("-")[0]
-    return named if ID.fullmatch(named) else None

@@ -79,8 +79,6 @@ class Store:
 
     def __init__(self, folder: Path, *, keep: int) -> None:
         self.folder = folder
-        # Pruning lists the folder, so it is done at the first record and then at every twentieth
-        # of `keep`: listing at each would make a submit slower the more records there are.
         self._keep, self._puts_until_prune = keep, 0
         for name in ("", "accounts", "records", "images"):
             make_private_folder(folder / name)
@@ -94,31 +92,23 @@ class Store:
 
     def open_account(self) -> ServiceAccount:
         """A new anonymous account, on disk."""
-        account = ServiceAccount(uuid.uuid4().hex)
-        self.put_account(account)
-        return account
+        return self.put_account(ServiceAccount(uuid.uuid4().hex))
 
-    def put_account(self, account: ServiceAccount) -> None:
+    def put_account(self, account: ServiceAccount) -> ServiceAccount:
         """Write the account in place of what its file said."""
-        _write(self._account_path(account.user_id), json.dumps(asdict(account)).encode())
+        path = self.folder / f"accounts/{account.user_id}.json"
+        _write(path, json.dumps(asdict(account)).encode())
+        return account
 
     def account(self, user_id: str) -> ServiceAccount | None:
         """None for an unknown or damaged one, and for a name that is no user id."""
-        found = _read_json(self._account_path(user_id)) if ID.fullmatch(user_id) else None
-        if not is_object(found):
-            return None
-        serial = found.get("serial")
-        return ServiceAccount(
-            user_id=user_id,
-            serial=serial if isinstance(serial, int) else 0,
-            disabled=found.get("disabled") is True,
-        )
+        found = _read_fields(self.folder / "accounts", user_id)
+        serial, disabled = found.get("serial"), found.get("disabled") is True
+        return ServiceAccount(user_id, serial, disabled) if isinstance(serial, int) else None
 
     def expire_refresh_tokens(self, account: ServiceAccount) -> ServiceAccount:
         """The account with every refresh token so far expired."""
-        later = replace(account, serial=account.serial + 1)
-        self.put_account(later)
-        return later
+        return self.put_account(replace(account, serial=account.serial + 1))
 
     def sign(self, claims: Claims) -> str:
         """The claims as a JWT (HS256), different each time."""
@@ -135,55 +125,46 @@ class Store:
         """The claims of a token that was signed in this folder; None for any other text."""
         # Not the library's clock: the service has its own, and a refresh token heeds none.
         try:
-            fields: dict[str, object] = jwt.decode(
+            fields = jwt.decode(
                 token, self._secret, algorithms=["HS256"], options={"verify_exp": False}
             )
         except (jwt.InvalidTokenError, UnicodeEncodeError):  # half a surrogate pair has no bytes
             return None
-        serial, expires_at = fields.get("ser"), fields.get("exp")
-        return Claims(
-            kind=text(fields, "typ"),
-            user_id=text(fields, "sub"),
-            serial=serial if isinstance(serial, int) else 0,
-            expires_at=expires_at if isinstance(expires_at, int | float) else 0.0,
-        )
+        # Whoever could sign other fields than `sign` does had the secret, and the folder.
+        return Claims(fields["typ"], fields["sub"], fields["ser"], fields["exp"])
 
     # Records and pictures
 
     def put_record(self, record: Record) -> None:
         """Write the record, and forget the oldest where there are too many."""
-        fields = {
-            "record_id": record.record_id,
-            "user_id": record.user_id,
-            "created_at": record.created_at,
-            "queue": record.queue,
-            "draw": record.draw,
-            "seed": record.seed,
-            # The name in files of every version so far.
-            "order": record.submission.form(),
-        }
-        _write(self._record_path(record.record_id), json.dumps(fields).encode())
-        self._prune()
+        fields = asdict(record)
+        del fields["submission"]
+        fields["order"] = record.submission.form()  # its name in files of every version so far
+        _write(self.folder / f"records/{record.record_id}.json", json.dumps(fields).encode())
+        # Pruning lists the folder, so it is done at the first record and then at every twentieth
+        # of `keep`: listing at each would make a submit slower the more records there are.
+        self._puts_until_prune -= 1
+        if self._puts_until_prune > 0:
+            return
+        self._puts_until_prune = max(1, self._keep // 20)
+        paths = sorted(self.folder.glob("records/*.json"), key=_modified_at)
+        for path in paths[: max(0, len(paths) - self._keep)]:
+            for index in range(8):
+                name = picture_name(path.stem, index)
+                (self.folder / "images" / name).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)  # last: it alone says which pictures there are
 
     def record(self, record_id: str) -> Record | None:
         """None for an unknown or damaged one, and for a name that is no record id."""
-        found = _read_json(self._record_path(record_id)) if ID.fullmatch(record_id) else None
-        form = found.get("order") if is_object(found) else None
-        if not is_object(found) or not is_object(form):
-            return None
-        submission = Submit.parse({name: str(value) for name, value in form.items()})
-        seed = found.get("seed")
+        found = _read_fields(self.folder / "records", record_id)
+        form, seed = found.get("order"), found.get("seed")
+        form = {name: str(value) for name, value in form.items()} if is_object(form) else {}
+        submission = Submit.parse(form)
         if isinstance(submission, Refusal) or not isinstance(seed, int):
             return None
-        return Record(
-            record_id=record_id,
-            user_id=text(found, "user_id"),
-            created_at=_number(found.get("created_at")),
-            queue=_number(found.get("queue")),
-            draw=_number(found.get("draw")),
-            seed=seed,
-            submission=submission,
-        )
+        times = (found.get(name) for name in ("created_at", "queue", "draw"))
+        created_at, queue, draw = (t if isinstance(t, int | float) else 0.0 for t in times)
+        return Record(record_id, text(found, "user_id"), created_at, queue, draw, seed, submission)
 
     def records(self) -> tuple[str, ...]:
         """The id of each record in the folder, by whichever process."""
@@ -206,14 +187,6 @@ class Store:
             return (self.folder / "images" / name).read_bytes()
         return None
 
-    # The folder itself
-
-    def _account_path(self, user_id: str) -> Path:
-        return self.folder / "accounts" / f"{user_id}.json"
-
-    def _record_path(self, record_id: str) -> Path:
-        return self.folder / "records" / f"{record_id}.json"
-
     def _load_secret(self) -> bytes:
         path = self.folder / "secret"
         with suppress(FileNotFoundError):
@@ -228,20 +201,6 @@ class Store:
                 os.link(draft, path)
             draft.unlink()
         return path.read_bytes()
-
-    def _prune(self) -> None:
-        """Forget the oldest records and their pictures, once in a while."""
-        self._puts_until_prune -= 1
-        if self._puts_until_prune > 0:
-            return
-        self._puts_until_prune = max(1, self._keep // 20)
-        paths = sorted(self.folder.glob("records/*.json"), key=_modified_at)
-        oldest = paths[: max(0, len(paths) - self._keep)]
-        for path in oldest:
-            for index in range(8):
-                name = picture_name(path.stem, index)
-                (self.folder / "images" / name).unlink(missing_ok=True)
-            path.unlink(missing_ok=True)  # last: it alone says which pictures there are
 
 
 def picture_name(record_id: str, index: int) -> str:
@@ -264,17 +223,17 @@ def _write(path: Path, content: bytes) -> None:
     write_atomically(path, content, sync=False)
 
 
-def _read_json(path: Path) -> object:
-    with suppress(FileNotFoundError):
-        return json_or_none(path.read_bytes())
-    return None
+def _read_fields(folder: Path, name: str) -> dict[str, object]:
+    """The JSON object of that name; empty for an unknown or damaged one, and for no id of ours."""
+    # The name comes from a URL: nothing but an id may reach the disk.
+    if ID.fullmatch(name):
+        with suppress(FileNotFoundError):
+            found = json_or_none((folder / f"{name}.json").read_bytes())
+            return found if is_object(found) else {}
+    return {}
 
 
 def _modified_at(path: Path) -> float:
     with suppress(FileNotFoundError):
         return path.stat().st_mtime
     return 0.0
-
-
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0

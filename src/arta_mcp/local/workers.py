@@ -31,40 +31,35 @@ class DrawingWorkers:
         self._store, self._engine = store, engine
         # Two: drawing keeps the interpreter's lock for most of the time, a third would only wait.
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="arta-draw")
-        self._drawings: dict[str, list[Future[None]]] = {}
+        self.drawings: dict[str, list[Future[None]]] = {}
+        """by record id, of the pictures that this process began"""
         self._closed = False
 
     def start_job(self, record: Record) -> None:
         """Have the pictures that are missing drawn, unless they are being drawn or have failed."""
-        known = self._drawings.get(record.record_id, [])
-        is_under_way = not all(drawing.done() for drawing in known)
+        jobs = self.drawings
+        is_under_way = not _is_over(jobs.get(record.record_id, []))
+        # In this order: a picture that is finished between both lines is not drawn again.
+        missing = self.missing_pictures(record)
         # A failure is not tried again: the engine would fail as before.
-        if self._closed or is_under_way or self.failure(record.record_id) or self.has_all(record):
+        if self._closed or is_under_way or self.failure(record.record_id) or not missing:
             return
-        while len(self._drawings) >= MAX_REMEMBERED:
-            finished = (
-                record_id
-                for record_id, job in self._drawings.items()
-                if all(drawing.done() for drawing in job)
-            )
-            if (oldest := next(finished, None)) is None:
+        while len(jobs) >= MAX_REMEMBERED:
+            oldest = next((name for name, job in jobs.items() if _is_over(job)), None)
+            if oldest is None:
                 break  # all are under way: none may be forgotten
-            del self._drawings[oldest]
-        self._drawings[record.record_id] = [
-            self._threads.submit(self._draw, record, index)
-            for index in range(record.submission.n)
-            if not self._store.has_picture(record.record_id, index)
-        ]
+            del jobs[oldest]
+        drawings = [self._threads.submit(self._draw, record, index) for index in missing]
+        jobs[record.record_id] = drawings
 
-    def has_all(self, record: Record) -> bool:
-        """Whether every picture of the job is on disk."""
-        return all(
-            self._store.has_picture(record.record_id, index) for index in range(record.submission.n)
-        )
+    def missing_pictures(self, record: Record) -> list[int]:
+        """The pictures of the job that are not on disk yet, by their index."""
+        has_picture, count = self._store.has_picture, record.submission.n
+        return [index for index in range(count) if not has_picture(record.record_id, index)]
 
     def failure(self, record_id: str) -> str | None:
         """Why the engine gave a job up, as far as this process knows."""
-        for drawing in self._drawings.get(record_id, ()):
+        for drawing in self.drawings.get(record_id, ()):
             if drawing.done() and not drawing.cancelled() and (exc := drawing.exception()):
                 return f"the engine could not draw: {sanitize(repr(exc), 200)}"
         return None
@@ -93,3 +88,7 @@ class DrawingWorkers:
             _log.exception("the engine could not draw picture %s of %s", index, record.record_id)
             raise
         self._store.put_picture(record.record_id, index, picture)
+
+
+def _is_over(job: list[Future[None]]) -> bool:
+    return all(drawing.done() for drawing in job)

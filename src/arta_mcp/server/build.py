@@ -14,17 +14,10 @@ from mcp.types import Icon
 from arta_mcp import __version__
 from arta_mcp.generations.service import Generations
 from arta_mcp.server.completions import add_completions
-from arta_mcp.server.notifications import ChangeNotifier
+from arta_mcp.server.notifications import add_notifications
 from arta_mcp.server.prompts import add_prompts
-from arta_mcp.server.resources import add_gallery, add_generations, add_models
-from arta_mcp.server.tools import (
-    ResultExtras,
-    generate_image_tool,
-    get_generation_tool,
-    list_models_tool,
-)
-
-WEBSITE = "https://github.com/arta-mcp/arta-mcp"
+from arta_mcp.server.resources import add_gallery, add_resources
+from arta_mcp.server.tools import ResultExtras, build_tools
 
 INSTRUCTIONS = (
     "Draws pictures from text. Call generate_image with a full, visual prompt and show the person"
@@ -41,41 +34,33 @@ ICON = (
 )
 
 
-def build_server(
-    generations: Generations,
-    extras: ResultExtras = ResultExtras(),  # noqa: B008  # frozen
-) -> MCPServer[Any]:
+def build_server(generations: Generations, extras: ResultExtras = ResultExtras()) -> MCPServer[Any]:  # noqa: B008  # frozen
     """The server over one Generations, which opens with the server and closes with it."""
     bus = InMemorySubscriptionBus()
-    notifier = ChangeNotifier(bus)
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[Any]) -> AsyncGenerator[None]:
         async with generations:
-            with notifier.follow(generations):
-                yield
+            # it ends with the generations, which end with the server
+            generations.subscribe(publish)
+            yield
 
     server: MCPServer[Any] = MCPServer(
         "arta-mcp",
         title="ARTA image generation",
         instructions=INSTRUCTIONS,
-        website_url=WEBSITE,
+        website_url="https://github.com/arta-mcp/arta-mcp",
         icons=[Icon(src=ICON, mime_type="image/svg+xml", sizes=["any"])],
         version=__version__,
-        tools=[
-            generate_image_tool(generations, extras),
-            get_generation_tool(generations, extras),
-            list_models_tool(generations),
-        ],
+        tools=build_tools(generations, extras),
         lifespan=lifespan,
         extensions=[Apps()],
         subscriptions=bus,
         # for a program that embeds the server: `cli` has set logging up by then, and that stays
         log_level="WARNING",
     )
-    notifier.add_to(server)
-    add_models(server, generations)
-    add_generations(server, generations)
+    publish = add_notifications(server, bus)
+    add_resources(server, generations)
     add_gallery(server)
     add_prompts(server)
     add_completions(server, generations)

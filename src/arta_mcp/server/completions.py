@@ -1,18 +1,11 @@
-"""Completions of arguments while a person types them: models, ratios, record ids, indexes."""
+"""Completions of what a person types into a prompt or a resource template."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+from mcp import types
 from mcp.server.mcpserver import MCPServer
-from mcp.types import (
-    Completion,
-    CompletionArgument,
-    CompletionContext,
-    PromptReference,
-    ResourceTemplateReference,
-)
 
 from arta_mcp.arta.protocol import RATIOS
 from arta_mcp.generations.service import Generations
@@ -28,16 +21,16 @@ def add_completions(server: MCPServer[Any], generations: Generations) -> None:
 
     @server.completion()
     async def complete(
-        ref: PromptReference | ResourceTemplateReference,
-        argument: CompletionArgument,
-        context: CompletionContext | None,
-    ) -> Completion | None:
+        ref: types.PromptReference | types.ResourceTemplateReference,
+        argument: types.CompletionArgument,
+        context: types.CompletionContext | None,
+    ) -> types.Completion | None:
         match argument.name:
             case "model":
                 # as known by now: a person who types does not wait for the service's list
                 values = [style.id for style in generations.known_catalogue.styles]
             case "aspect_ratio":
-                values = RATIOS
+                values = [*RATIOS]
             case "record_id":
                 latest = await generations.history(MAX_LISTED)
                 values = [entry.record_id for entry in latest if entry.record_id]
@@ -45,16 +38,11 @@ def add_completions(server: MCPServer[Any], generations: Generations) -> None:
                 values = [str(index) for index in range(8)]
             case _:
                 return None
-        return complete_value(values, argument.value)
-
-
-def complete_value(values: Sequence[str], begun: str) -> Completion:
-    """The values that hold the text: those that begin with it, then those with such a word."""
-    key = normalize(begun)
-    keys = {value: normalize(value) for value in values}
-    begin = [value for value in values if keys[value].startswith(key)]
-    word = [value for value in values if f"-{key}" in keys[value]]
-    hold = [value for value in values if key in keys[value]]
-    found = list(dict.fromkeys(begin + word + hold))
-    first = found[:MAX_COMPLETIONS]
-    return Completion(values=first, total=len(found), has_more=len(found) > len(first))
+        begun = normalize(argument.value)
+        start = f"-{begun}"
+        spelled = {value: f"-{normalize(value)}" for value in values}
+        found = [value for value in spelled if begun in spelled[value]]
+        # first what begins with the text, then what has a word that does
+        found.sort(key=lambda v: (not spelled[v].startswith(start), start not in spelled[v]))
+        has_more = len(found) > MAX_COMPLETIONS
+        return types.Completion(values=found[:MAX_COMPLETIONS], total=len(found), has_more=has_more)

@@ -1,24 +1,15 @@
-"""From Generation, Update and ArtaError to what MCP shows; no I/O happens here."""
+"""From Generation and ArtaError to what MCP shows; no I/O happens here."""
 
 from __future__ import annotations
 
-import base64
-import math
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from mcp.types import (
-    Annotations,
-    CallToolResult,
-    ContentBlock,
-    ImageContent,
-    ResourceLink,
-    TextContent,
-)
+from mcp.types import CallToolResult, ContentBlock, TextContent
 from pydantic import BaseModel, Field
 
 from arta_mcp.errors import ArtaError
-from arta_mcp.generations.values import Generation, Update
+from arta_mcp.generations.values import Generation
 from arta_mcp.redaction import redact
 from arta_mcp.styles import Catalogue, Style
 
@@ -35,9 +26,7 @@ class ImageOutput(BaseModel):
 class GenerationOutput(BaseModel):
     """A result of `generate_image` and `get_generation`."""
 
-    # the request's arguments stand here once more: as results they have no bounds, no descriptions
-    # and no choices, and deriving that from GenerationRequest says it less plainly than seven lines
-
+    # not derived from GenerationRequest: in a result there are no bounds, descriptions and choices
     record_id: str
     status: Literal["done", "pending"]
     backend: Literal["arta", "local"]
@@ -81,25 +70,6 @@ def render(generation: Generation, extras: Sequence[ContentBlock] = ()) -> CallT
         content=[TextContent(type="text", text=describe(generation)), *extras],
         structured_content=output.model_dump(),
     )
-
-
-def link_image(generation: Generation, index: int, uri: str) -> ResourceLink:
-    """A link for the person, not for the model, which has the address in the text."""
-    return ResourceLink(
-        type="resource_link",
-        uri=uri,
-        name=f"{generation.record_id}-{index}",
-        title=f"{generation.request.prompt[:80]} ({index + 1} of {len(generation.images)})",
-        mime_type="image/webp",
-        # without it VS Code reads the resource and gives the picture to the model, as tokens
-        annotations=Annotations(audience=["user"]),
-    )
-
-
-def embed_preview(webp: bytes) -> ImageContent:
-    """A small picture inside the result."""
-    data = base64.b64encode(webp).decode("ascii")
-    return ImageContent(type="image", data=data, mime_type="image/webp")
 
 
 def describe(generation: Generation) -> str:
@@ -154,20 +124,6 @@ def describe_models(catalogue: Catalogue, found: tuple[Style, ...]) -> str:
 
 def explain(error: ArtaError) -> str:
     """The sentence, the remedy and the record id of an error, for a model to act on."""
-    parts = [error.message.rstrip(".")]
-    if error.hint:
-        parts.append(f"Hint: {error.hint}")
-    if error.record_id:
-        parts.append(f"Record id: {error.record_id}")
-    return redact(". ".join(parts))
-
-
-def progress_message(update: Update) -> str:
-    """Where things stand, for people: `drawing, 12 s (usually about 15 s)`."""
-    words = {"waiting": "waiting for a free place", "saving": "saving the pictures"}
-    message = f"{words.get(update.step, update.step)}, {update.waited:.0f} s"
-    # once the usual time has passed it says nothing about this job any more
-    is_early = update.usual is not None and update.waited < update.usual
-    if is_early and update.step in ("queued", "drawing"):
-        message += f" (usually about {math.ceil(update.usual or 0)} s)"
-    return message
+    hint = f". Hint: {error.hint}" if error.hint else ""
+    record_id = f". Record id: {error.record_id}" if error.record_id else ""
+    return redact(f"{error.message.rstrip('.')}{hint}{record_id}")

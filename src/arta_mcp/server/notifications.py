@@ -1,70 +1,56 @@
-"""Change notifications: who subscribed to which resource, and what is sent when one changes."""
+"""Notifications: who subscribed to which resource, and what is sent when one changes."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from mcp import types
 from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import MCPServer
 from mcp.server.subscriptions import SubscriptionBus
 from mcp.shared.subscriptions import ResourcesListChanged, ResourceUpdated
-from mcp.types import EmptyResult, SubscribeRequestParams, UnsubscribeRequestParams
 
-from arta_mcp.generations.service import Generations
-from arta_mcp.server.resources import GENERATIONS, generation_uri
+from arta_mcp.server.resources import GENERATION, GENERATIONS
 from arta_mcp.server.sdk import connection_of, lowlevel_server
 
 
-class ChangeNotifier:
-    """Notifies the subscribers of both protocol eras of generations that are new or have ended.
+def add_notifications(
+    server: MCPServer[Any], bus: SubscriptionBus
+) -> Callable[[str], Awaitable[None]]:
+    """Lets clients of both protocol eras subscribe; gives the function that notifies them.
 
-    From 2026-07-28 on a client listens on a stream that the bus feeds. Before it subscribes to
-    single resources, as VS Code does for one that is open in an editor (`watch` in its
-    `mcpResourceFilesystem.ts`); without this the editor would show what was true when it opened.
+    That takes the record id of a generation that is new or has ended. From 2026-07-28 on a client
+    listens on a stream that the bus feeds. Before it subscribes to single resources, as VS Code
+    does for those in an editor (`watch` in its `mcpResourceFilesystem.ts`), which else grow stale.
     """
+    # by connection, weakly: a client that left without a word leaves nothing behind
+    subscribed: WeakKeyDictionary[Connection, set[str]] = WeakKeyDictionary()
 
-    def __init__(self, bus: SubscriptionBus) -> None:
-        self._bus = bus
-        # by connection, weakly: a client that left without a word leaves nothing behind
-        self._uris: WeakKeyDictionary[Connection, set[str]] = WeakKeyDictionary()
+    async def subscribe(
+        ctx: ServerRequestContext[Any], params: types.SubscribeRequestParams
+    ) -> types.EmptyResult:
+        subscribed.setdefault(connection_of(ctx), set()).add(str(params.uri))
+        return types.EmptyResult()
 
-    def add_to(self, server: MCPServer[Any]) -> None:
-        """Serves `resources/subscribe` and `resources/unsubscribe`, and so advertises them."""
+    async def unsubscribe(
+        ctx: ServerRequestContext[Any], params: types.UnsubscribeRequestParams
+    ) -> types.EmptyResult:
+        subscribed.get(connection_of(ctx), set[str]()).discard(str(params.uri))
+        return types.EmptyResult()
 
-        async def subscribe(
-            ctx: ServerRequestContext[Any], params: SubscribeRequestParams
-        ) -> EmptyResult:
-            self._uris.setdefault(connection_of(ctx), set()).add(str(params.uri))
-            return EmptyResult()
+    core = lowlevel_server(server)
+    core.add_request_handler("resources/subscribe", types.SubscribeRequestParams, subscribe)
+    core.add_request_handler("resources/unsubscribe", types.UnsubscribeRequestParams, unsubscribe)
 
-        async def unsubscribe(
-            ctx: ServerRequestContext[Any], params: UnsubscribeRequestParams
-        ) -> EmptyResult:
-            self._uris.get(connection_of(ctx), set[str]()).discard(str(params.uri))
-            return EmptyResult()
-
-        core = lowlevel_server(server)
-        core.add_request_handler("resources/subscribe", SubscribeRequestParams, subscribe)
-        core.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, unsubscribe)
-
-    @contextmanager
-    def follow(self, generations: Generations) -> Generator[None]:
-        """While this lasts, the changes of these generations are published."""
-        unsubscribe = generations.subscribe(self.publish)
-        try:
-            yield
-        finally:
-            unsubscribe()
-
-    async def publish(self, record_id: str) -> None:
-        """Says that a generation, and with it the list, has changed."""
-        await self._bus.publish(ResourcesListChanged())
-        for uri in (GENERATIONS, generation_uri(record_id)):
-            await self._bus.publish(ResourceUpdated(uri=uri))
-            for connection, uris in tuple(self._uris.items()):
+    async def publish(record_id: str) -> None:
+        await bus.publish(ResourcesListChanged())
+        for uri in (GENERATIONS, GENERATION.format(record_id=record_id)):
+            await bus.publish(ResourceUpdated(uri=uri))
+            for connection, uris in tuple(subscribed.items()):
                 if uri in uris:
                     await connection.send_resource_updated(uri)
+
+    return publish

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
-from typing import NamedTuple
 
-import anyio
 import anyio.to_thread
 
 from arta_mcp.errors import ArtaError, ProtocolError
@@ -17,33 +15,21 @@ from arta_mcp.generations.values import Generation
 log = logging.getLogger(__name__)
 
 
-class Bounds(NamedTuple):
-    """What a smaller copy may measure at most."""
-
-    side: int
-    """pixels of the longer side"""
-
-    size: int
-    """bytes as WebP"""
-
-
-PREVIEW = Bounds(512, 150 * 1000)
-"""of a preview inside a result"""
+PREVIEW = 512, 150 * 1000
+"""pixels of the longer side and bytes of a preview inside a result"""
 
 MAX_PREVIEWS_SIZE = 700 * 1000
 """bytes of all previews of a result: Claude Desktop cuts a result at 1 MiB, in base64"""
 
-READABLE = Bounds(1536, 700 * 1000)
-"""of a picture that is read as a resource: in base64 it stays under 1 MiB"""
+READABLE = 1536, 700 * 1000
+"""the same of a picture that is read as a resource: in base64 it stays under 1 MiB"""
 
 
 async def make_previews(generations: Generations, generation: Generation) -> dict[int, bytes]:
-    """The previews of a result as WebP, by index; one that cannot be made is logged and left out.
-
-    A preview is an extra: without it the result still serves.
-    """
+    """The previews of a result as WebP, by index; one that cannot be made is logged, left out."""
     previews: dict[int, bytes] = {}
-    size = min(PREVIEW.size, MAX_PREVIEWS_SIZE // max(1, len(generation.images)))
+    side, size = PREVIEW
+    size = min(size, MAX_PREVIEWS_SIZE // max(1, len(generation.images)))
     # a picture in memory can be 32 MiB, and several times that once Pillow has opened it
     limiter = anyio.CapacityLimiter(MAX_DOWNLOADS)
 
@@ -51,7 +37,9 @@ async def make_previews(generations: Generations, generation: Generation) -> dic
         async with limiter:
             try:
                 picture = await generations.read_picture(generation, index)
-                previews[index] = await shrink(picture.content, Bounds(PREVIEW.side, size))
+                previews[index] = await anyio.to_thread.run_sync(
+                    shrink, picture.content, side, size
+                )
             except ArtaError as exc:
                 log.warning("no preview of %s, picture %s: %s", generation.record_id, index, exc)
 
@@ -61,12 +49,11 @@ async def make_previews(generations: Generations, generation: Generation) -> dic
     return previews
 
 
-async def shrink(content: bytes, bounds: Bounds) -> bytes:
-    """The picture as WebP within `bounds`; raises ProtocolError for what is no picture."""
-    return await anyio.to_thread.run_sync(_shrink, content, bounds.side, bounds.size)
+def shrink(content: bytes, side: int, size: int) -> bytes:
+    """The picture as WebP within `side` pixels and `size` bytes; takes its time, so for a thread.
 
-
-def _shrink(content: bytes, side: int, size: int) -> bytes:
+    Raises ProtocolError for what is no picture.
+    """
     from PIL import Image  # for the first picture, not for the first answer
 
     try:

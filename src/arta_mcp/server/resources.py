@@ -1,13 +1,14 @@
-"""What a host can read: models, generations and their pictures, the gallery."""
+"""What a host can read, the gallery among it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
+from functools import wraps
 from importlib.resources import files
 from typing import Any
 
+import anyio.to_thread
 from mcp.server.apps import APP_MIME_TYPE
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
@@ -22,94 +23,66 @@ GENERATIONS = "arta://generations"
 GENERATION = "arta://generations/{record_id}"
 IMAGE = "arta://generations/{record_id}/images/{index}"
 GALLERY = "ui://arta/gallery"
+JSON = "application/json"
 
 MAX_LISTED = 50
 """generations that are listed or completed, the newest first"""
 
 
-def generation_uri(record_id: str) -> str:
-    """The resource of one generation."""
-    return GENERATION.format(record_id=record_id)
-
-
-def image_uri(record_id: str, index: int) -> str:
-    """The resource of one picture; `index` counts from 0."""
-    return IMAGE.format(record_id=record_id, index=index)
-
-
-@contextmanager
-def resource_errors() -> Generator[None]:
-    """The one place where an ArtaError becomes what `resources/read` answers with.
+def readable(
+    server: MCPServer[Any], uri: str, title: str, description: str, mime_type: str = JSON
+) -> Callable[[Callable[..., Awaitable[str | bytes]]], None]:
+    """Puts a function on the server as a resource; the one place where its ArtaErrors end.
 
     UnknownRecord is -32602, every other one -32603 with its sentence. What is no ArtaError is a
     bug and stays one: the SDK logs it and keeps its text from the host.
     """
-    try:
-        yield
-    except UnknownRecord as exc:
-        raise ResourceNotFoundError(explain(exc)) from exc
-    except ArtaError as exc:
-        raise ResourceError(explain(exc)) from exc
+
+    def decorate(read: Callable[..., Awaitable[str | bytes]]) -> None:
+        @server.resource(uri, title=title, description=description, mime_type=mime_type)
+        @wraps(read)
+        async def answer(**arguments: str) -> str | bytes:
+            try:
+                return await read(**arguments)
+            except UnknownRecord as exc:
+                raise ResourceNotFoundError(explain(exc)) from exc
+            except ArtaError as exc:
+                raise ResourceError(explain(exc)) from exc
+
+    return decorate
 
 
-def add_models(server: MCPServer[Any], generations: Generations) -> None:
-    """Puts the catalogue of styles on the server."""
+def add_resources(server: MCPServer[Any], generations: Generations) -> None:
+    """Puts the models, the latest generations, each generation and each picture on the server."""
 
-    @server.resource(
-        MODELS,
-        title="Models",
-        description="The models (styles) that generate_image can draw with.",
-        mime_type="application/json",
-    )
+    @readable(server, MODELS, "Models", "The models (styles) that generate_image can draw with.")
     async def models() -> str:
-        with resource_errors():
-            catalogue = await generations.catalogue()
-        listed = [
-            {"id": style.id, "style": style.name, "category": style.category}
-            for style in catalogue.styles
-        ]
+        catalogue = await generations.catalogue()
+        listed = [{"id": s.id, "style": s.name, "category": s.category} for s in catalogue.styles]
         content = {"as_of": catalogue.as_of, "source": catalogue.source, "models": listed}
         return json.dumps(content, ensure_ascii=False)
 
+    newest = f"The latest {MAX_LISTED} generations, newest first."
 
-def add_generations(server: MCPServer[Any], generations: Generations) -> None:
-    """Puts the latest generations, each generation and each picture on the server."""
-
-    @server.resource(
-        GENERATIONS,
-        title="Latest generations",
-        description=f"The latest {MAX_LISTED} generations, newest first.",
-        mime_type="application/json",
-    )
+    @readable(server, GENERATIONS, "Latest generations", newest)
     async def latest() -> str:
-        with resource_errors():
-            found = await generations.history(MAX_LISTED)
+        found = await generations.history(MAX_LISTED)
         return json.dumps([generation.to_dict() for generation in found], ensure_ascii=False)
 
-    @server.resource(
-        GENERATION,
-        title="Generation",
-        description="One generation and where it stands.",
-        mime_type="application/json",
-    )
+    @readable(server, GENERATION, "Generation", "One generation and where it stands.")
     async def generation(record_id: str) -> str:
-        with resource_errors():
-            found = await generations.get(record_id)
+        found = await generations.get(record_id)
         return json.dumps(found.to_dict(), ensure_ascii=False)
 
-    @server.resource(
-        IMAGE,
-        title="Picture",
-        description="One picture of a generation, at most 1536 px and 700 kB; index counts from 0.",
-        mime_type="image/webp",
-    )
+    bounds = "One picture of a generation, at most 1536 px and 700 kB; index counts from 0."
+
+    @readable(server, IMAGE, "Picture", bounds, "image/webp")
     async def image(record_id: str, index: str) -> bytes:
         # a template's parts come as text, and `int` also takes ` 1`, `+1`, `1_0` and other scripts
         if not index.isascii() or not index.isdigit():
             raise ResourceNotFoundError(f"the index of a picture is a number, not {index!r}")
-        with resource_errors():
-            picture = await generations.picture(record_id, int(index[:6]))
-            return await shrink(picture.content, READABLE)
+        picture = await generations.picture(record_id, int(index[:6]))
+        return await anyio.to_thread.run_sync(shrink, picture.content, *READABLE)
 
 
 def add_gallery(server: MCPServer[Any]) -> None:

@@ -1,20 +1,12 @@
-"""Everything that works round the SDK (mcp 2.3), each with the reason and when it can go.
-
-Half surrogate pairs are repaired, or the SDK never replies to such a line: `JSON.stringify` of a
-string that was cut within an emoji writes half of a pair as an escape (RFC 8259, section 8.2,
-leaves open what a reader makes of it). pydantic's parser refuses it, and `mcp.server.stdio` then
-drops the request without a reply. The halves become U+FFFD. To be removed when the SDK replies to a
-line that it cannot parse.
-"""
+"""Everything that works round the SDK (mcp 2.3), each with the reason and when it can go."""
 
 from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Callable
 from inspect import Parameter, signature
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TextIO
 
 import anyio
 from mcp.server.connection import Connection
@@ -30,8 +22,6 @@ from arta_mcp.errors import ArtaError
 from arta_mcp.generations.values import explain_arguments
 from arta_mcp.server.content import explain
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
 
 class Wire(Protocol):
     """Both ends of a connection, as blocking text file methods."""
@@ -42,28 +32,36 @@ class Wire(Protocol):
 
     def write(self, text: str, /) -> object:
         """One message with its line end."""
-        ...
 
     def flush(self) -> object:
         """Sends what was kept back."""
-        ...
 
 
-class SurrogateRepair:
-    """A wire whose lines are repaired on their way in."""
+def take_stdin() -> TextIO:
+    """Stdin as a private file: the SDK does so for one that it opens, which it cannot repair."""
+    source, nowhere = os.dup(0), os.open(os.devnull, os.O_RDONLY)
+    # A child that inherits stdin would eat requests.
+    os.dup2(nowhere, 0)
+    os.close(nowhere)
+    # Never closed: a thread can still be in a read when the server has ended.
+    return open(source, encoding="utf-8", errors="replace", closefd=False)
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-        self.write = wire.write
-        self.flush = wire.flush
 
-    def readline(self) -> str:
-        """The wire's next line, repaired."""
-        return repair_surrogates(self._wire.readline())
+class RepairedFile(anyio.AsyncFile[str]):
+    """A file of the event loop whose lines are repaired on their way in."""
+
+    async def readline(self) -> str:
+        """The next line, repaired."""
+        return repair_surrogates(await super().readline())
 
 
 def repair_surrogates(line: str) -> str:
-    """The line, with every half of a surrogate pair replaced; all else byte for byte."""
+    """The line, with every half of a surrogate pair as U+FFFD; all else byte for byte.
+
+    `JSON.stringify` of a string that was cut within an emoji writes half of a pair as an escape,
+    which RFC 8259 leaves open (section 8.2). pydantic's parser refuses it, and `mcp.server.stdio`
+    then drops the request without a reply. Ends when the SDK replies to what it cannot parse.
+    """
     # Nearly every line ends here, unparsed; the others are parsed twice.
     if "\\ud" not in line.lower():
         return line
@@ -73,29 +71,6 @@ def repair_surrogates(line: str) -> str:
         return line
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return line if whole == text else f"{whole}\n"
-
-
-def repair_stdin() -> None:
-    """Puts a pipe before stdin whose other end is fed with repaired lines; ends with stdin."""
-    source = os.dup(0)
-    reading, writing = os.pipe()
-    os.dup2(reading, 0)
-    os.close(reading)
-
-    def feed() -> None:
-        with (
-            os.fdopen(source, encoding="utf-8", errors="replace") as lines,
-            os.fdopen(writing, "w", encoding="utf-8") as out,
-        ):
-            try:
-                for line in lines:
-                    out.write(repair_surrogates(line))
-                    out.flush()
-            except OSError:
-                return  # the server has ended
-
-    # A daemon, as it stands in a read until the host says more, even when the server has ended.
-    threading.Thread(target=feed, name="surrogate repair", daemon=True).start()
 
 
 class StrictTool(Tool):
@@ -109,7 +84,7 @@ class StrictTool(Tool):
     def model_post_init(self, context: Any, /) -> None:
         """Makes the argument model strict, which `from_function` has no parameter for."""
         arguments = self.fn_metadata.arg_model
-        # defaults are validated too: the fingerprint behind an idempotency key tells 7 from 7.0
+        # defaults are validated too: the fingerprint behind an idempotency key has 7 and 7.0 apart
         arguments.model_config.update(extra="forbid", validate_default=True)
         arguments.model_rebuild(force=True)
         self.parameters = without_titles(arguments.model_json_schema(by_alias=True))
@@ -125,14 +100,12 @@ class StrictTool(Tool):
         try:
             return await super().run(arguments, context, convert_result)
         except ToolError as exc:
-            match exc.__cause__:
-                case ArtaError() as error:
-                    cause = error
-                # a result that does not fit its schema is a ValidationError too, but a bug
-                case ValidationError() as cause if not isinstance(exc, UnexpectedToolError):
-                    error = explain_arguments(cause, self.parameters)
-                case _:
-                    raise
+            error = cause = exc.__cause__
+            # a result that does not fit its schema is a ValidationError too, but a bug
+            if isinstance(cause, ValidationError) and not isinstance(exc, UnexpectedToolError):
+                error = explain_arguments(cause, self.parameters)
+            if not isinstance(error, ArtaError):
+                raise
             # `from cause`: of a ValidationError the SDK logs the names and leaves the values out
             raise ToolError(f"Error executing tool {self.name}: {explain(error)}") from cause
 
@@ -146,12 +119,14 @@ def without_titles(schema: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def takes_fields_of(model: type[BaseModel]) -> Callable[[Function], Function]:
+def with_fields_of(model: type[BaseModel], function: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a function with `**arguments` the model's fields for them, in its signature.
 
     `Tool.from_function` makes a tool's arguments from a signature and takes no model (mcp 2.3);
     with one, this ends. Fields with a default factory are not supported.
     """
+    written = signature(function, eval_str=True)
+    kept = [one for one in written.parameters.values() if one.kind is not one.VAR_KEYWORD]
     fields = [
         Parameter(
             name,
@@ -161,21 +136,15 @@ def takes_fields_of(model: type[BaseModel]) -> Callable[[Function], Function]:
         )
         for name, field in model.model_fields.items()
     ]
-
-    def decorate(function: Function) -> Function:
-        written = signature(function, eval_str=True)
-        kept = [one for one in written.parameters.values() if one.kind is not one.VAR_KEYWORD]
-        function.__signature__ = written.replace(parameters=[*kept, *fields])  # pyright: ignore[reportFunctionMemberAccess]  # PEP 362 names it, typeshed does not
-        return function
-
-    return decorate
+    function.__signature__ = written.replace(parameters=[*kept, *fields])  # pyright: ignore[reportFunctionMemberAccess]  # PEP 362 names it, typeshed does not
+    return function
 
 
 def lowlevel_server(server: MCPServer[Any]) -> Server[Any]:
-    """The server below an MCPServer, for what MCPServer of mcp 2.3 has no method for.
+    """The server below an MCPServer, for what the latter has no method for in mcp 2.3.
 
     That is serving methods that 2026-07-28 removed (`mcp.server.extension` refers to this server
-    for them) and running on streams that are open already. Ends when both are public.
+    for them) and running on open streams. Ends when both are public.
     """
     return server._lowlevel_server  # pyright: ignore[reportPrivateUsage]  # see above
 
@@ -189,13 +158,13 @@ def connection_of(ctx: ServerRequestContext[Any]) -> Connection:
     return ctx.session._connection  # pyright: ignore[reportPrivateUsage]  # see above
 
 
-def serve_wire(server: MCPServer[Any], wire: Wire) -> None:
-    """Serves one connection until it ends, as `server.run()` does on one that it opens itself."""
-    file = anyio.AsyncFile[str](SurrogateRepair(wire))  # pyright: ignore[reportArgumentType]  # these three will do
+def serve_wire(server: MCPServer[Any], wire: Wire | None = None) -> None:
+    """Serves one connection until it ends: `wire`, or else stdin and stdout."""
     core = lowlevel_server(server)
+    stdin = RepairedFile(wire or take_stdin())  # pyright: ignore[reportArgumentType]  # these three will do
 
     async def serve() -> None:
-        async with stdio_server(file, file) as (incoming, outgoing):
+        async with stdio_server(stdin, stdin if wire else None) as (incoming, outgoing):
             await core.run(incoming, outgoing, core.create_initialization_options())
 
     anyio.run(serve)

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
+import base64
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from mcp import types
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
-from mcp.types import CallToolResult, ContentBlock, ToolAnnotations
 from mcp.types.version import is_version_at_least
 from pydantic import Field
 
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
-from arta_mcp.server.content import (
-    GenerationOutput,
-    ModelsOutput,
-    embed_preview,
-    link_image,
-    progress_message,
-    render,
-    render_models,
-)
+from arta_mcp.server.content import GenerationOutput, ModelsOutput, render, render_models
 from arta_mcp.server.previews import make_previews
-from arta_mcp.server.resources import GALLERY, image_uri
-from arta_mcp.server.sdk import StrictTool, takes_fields_of
+from arta_mcp.server.resources import GALLERY, IMAGE
+from arta_mcp.server.sdk import StrictTool, with_fields_of
 
-DRAWS = ToolAnnotations(
+DRAWS = types.ToolAnnotations(
     read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True
 )
-READS = ToolAnnotations(
+READS = types.ToolAnnotations(
     read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=True
 )
 SHOWN_IN_GALLERY = {"ui": {"resourceUri": GALLERY}}
@@ -61,90 +55,85 @@ class ResultExtras:
 
     async def render(
         self, generation: Generation, generations: Generations, ctx: Context[Any, Any]
-    ) -> CallToolResult:
+    ) -> types.CallToolResult:
         """The result of a call, its extra blocks in the order of the pictures."""
-        record_id = generation.record_id or ""
         # hosts on earlier revisions fail the whole call on a block that they do not know
-        links = self.resource_links and is_version_at_least(
-            ctx.protocol_version or "", "2025-06-18"
-        )
+        knows_links = is_version_at_least(ctx.protocol_version or "", "2025-06-18")
         previews = await make_previews(generations, generation) if self.previews else {}
-        blocks: list[ContentBlock] = []
-        for index in range(len(generation.images)):
-            if links:
-                blocks.append(link_image(generation, index, image_uri(record_id, index)))
+        record_id, total = generation.record_id, len(generation.images)
+        blocks: list[types.ContentBlock] = []
+        for index in range(total):
+            if self.resource_links and knows_links:
+                link = types.ResourceLink(
+                    type="resource_link",
+                    uri=IMAGE.format(record_id=record_id, index=index),
+                    name=f"{record_id}-{index}",
+                    title=f"{generation.request.prompt[:80]} ({index + 1} of {total})",
+                    mime_type="image/webp",
+                    # for the person; without it VS Code reads the resource and gives the picture
+                    # to the model, as tokens
+                    annotations=types.Annotations(audience=["user"]),
+                )
+                blocks.append(link)
             if index in previews:
-                blocks.append(embed_preview(previews[index]))
+                data = base64.b64encode(previews[index]).decode("ascii")
+                blocks.append(types.ImageContent(type="image", data=data, mime_type="image/webp"))
         return render(generation, blocks)
 
 
-def generate_image_tool(generations: Generations, extras: ResultExtras) -> Tool:
-    """Submits a job at most once and waits for it; its arguments are those of GenerationRequest."""
+def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
+    """The three tools, in the order in which a host lists them."""
 
-    @takes_fields_of(GenerationRequest)
     async def generate_image(
         ctx: Context[Any, Any], **arguments: Any
-    ) -> Annotated[CallToolResult, GenerationOutput]:
+    ) -> Annotated[types.CallToolResult, GenerationOutput]:
         # each argument was validated by the SDK with the request's own fields: not once more
         request = GenerationRequest.model_construct(**arguments)
         generation = await generations.generate(request, progress_reporter(ctx))
         return await extras.render(generation, generations, ctx)
 
-    return StrictTool.from_function(
-        generate_image,
-        title="Generate image",
-        description=(
-            "Draws 1 to 8 pictures of a prompt and returns their addresses; show them to the"
-            " person. Takes some seconds to a minute and reports progress. If it answers"
-            " `pending`, the pictures are still being drawn: call get_generation."
-        ),
-        annotations=DRAWS,
-        meta=SHOWN_IN_GALLERY,
-    )
-
-
-def get_generation_tool(generations: Generations, extras: ResultExtras) -> Tool:
-    """Reads where a generation stands; submits nothing."""
-
     async def get_generation(
         ctx: Context[Any, Any], record_id: RecordId, max_wait: MaxWait | None = None
-    ) -> Annotated[CallToolResult, GenerationOutput]:
+    ) -> Annotated[types.CallToolResult, GenerationOutput]:
         wait = min(max_wait or 0.0, generations.limits.max_wait)
         generation = await generations.get(record_id, progress_reporter(ctx), max_wait=wait)
         return await extras.render(generation, generations, ctx)
 
-    return StrictTool.from_function(
-        get_generation,
-        title="Get generation",
-        description=(
-            "The pictures of an earlier generate_image by its record id, or where it stands."
-            " Draws nothing new. Works after a time-out or a restart."
-        ),
-        annotations=READS,
-        meta=SHOWN_IN_GALLERY,
-    )
-
-
-def list_models_tool(generations: Generations) -> Tool:
-    """Searches the catalogue of styles."""
-
-    async def list_models(search: Search | None = None) -> Annotated[CallToolResult, ModelsOutput]:
+    async def list_models(
+        search: Search | None = None,
+    ) -> Annotated[types.CallToolResult, ModelsOutput]:
         catalogue = await generations.catalogue()
         return render_models(catalogue, catalogue.search(search), generations.backend)
 
-    return StrictTool.from_function(
-        list_models,
-        title="List models",
-        description="The models (styles) that generate_image can draw with, by category.",
-        annotations=READS,
-    )
+    return [
+        StrictTool.from_function(
+            with_fields_of(GenerationRequest, generate_image),
+            title="Generate image",
+            description="Draws 1 to 8 pictures of a prompt and returns their addresses; show them"
+            " to the person. Takes some seconds to a minute and reports progress. If it answers"
+            " `pending`, the pictures are still being drawn: call get_generation.",
+            annotations=DRAWS,
+            meta=SHOWN_IN_GALLERY,
+        ),
+        StrictTool.from_function(
+            get_generation,
+            title="Get generation",
+            description="The pictures of an earlier generate_image by its record id, or where it"
+            " stands. Draws nothing new. Works after a time-out or a restart.",
+            annotations=READS,
+            meta=SHOWN_IN_GALLERY,
+        ),
+        StrictTool.from_function(
+            list_models,
+            title="List models",
+            description="The models (styles) that generate_image can draw with, by category.",
+            annotations=READS,
+        ),
+    ]
 
 
 def progress_reporter(ctx: Context[Any, Any]) -> Callable[[Update], Awaitable[None]]:
-    """Reports updates as MCP wants them: strictly rising, in seconds, without an invented total.
-
-    A no-op for a caller that sent no progress token.
-    """
+    """Reports updates as MCP wants them: in strictly rising seconds, without an invented total."""
     last = 0.0
 
     async def report(update: Update) -> None:
@@ -155,3 +144,13 @@ def progress_reporter(ctx: Context[Any, Any]) -> Callable[[Update], Awaitable[No
         await ctx.report_progress(last, None, progress_message(update))
 
     return report
+
+
+def progress_message(update: Update) -> str:
+    """The state of a generation, for people: `drawing, 12 s (usually about 15 s)`."""
+    words = {"waiting": "waiting for a free place", "saving": "saving the pictures"}
+    message = f"{words.get(update.step, update.step)}, {update.waited:.0f} s"
+    # once the usual time has passed it says nothing about this job any more
+    if update.step in ("queued", "drawing") and update.waited < (update.usual or 0):
+        message += f" (usually about {math.ceil(update.usual or 0)} s)"
+    return message

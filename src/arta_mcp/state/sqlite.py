@@ -36,7 +36,7 @@ from arta_mcp.state.records import (
     StyleList,
     Timing,
 )
-from arta_mcp.untrusted_json import entries, is_object, json_or_none, text
+from arta_mcp.untrusted_json import is_object, json_or_none, list_or_empty, text
 
 T = TypeVar("T")
 
@@ -370,7 +370,7 @@ def _read_account(stored: Mapping[str, object]) -> Account | None:
 
 
 def _read_styles(stored: Mapping[str, object]) -> StyleList | None:
-    listed_at, names = stored.get("listed_at"), entries(stored.get("names"))
+    listed_at, names = stored.get("listed_at"), list_or_empty(stored.get("names"))
     if not isinstance(listed_at, int | float) or not 0 <= listed_at < _LAST_SECOND or not names:
         return None
     return StyleList(tuple(name for name in names if isinstance(name, str)), float(listed_at))

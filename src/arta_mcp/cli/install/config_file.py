@@ -1,55 +1,168 @@
-"""Reads a host's configuration file and replaces it whole: backup, mode and links are kept."""
+"""A host's configuration file: what it says, the same with our entry in it or out of it, on disk.
+
+Plain JSON goes through `json`: order, indentation and line ends stay. JSON with comments is read
+only: no package edits it here (jsonc-document wants Python 3.12, json-five takes the import name of
+json5, jsonc-edit starts Node), and an editor of our own is hundreds of lines.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import stat
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from itertools import count
+from difflib import unified_diff
 from pathlib import Path
 
+from arta_mcp.cli.install.hosts import Host
+from arta_mcp.cli.install.server_entry import ServerEntry, mask_entry
 from arta_mcp.errors import ConfigError
 from arta_mcp.files import write_atomically, write_new
+from arta_mcp.untrusted_json import is_object, list_or_empty
+
+# Each takes a string whole first, so that nothing is found inside of one.
+_STRING = r'"(?:[^"\\]|\\.)*+"'
+_COMMENT = r"//[^\r\n]*+|/\*.*?\*/"
+_EXTRA = re.compile(rf"{_STRING}|({_COMMENT}|,(?=(?:\s|{_COMMENT})*+[}}\]]))", re.DOTALL)
+"""a comment or a trailing comma, where group 1 matches"""
+_LIST_IN_LINE = re.compile(_STRING + r"|(\[[^\s\]\[{])")
+_PLAIN_LIST = re.compile(_STRING + rf"|\[\s+((?:(?:{_STRING}|[\w.+-]+),?\s+)++)\]")
+
+_KINDS = {"{": "an object", "[": "an array", '"': "a text", "n": "null", "t": "true", "f": "false"}
+"""what a value is called, by the first character of its JSON"""
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigFile:
-    """A file as it was when it was read; `content` is None when there was none."""
+    """A configuration: what its file held when it was read, and what it says or is to say."""
 
     path: Path
     """as people know it"""
+    host: Host
     target: Path
-    """the same with links followed: what is replaced"""
+    """the path with links followed: what is replaced"""
     content: bytes | None
+    """what the file held; None when there was none"""
+    text: str = ""
+    """an empty one says as much as `{}`"""
+    said: dict[str, object] = field(default_factory=dict[str, object])
+    extra_line: int | None = None
+    """the first line with a comment or trailing comma: such a text is never written anew"""
 
     @classmethod
-    def read(cls, path: Path) -> ConfigFile:
-        """Raises ConfigError."""
+    def read(cls, path: Path, host: Host) -> ConfigFile:
+        """Raises ConfigError when the file cannot be read or understood."""
         with _name_file_in_errors(path, "cannot be read"):
             target = path.resolve()
             # What `resolve` gives up on, from Python 3.13 without a word.
             if target.is_symlink():
                 raise ConfigError(f"{path} is a link that leads in a circle")
             content = target.read_bytes() if target.exists() else None
-        return cls(path, target, content)
+        data = content or b""
+        try:
+            return cls(path, host, target, content).with_text(data.decode("utf-8"))
+        except UnicodeDecodeError as exc:
+            line = data.count(b"\n", 0, exc.start) + 1
+            sentence = f"{path} is not UTF-8: line {line} holds byte 0x{data[exc.start]:02x}"
+            raise ConfigError(sentence, hint="save it as UTF-8; it was left as it is") from exc
+
+    def with_text(self, text: str) -> ConfigFile:
+        """The same where it says `text`. Raises ConfigError when that cannot be understood."""
+        bare = re.sub(r"\A\ufeff", " ", text)
+        # Blanked at equal length: an error names the line and column that people see.
+        plain = _EXTRA.sub(lambda m: re.sub(r"[^\r\n]", " ", m[1]) if m[1] else m[0], bare)
+        said: object = {}
+        try:
+            if plain.strip():
+                said = json.loads(plain, object_pairs_hook=_refuse_repeated_keys)
+                json.dumps(said, allow_nan=False)  # NaN, and 1e400, would come back as no JSON
+        except (ValueError, RecursionError) as exc:
+            reason = str(exc)
+            if isinstance(exc, json.JSONDecodeError):
+                reason = f"line {exc.lineno}, column {exc.colno}: {exc.msg.lower()}"
+            hint = "correct it first; it was left as it is"
+            raise ConfigError(f"{self.path} does not parse: {reason}", hint=hint) from exc
+        members = said if is_object(said) else {}
+        key = self.host.key
+        parts = [("the whole file", said, "an object"), (key, members.get(key, {}), "an object")]
+        parts += [("inputs", members.get("inputs", []), "an array")] if self.host.asks else []
+        for where, value, needed in parts:
+            kind = _KINDS.get(json.dumps(value)[0], "a number")
+            if kind != needed:
+                sentence = f"{self.path}: {where} is {kind}, not {needed}"
+                raise ConfigError(sentence, hint="it was left as it is")
+        at = next((found.start() for found in _EXTRA.finditer(bare) if found[1]), None)
+        extra_line = None if at is None else bare.count("\n", 0, at) + 1
+        return replace(self, text=text, said=members, extra_line=extra_line)
 
     @property
-    def text(self) -> str:
-        """What it says, line ends as they are; "" when there is none. Raises ConfigError."""
-        content = self.content or b""
-        try:
-            return content.decode("utf-8")
-        except UnicodeDecodeError as exc:
-            line = content.count(b"\n", 0, exc.start) + 1
-            raise ConfigError(
-                f"{self.path} is not UTF-8: line {line} holds byte 0x{content[exc.start]:02x}",
-                hint="save it as UTF-8; it was left as it is",
-            ) from exc
+    def servers(self) -> dict[str, object]:
+        """The entries of all servers, by name."""
+        servers = self.said.get(self.host.key)
+        return servers if is_object(servers) else {}
 
-    def replace(self, text: str, *, now: datetime, is_private: bool) -> Path | None:
+    @property
+    def questions(self) -> list[object]:
+        """What the host asks for and entries refer to (`inputs`)."""
+        return list_or_empty(self.said.get("inputs")) if self.host.asks else []
+
+    def with_entry(self, entry: ServerEntry) -> ConfigFile:
+        """The same with the entry, in place of one of its name, and with its questions."""
+        said = self.said | {self.host.key: self.servers | {entry.name: entry.value}}
+        known = [_id_of(question) for question in self.questions]
+        if new := [question for question in entry.inputs if question["id"] not in known]:
+            said["inputs"] = [*self.questions, *new]
+        return check_others_kept(self, self.render(said), entry.name)
+
+    def without_entry(self, name: str) -> ConfigFile:
+        """The same without the entry of this name and the questions that only it asked."""
+        servers = {key: entry for key, entry in self.servers.items() if key != name}
+        said, asked = self.said | {self.host.key: servers}, json.dumps(servers)
+        if self.questions:
+            said["inputs"] = [
+                question
+                for question in self.questions
+                if f"${{input:{_id_of(question)}}}" in asked or not _is_of(name, question)
+            ]
+        return check_others_kept(self, self.render(said), name)
+
+    def render(self, said: dict[str, object]) -> str:
+        """`said` laid out as this text is; of what stands in one line, lists alone stay there."""
+        indent = re.search(r"\n([ \t]+)\S", self.text)
+        new = json.dumps(
+            said,
+            ensure_ascii=False,
+            indent=indent[1] if indent else None if self.said else "  ",
+            separators=(",", ":") if self.said and '": ' not in self.text else None,
+        )
+        if indent and any(found[1] for found in _LIST_IN_LINE.finditer(self.text)):
+            # What `indent` has laid out in lines, back in one.
+            new = _PLAIN_LIST.sub(
+                lambda m: "[" + re.sub(r",\n\s+", ", ", m[1]).strip() + "]" if m[1] else m[0], new
+            )
+        # Half a pair, as JavaScript cuts texts, is no character that UTF-8 could hold.
+        new = re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", new)
+        end = self.text[len(self.text.rstrip()) :] if self.said else "\n"
+        bom = "\ufeff" if self.text.startswith("\ufeff") else ""
+        return bom + new.replace("\n", "\r\n" if "\r\n" in self.text else "\n") + end
+
+    def split(self, name: str) -> tuple[dict[str, object], dict[str, object]]:
+        """Our entry, as it may be shown, and its questions, by key; and all the rest."""
+        others = dict(self.servers)
+        ours: dict[str, object] = {
+            self.host.key: {name: mask_entry(others.pop(name))} if name in others else {},
+            "inputs": [question for question in self.questions if _is_of(name, question)],
+        }
+        rest = self.said | {self.host.key: others}
+        if self.host.asks:
+            rest["inputs"] = [item for item in self.questions if not _is_of(name, item)]
+        return ours, rest
+
+    def write(self, now: datetime, *, is_private: bool) -> Path | None:
         """Writes `text` and gives the path of the backup, None for a new file.
 
         A file that was there keeps its mode; a new one is its owner's alone when `is_private`.
@@ -62,9 +175,8 @@ class ConfigFile:
                 mode = stat.S_IMODE(self.target.stat().st_mode)
                 # Replacing asks the folder, not the file, and root is never refused.
                 if not mode & 0o222 or not os.access(self.target, os.W_OK):
-                    raise ConfigError(
-                        f"{self.path} is read-only", hint="change it where it is made"
-                    )
+                    hint = "change it where it is made"
+                    raise ConfigError(f"{self.path} is read-only", hint=hint)
             elif not is_private:
                 # The one way to read the umask is to set it; no other thread makes files here.
                 umask = os.umask(0o077)
@@ -74,11 +186,9 @@ class ConfigFile:
             try:
                 # A host that runs may write its file at any time, and its words would be lost.
                 if (self.target.read_bytes() if self.target.exists() else None) != self.content:
-                    raise ConfigError(
-                        f"{self.path} has changed while it was edited",
-                        hint="quit the program that writes it, then run this again",
-                    )
-                write_atomically(self.target, text.encode(), mode=mode)
+                    hint = "quit the program that writes it, then run this again"
+                    raise ConfigError(f"{self.path} has changed while it was edited", hint=hint)
+                write_atomically(self.target, self.text.encode(), mode=mode)
             except BaseException:
                 if backup:
                     backup.unlink(missing_ok=True)
@@ -86,21 +196,67 @@ class ConfigFile:
         return backup
 
     def back_up(self, now: datetime) -> Path | None:
-        """Writes what was read beside the path, mode and all; None when there was no file.
-
-        Raises OSError.
-        """
+        """Writes what was read beside the path; None when there was no file. Raises OSError."""
         if self.content is None:
             return None
-        mode = stat.S_IMODE(self.target.stat().st_mode)
-        for number in count(1):
+        mode, number = stat.S_IMODE(self.target.stat().st_mode), 1
+        while True:
             again = f"-{number}" if number > 1 else ""
             # Beside the link, not its target: that may be a folder under version control.
             backup = self.path.with_name(f"{self.path.name}.{now:%Y%m%d-%H%M%S}{again}.bak")
             with suppress(FileExistsError):
                 write_new(backup, self.content, mode=mode)
                 return backup
-        raise AssertionError("there is always another number")
+            number += 1
+
+
+def check_others_kept(before: ConfigFile, text: str, name: str) -> ConfigFile:
+    """The new text, read again: the last guard over people's files.
+
+    Raises RuntimeError when more changes than what is ours; no `assert`, for `python -O`.
+    """
+    after = before.with_text(text)
+    # Compared as texts: for Python `1 == True`, and two objects are equal in any order.
+    if json.dumps(before.split(name)[1]) != json.dumps(after.split(name)[1]):
+        raise RuntimeError(f"more than the entry of {name!r} would change; nothing was written")
+    return after
+
+
+def describe_change(before: ConfigFile, after: ConfigFile, name: str) -> list[str]:
+    """A unified diff of our entry and its questions; no line of another server is shown.
+
+    Who reads it may be an assistant that ran the command: other keys are none of its business.
+    """
+    (old, _), (new, _) = before.split(name), after.split(name)
+    path, lines = before.path, list[str]()
+    for key in old:
+        texts = (json.dumps(part[key], ensure_ascii=False, indent=2) for part in (old, new))
+        was, now = (text.splitlines()[1:-1] for text in texts)
+        # Without line numbers, which would be those of the entry and not of the file.
+        changes = [*unified_diff(was, now, n=len(was) + len(now), lineterm="")][3:]
+        lines += [f"@@ {key} @@", *changes] if changes else []
+    if not lines:
+        return [f"{path}: a value changes that is not shown here"]
+    lines = [f"--- {path}", f"+++ {path}", *lines]
+    return ["".join(char if char.isprintable() else "\ufffd" for char in line) for line in lines]
+
+
+def _id_of(question: object) -> object:
+    return question.get("id") if is_object(question) else None
+
+
+def _is_of(name: str, question: object) -> bool:
+    return str(_id_of(question)).startswith(f"{name}-")
+
+
+def _refuse_repeated_keys(members: list[tuple[str, object]]) -> dict[str, object]:
+    # Of two `json` would keep the last without a word, and a host perhaps the first.
+    said: dict[str, object] = {}
+    for key, value in members:
+        if key in said:
+            raise ValueError(f"the key {key!r} stands twice in one object")
+        said[key] = value
+    return said
 
 
 @contextmanager

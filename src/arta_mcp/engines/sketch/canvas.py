@@ -1,35 +1,15 @@
-"""A canvas with soft edges, and the geometry and colours that are put on it."""
+"""A canvas with soft edges, the samples of a picture, and the noise of clouds."""
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
-from PIL import Image, ImageColor, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
-Point = tuple[float, float]
-Outline = Sequence[Point]
-Rgb = tuple[int, int, int]
-Paint = Rgb | tuple[Rgb, Rgb]
-"""one colour, or a gradient from the top of the shape to its bottom"""
-Part = tuple[Outline, Paint]
-
-WHITE: Rgb = (255, 255, 255)
-INK: Rgb = (24, 22, 28)
-
-
-def rgb(code: str) -> Rgb:
-    """The colour behind six hexadecimal digits."""
-    red, green, blue, *_ = ImageColor.getrgb(f"#{code}")
-    return red, green, blue
-
-
-def mix(one: Rgb, other: Rgb, share: float) -> Rgb:
-    """A colour between two, `share` (0..1) of the way to the other."""
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
-    return red, green, blue
+from arta_mcp.engines.sketch.colours import INK, Paint, Rgb
+from arta_mcp.engines.sketch.outlines import Outline, Part
 
 
 def toned(image: Image.Image, function: Callable[[int], float]) -> Image.Image:
@@ -74,57 +54,6 @@ class Samples:
         column = 0 if column < 0 else column if column < self._across else self._across - 1
         row = 0 if row < 0 else row if row < self._down else self._down - 1
         return (row * self._across + column) * self._bands
-
-
-def shift(colour: Rgb, by: int) -> Rgb:
-    """Brighter or darker by so many steps."""
-    red, green, blue = (max(0, min(255, value + by)) for value in colour)
-    return red, green, blue
-
-
-def smooth(points: Outline, steps: int = 8) -> list[Point]:
-    """The closed Catmull-Rom curve through the points."""
-    curve: list[Point] = []
-    count = len(points)
-    for i in range(count):
-        a, b, c, d = (points[(i + k) % count] for k in (-1, 0, 1, 2))
-        for step in range(steps):
-            t = step / steps
-            curve.append((_bend(a[0], b[0], c[0], d[0], t), _bend(a[1], b[1], c[1], d[1], t)))
-    return curve
-
-
-def through(edge: list[Point]) -> list[Point]:
-    """The open curve through the points."""
-    ends = [edge[0]] * 2 + edge + [edge[-1]] * 2
-    curve: list[Point] = []
-    for a, b, c, d in zip(ends, ends[1:], ends[2:], ends[3:], strict=False):
-        for step in range(10):
-            t = step / 10
-            curve.append((_bend(a[0], b[0], c[0], d[0], t), _bend(a[1], b[1], c[1], d[1], t)))
-    return [*curve, edge[-1]]
-
-
-def _bend(a: float, b: float, c: float, d: float, t: float) -> float:
-    return 0.5 * (
-        2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * (b - c) + d - a) * t**3
-    )
-
-
-def oval(x: float, y: float, rx: float, ry: float | None = None, steps: int = 40) -> list[Point]:
-    """An ellipse as an outline."""
-    turns = (2 * math.pi * i / steps for i in range(steps))
-    return [(x + rx * math.cos(t), y + (rx if ry is None else ry) * math.sin(t)) for t in turns]
-
-
-def both(points: Outline) -> tuple[list[Point], list[Point]]:
-    """An outline and its mirror image."""
-    return list(points), [(-x, y) for x, y in points]
-
-
-def symmetric(points: Outline) -> list[Point]:
-    """The outline whose right half is given from top to bottom."""
-    return [*points, *((-x, y) for x, y in reversed(points) if x)]
 
 
 def fractal(size: tuple[int, int], rng: random.Random, grid: tuple[int, int]) -> Image.Image:

@@ -10,21 +10,8 @@ import random
 from dataclasses import dataclass
 from itertools import pairwise
 
-from arta_mcp.engines.sketch.canvas import (
-    INK,
-    WHITE,
-    Paint,
-    Part,
-    Point,
-    Rgb,
-    both,
-    mix,
-    oval,
-    rgb,
-    smooth,
-    symmetric,
-    through,
-)
+from arta_mcp.engines.sketch.colours import INK, WHITE, Paint, Rgb, mix, rgb
+from arta_mcp.engines.sketch.outlines import Part, Point, both, oval, smooth, symmetric, through
 
 
 @dataclass(frozen=True)
@@ -60,24 +47,16 @@ def beast(kind: Beast, coat: Rgb | None = None) -> list[Part]:
     light = mix(fur, (255, 226, 170), 0.28 if sum(fur) > 240 else 0.1)
     belly, socks = rgb(kind.belly), rgb(kind.socks)
     soft = mix(belly, (110, 120, 160), 0.25)
-    haunch = smooth(
-        [(0.02, 0.0), (0.2, -0.005), (0.285, 0.09), (0.25, 0.27), (0.12, 0.36), (0, 0.2)]
-    )
-    torso = smooth(
-        [(-0.15, 0), (0.12, 0), (0.22, 0.18), (0.17, 0.42), (0.1, 0.6), (-0.09, 0.6), (-0.16, 0.4)]
-    )
+    haunch = [(0.02, 0.0), (0.2, -0.005), (0.285, 0.09), (0.25, 0.27), (0.12, 0.36), (0, 0.2)]
+    torso = [(-0.15, 0), (0.12, 0), (0.22, 0.18), (0.17, 0.42), (0.1, 0.6), (-0.09, 0.6)]
+    torso += [(-0.16, 0.4)]
     # From back to front: what comes later hides what is there.
     parts: list[Part] = [*_tail(kind.tail, fur, dark, belly)]
-    parts += [(torso, (light, dark)), (haunch, (mix(fur, light, 0.3), dark))]
+    parts += [(smooth(torso), (light, dark)), (smooth(haunch), (mix(fur, light, 0.3), dark))]
     for x in (-0.1, 0.045):
         leg = [(x - 0.058, 0.36), (x + 0.058, 0.36), (x + 0.05, 0.15), (x + 0.064, 0.005)]
-        paw = [
-            (x - 0.052, 0.17),
-            (x + 0.045, 0.17),
-            (x + 0.068, 0.02),
-            (x, -0.014),
-            (x - 0.066, 0.02),
-        ]
+        paw = [(x - 0.052, 0.17), (x + 0.045, 0.17), (x + 0.068, 0.02), (x, -0.014)]
+        paw += [(x - 0.066, 0.02)]
         parts += [
             (smooth([*leg, (x - 0.062, 0.005), (x - 0.052, 0.15)]), (fur, dark)),
             (smooth(paw), (mix(socks, fur, 0.35), socks)),
@@ -91,28 +70,14 @@ def beast(kind: Beast, coat: Rgb | None = None) -> list[Part]:
 def _tail(kind: str, fur: Rgb, dark: Rgb, belly: Rgb) -> list[Part]:
     match kind:
         case "brush":
-            whole = [
-                (0.1, 0.02),
-                (0.3, -0.02),
-                (0.5, 0.06),
-                (0.6, 0.24),
-                (0.575, 0.43),
-                (0.49, 0.6),
-            ]
-            whole += [(0.43, 0.44), (0.385, 0.29), (0.31, 0.2), (0.16, 0.17)]
+            whole = [(0.1, 0.02), (0.3, -0.02), (0.5, 0.06), (0.6, 0.24), (0.575, 0.43)]
+            whole += [(0.49, 0.6), (0.43, 0.44), (0.385, 0.29), (0.31, 0.2), (0.16, 0.17)]
             tip = [(0.49, 0.6), (0.575, 0.43), (0.6, 0.33), (0.545, 0.39), (0.515, 0.34)]
             tip += [(0.47, 0.4), (0.42, 0.36), (0.43, 0.44)]
             return [(smooth(whole), (fur, dark)), (smooth(tip, 5), (WHITE, belly))]
         case "thin":
-            whole = [
-                (0.15, 0.01),
-                (0.34, 0.0),
-                (0.46, 0.1),
-                (0.45, 0.28),
-                (0.39, 0.4),
-                (0.355, 0.37),
-            ]
-            whole += [(0.4, 0.25), (0.4, 0.13), (0.32, 0.07), (0.16, 0.09)]
+            whole = [(0.15, 0.01), (0.34, 0.0), (0.46, 0.1), (0.45, 0.28), (0.39, 0.4)]
+            whole += [(0.355, 0.37), (0.4, 0.25), (0.4, 0.13), (0.32, 0.07), (0.16, 0.09)]
             return [(smooth(whole), (fur, dark))]
         case "puff":
             return [(oval(0.27, 0.09, 0.08), (WHITE, belly))]
@@ -135,14 +100,8 @@ def _head(kind: Beast, fur: Rgb, light: Rgb, dark: Rgb, belly: Rgb, soft: Rgb) -
         parts += _ears(kind, fur, dark, soft)
     for side in (-1, 1):
         x, y = side * 0.094 * wide / 0.24, 0.745
-        eye = [
-            (-0.05, -0.014),
-            (-0.03, 0.024),
-            (0.012, 0.036),
-            (0.05, 0.022),
-            (0.032, -0.02),
-            (-0.01, -0.028),
-        ]
+        eye = [(-0.05, -0.014), (-0.03, 0.024), (0.012, 0.036), (0.05, 0.022), (0.032, -0.02)]
+        eye += [(-0.01, -0.028)]
         # Lid, iris, pupil, and the light in it, which is on the same side in both eyes.
         parts += [
             (smooth([(x + side * px, y + py) for px, py in eye], 6), INK),
@@ -185,15 +144,8 @@ def bird(coat: Rgb) -> list[Part]:
     body += [(0.12, 0.17), (-0.1, 0.18), (-0.27, 0.36)]
     breast = [(-0.29, 0.62), (-0.16, 0.56), (-0.04, 0.36), (0.1, 0.2), (-0.1, 0.185), (-0.27, 0.36)]
     wing = [(-0.02, 0.56), (0.14, 0.58), (0.32, 0.4), (0.56, 0.18), (0.3, 0.24), (0.06, 0.32)]
-    branch = [
-        (-0.9, 0.02),
-        (-0.3, 0.13),
-        (0.3, 0.14),
-        (1.1, 0.3),
-        (1.1, 0.24),
-        (0.3, 0.06),
-        (-0.3, 0.06),
-    ]
+    branch = [(-0.9, 0.02), (-0.3, 0.13), (0.3, 0.14), (1.1, 0.3), (1.1, 0.24), (0.3, 0.06)]
+    branch += [(-0.3, 0.06)]
     # Tail, branch, legs, beak, body, breast, wing, eye.
     return [
         (smooth([(0.18, 0.42), (0.66, 0.08), (0.72, -0.02), (0.6, -0.02), (0.12, 0.24)], 4), dark),
@@ -212,46 +164,31 @@ def bird(coat: Rgb) -> list[Part]:
 def person(hair: Rgb, coat: Rgb, skin: Rgb) -> list[Part]:
     """Head and shoulders, eyes closed."""
     shade = mix(skin, (120, 50, 60), 0.35)
-    back = [
-        (0, 1.03),
-        (0.13, 1.0),
-        (0.235, 0.88),
-        (0.275, 0.64),
-        (0.3, 0.4),
-        (0.21, 0.24),
-        (0, 0.22),
-    ]
+    back = [(0, 1.03), (0.13, 1.0), (0.235, 0.88), (0.275, 0.64), (0.3, 0.4), (0.21, 0.24)]
+    back += [(0, 0.22)]
     bust = [(-0.62, -0.05), (-0.54, 0.14), (-0.3, 0.25), (-0.1, 0.3), (0.1, 0.3), (0.3, 0.25)]
+    bust += [(0.54, 0.14), (0.62, -0.05)]
+    neck = [(0, 0.55), (0.085, 0.5), (0.09, 0.32), (0.06, 0.25), (0, 0.2)]
     face = [(0, 0.94), (0.15, 0.88), (0.185, 0.68), (0.15, 0.5), (0.07, 0.41), (0, 0.395)]
     fringe = [(-0.2, 0.58), (-0.225, 0.82), (-0.1, 0.995), (0.1, 0.995), (0.225, 0.82), (0.2, 0.58)]
     fringe += [(0.15, 0.78), (0.02, 0.86), (-0.12, 0.82)]
     # Hair behind, shoulders, neck, face, fringe; then what lies on the face.
     parts: list[Part] = [
         (smooth(symmetric(back)), (mix(hair, WHITE, 0.12), mix(hair, INK, 0.4))),
-        (
-            smooth([*bust, (0.54, 0.14), (0.62, -0.05)]),
-            (mix(coat, WHITE, 0.12), mix(coat, INK, 0.3)),
-        ),
-        (
-            smooth(symmetric([(0, 0.55), (0.085, 0.5), (0.09, 0.32), (0.06, 0.25), (0, 0.2)])),
-            (shade, skin),
-        ),
+        (smooth(bust), (mix(coat, WHITE, 0.12), mix(coat, INK, 0.3))),
+        (smooth(symmetric(neck)), (shade, skin)),
         (smooth(symmetric(face)), (mix(skin, WHITE, 0.15), mix(skin, shade, 0.4))),
         (smooth(fringe), (mix(hair, WHITE, 0.25), hair)),
     ]
     for side in (-1, 1):
         lid = [(0.045, 0.652), (0.085, 0.635), (0.13, 0.658), (0.085, 0.647)]
         brow = [(0.04, 0.71), (0.085, 0.727), (0.14, 0.712), (0.085, 0.738)]
-        parts += [
-            (smooth([(side * x, y) for x, y in line], 5), mix(hair, INK, 0.6))
-            for line in (lid, brow)
-        ]
+        for line in (lid, brow):
+            parts.append((smooth([(side * x, y) for x, y in line], 5), mix(hair, INK, 0.6)))
         parts.append((oval(side * 0.11, 0.575, 0.034, 0.024), mix(skin, (230, 90, 90), 0.3)))
     parts.append((smooth([(0, 0.53), (0.022, 0.55), (0.012, 0.62), (0.002, 0.56)], 4), shade))
-    parts.append(
-        (smooth([(-0.048, 0.478), (0, 0.487), (0.048, 0.478), (0, 0.456)], 5), rgb("b8434a"))
-    )
-    return parts
+    mouth = [(-0.048, 0.478), (0, 0.487), (0.048, 0.478), (0, 0.456)]
+    return [*parts, (smooth(mouth, 5), rgb("b8434a"))]
 
 
 def house(wall: Rgb, lit: Rgb) -> list[Part]:
@@ -270,17 +207,13 @@ def house(wall: Rgb, lit: Rgb) -> list[Part]:
 
 def boat(hull: Rgb, sail: Rgb) -> list[Part]:
     """A small sailing boat, seen from the side."""
-    # Mast, mainsail, jib, hull.
+    mainsail = smooth([(0.03, 0.22), (0.03, 0.97), (0.2, 0.62), (0.36, 0.22)], 6)
+    jib = [(-0.03, 0.22), (-0.03, 0.86), (-0.28, 0.22)]
+    # Mast, sails, hull.
     return [
         ([(-0.01, 0.1), (-0.01, 1.0), (0.012, 1.0), (0.012, 0.1)], mix(hull, INK, 0.6)),
-        (
-            smooth([(0.03, 0.22), (0.03, 0.97), (0.2, 0.62), (0.36, 0.22)], 6),
-            (sail, mix(sail, hull, 0.25)),
-        ),
-        (
-            [(-0.03, 0.22), (-0.03, 0.86), (-0.28, 0.22)],
-            (mix(sail, hull, 0.1), mix(sail, hull, 0.35)),
-        ),
+        (mainsail, (sail, mix(sail, hull, 0.25))),
+        (jib, (mix(sail, hull, 0.1), mix(sail, hull, 0.35))),
         ([(-0.4, 0.16), (0.46, 0.16), (0.32, 0), (-0.28, 0)], (hull, mix(hull, INK, 0.6))),
     ]
 
@@ -289,9 +222,8 @@ def flower(petal: Rgb, stem: Rgb, rng: random.Random) -> list[Part]:
     """One blossom on a bent stem."""
     lean, count = rng.uniform(-0.12, 0.12), rng.choice((5, 6, 8))
     top: Point = (lean, 0.82)
-    stalk = smooth(
-        [(-0.012, 0), (lean * 0.3 - 0.012, 0.4), top, (lean * 0.3 + 0.012, 0.4), (0.012, 0)], 6
-    )
+    bend = lean * 0.3
+    stalk = smooth([(-0.012, 0), (bend - 0.012, 0.4), top, (bend + 0.012, 0.4), (0.012, 0)], 6)
     leaf = smooth([(lean * 0.2, 0.28), (0.12, 0.42), (0.24, 0.46), (0.15, 0.34)], 6)
     parts: list[Part] = [(stalk, stem), (leaf, (mix(stem, WHITE, 0.2), stem))]
     for i in range(count):
@@ -317,10 +249,9 @@ def pine(x: float, y: float, height: float, rng: random.Random) -> list[Point]:
     right += [(height * 0.025, 0.06), (height * 0.025, -0.03)]
     flank = [(x + across, y - height * up) for across, up in right]
     # Not quite the mirror image: a tree that is one looks cut from paper.
-    other = [
-        (x - across * rng.uniform(0.9, 1.05), y - height * up) for across, up in reversed(right)
-    ]
-    return [(x, y - height), *flank, *other]
+    for across, up in reversed(right):
+        flank.append((x - across * rng.uniform(0.9, 1.05), y - height * up))
+    return [(x, y - height), *flank]
 
 
 def ridge(

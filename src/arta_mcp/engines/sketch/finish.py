@@ -6,7 +6,8 @@ import random
 
 from PIL import Image, ImageChops, ImageFilter
 
-from arta_mcp.engines.sketch.canvas import INK, Canvas, fractal, grey, scaled, toned
+from arta_mcp.engines.sketch.canvas import Canvas, fractal, grey, scaled, toned
+from arta_mcp.engines.sketch.colours import INK
 from arta_mcp.engines.sketch.scenery import landscape
 from arta_mcp.engines.sketch.words import Scene
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from arta_mcp.engines.sketch.canvas import WHITE, Canvas, Part, Point, mix, oval, rgb, smooth
+from arta_mcp.engines.sketch.canvas import Canvas
+from arta_mcp.engines.sketch.colours import WHITE, mix, rgb
 from arta_mcp.engines.sketch.figures import BEASTS, beast, bird, boat, flower, house, person
+from arta_mcp.engines.sketch.outlines import Part, Point, oval, smooth
 from arta_mcp.engines.sketch.words import Scene
 
 
@@ -12,21 +14,16 @@ def set_subject(canvas: Canvas, scene: Scene, light: Point, scale: float) -> Non
     mood, unit, (width, height), rng = scene.mood, canvas.unit, canvas.size, scene.rng("subject")
     name, wide = scene.subject or "", width > height * 1.1
     lit_left = light[0] < width / 2
-    x = (
-        width * (rng.uniform(0.56, 0.66) if lit_left else rng.uniform(0.34, 0.44))
-        if wide
-        else width * (0.6 if lit_left else 0.4)
-    )
+    x = width * (0.6 if lit_left else 0.4)
+    if wide:
+        x = width * (rng.uniform(0.56, 0.66) if lit_left else rng.uniform(0.34, 0.44))
     y, size = height * 0.93, unit * rng.uniform(0.56, 0.64) * scale
     if height > width * 1.2:
         y, size = height * 0.9, size * 1.25
     match name:
         case "portrait":
-            y, size, x = (
-                height + unit * 0.02,
-                unit * 0.92 * scale,
-                width / 2 + (x - width / 2) * 0.5,
-            )
+            y, size = height + unit * 0.02, unit * 0.92 * scale
+            x = width / 2 + (x - width / 2) * 0.5
         case "boat":
             y, size = height * 0.76, unit * 0.36 * scale
         case "house":
@@ -38,30 +35,19 @@ def set_subject(canvas: Canvas, scene: Scene, light: Point, scale: float) -> Non
     # A shadow away from the light; a portrait has no ground and a bird its branch.
     if name not in ("portrait", "bird") and not canvas.ink:
         away = unit * (0.1 if lit_left else -0.1)
-        canvas.fill(
-            [oval(x + away * (size / unit), y, size * 0.42, size * 0.05)],
-            mix(mood.ground, mood.near, 0.75),
-            blur=size * 0.03,
-            opacity=0.55,
-        )
+        shadow = oval(x + away * (size / unit), y, size * 0.42, size * 0.05)
+        dark = mix(mood.ground, mood.near, 0.75)
+        canvas.fill([shadow], dark, blur=size * 0.03, opacity=0.55)
     # Flowers are a whole meadow, which the landscape has planted already.
     if name != "flower":
         canvas.place(_figure(name, scene), x, y, size, flip=lit_left)
-    if name in BEASTS and scene.has("snow"):
-        _drift(canvas, scene, x, y, size)
-
-
-def _drift(canvas: Canvas, scene: Scene, x: float, y: float, size: float) -> None:
-    """Snow heaped before the paws, so that the animal sits in it and not on it."""
-    heap = [(-1.3, -0.12), (-0.75, -0.06), (-0.4, 0.01), (-0.16, 0.035), (0.1, 0.018), (0.36, 0.04)]
-    heap += [(0.8, -0.05), (1.4, -0.12)]
-    outline = [(x + size * px, y - size * py) for px, py in smooth(heap)]
-    if not canvas.ink:
-        canvas.fill(
-            [outline],
-            (mix(scene.mood.ground, WHITE, 0.4), mix(scene.mood.ground, scene.mood.top, 0.28)),
-            blur=size * 0.008,
-        )
+    # Snow heaped before the paws, so that the animal sits in it and not on it.
+    if name in BEASTS and scene.has("snow") and not canvas.ink:
+        heap = [(-1.3, -0.12), (-0.75, -0.06), (-0.4, 0.01), (-0.16, 0.035), (0.1, 0.018)]
+        heap += [(0.36, 0.04), (0.8, -0.05), (1.4, -0.12)]
+        outline = [(x + size * px, y - size * py) for px, py in smooth(heap)]
+        paint = (mix(mood.ground, WHITE, 0.4), mix(mood.ground, mood.top, 0.28))
+        canvas.fill([outline], paint, blur=size * 0.008)
 
 
 def _figure(name: str, scene: Scene) -> list[Part]:
@@ -72,9 +58,8 @@ def _figure(name: str, scene: Scene) -> list[Part]:
             return bird(scene.coat or rgb(rng.choice(("c2503a", "3f7fb5", "d9982f", "5a6a8a"))))
         case "portrait":
             hair = rgb(rng.choice(("2b1d1a", "6b3a22", "a85a2a", "d9b06a", "3a2a4a")))
-            return person(
-                hair, scene.coat or some, rgb(rng.choice(("f2c9a8", "d9a07a", "a8714e", "6f4630")))
-            )
+            skin = rgb(rng.choice(("f2c9a8", "d9a07a", "a8714e", "6f4630")))
+            return person(hair, scene.coat or some, skin)
         case "boat":
             return boat(scene.coat or some, rgb("f7f0e0"))
         case "house":
@@ -86,21 +71,15 @@ def _figure(name: str, scene: Scene) -> list[Part]:
 def plant_meadow(canvas: Canvas, scene: Scene, horizon: float) -> None:
     """Flowers from the horizon to our feet, larger and brighter as they come near."""
     mood, unit, (width, height), rng = scene.mood, canvas.unit, canvas.size, scene.rng("meadow")
-    petals = [
-        scene.coat or rgb(rng.choice(("e8505b", "f7b32b", "d864a9", "f4f0e6", "8a6fe8")))
-        for _ in range(3)
-    ]
+    hues = ("e8505b", "f7b32b", "d864a9", "f4f0e6", "8a6fe8")
+    petals = [scene.coat or rgb(rng.choice(hues)) for _ in range(3)]
     for i in range(26 if scene.has("flower") else 0):
         depth = i / 26
         y = horizon + unit * 0.13 + (height - horizon - unit * 0.1) * depth
         size = unit * (0.07 + 0.3 * depth**1.5) * rng.uniform(0.8, 1.2)
         stem = mix(mix(mood.ground, rgb("2f6a3a"), 0.6), mood.low, 0.4 * (1 - depth))
-        canvas.place(
-            flower(mix(petals[i % 3], mood.low, 0.35 * (1 - depth)), stem, rng),
-            rng.uniform(0, width),
-            y,
-            size,
-        )
+        blossom = flower(mix(petals[i % 3], mood.low, 0.35 * (1 - depth)), stem, rng)
+        canvas.place(blossom, rng.uniform(0, width), y, size)
 
 
 def let_weather(canvas: Canvas, scene: Scene) -> None:
@@ -115,24 +94,15 @@ def let_weather(canvas: Canvas, scene: Scene) -> None:
     if scene.has("rain"):
         drops: list[list[Point]] = []
         for _ in range(260):
-            x, y, long = (
-                rng.uniform(0, width * 1.1),
-                rng.uniform(-0.1, 1) * height,
-                unit * rng.uniform(0.03, 0.09),
-            )
-            drops.append(
-                [(x, y), (x - long * 0.22, y + long), (x - long * 0.22 + unit * 0.002, y + long)]
-            )
+            x, y = rng.uniform(0, width * 1.1), rng.uniform(-0.1, 1) * height
+            long = unit * rng.uniform(0.03, 0.09)
+            foot = x - long * 0.22
+            drops.append([(x, y), (foot, y + long), (foot + unit * 0.002, y + long)])
         canvas.fill(drops, mix(mood.light, WHITE, 0.5), opacity=0.42)
     if scene.has("snow"):
         for size, count, blur in ((0.0022, 170, 0.0), (0.004, 70, 0.001), (0.009, 16, 0.004)):
-            flakes = [
-                oval(
-                    rng.uniform(0, width),
-                    rng.uniform(0, height),
-                    unit * size * rng.uniform(0.6, 1.3),
-                    steps=12,
-                )
-                for _ in range(count)
-            ]
+            flakes: list[list[Point]] = []
+            for _ in range(count):
+                x, y = rng.uniform(0, width), rng.uniform(0, height)
+                flakes.append(oval(x, y, unit * size * rng.uniform(0.6, 1.3), steps=12))
             canvas.fill(flakes, WHITE, opacity=0.85, blur=unit * blur)

@@ -8,21 +8,10 @@ from collections.abc import Callable, Iterator
 
 from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageOps
 
-from arta_mcp.engines.sketch.canvas import (
-    INK,
-    WHITE,
-    Point,
-    Rgb,
-    Samples,
-    fractal,
-    grey,
-    mix,
-    rgb,
-    scaled,
-    shift,
-    toned,
-)
+from arta_mcp.engines.sketch.canvas import Samples, fractal, grey, scaled, toned
+from arta_mcp.engines.sketch.colours import INK, WHITE, Rgb, mix, rgb, shift
 from arta_mcp.engines.sketch.finish import render, soft, textured
+from arta_mcp.engines.sketch.outlines import Point
 from arta_mcp.engines.sketch.scenery import frame
 from arta_mcp.engines.sketch.words import Scene
 
@@ -90,12 +79,8 @@ def _halo(image: Image.Image, eye: Point, reach: float, light: Rgb, rng: random.
             arc = [turn + i * step * 1.1 / max(radius, step) for i in range(3)]
             path = [(x + radius * math.cos(t), y + radius * math.sin(t)) for t in arc]
             colour = mix(mix(WHITE, warm, min(1, share * 2.5)), sky.colour(*path[1]), share * 0.8)
-            pen.line(
-                path,
-                fill=shift(colour, rng.randint(-12, 12)),
-                width=round(step * 0.8),
-                joint="curve",
-            )
+            colour = shift(colour, rng.randint(-12, 12))
+            pen.line(path, fill=colour, width=round(step * 0.8), joint="curve")
     pen.ellipse((x - step, y - step, x + step, y + step), fill=mix(WHITE, warm, 0.3))
 
 
@@ -124,9 +109,8 @@ def _painted(
             # The numbers are drawn before the test, so that detail does not move what follows.
             if edges.tone(x, y) < least:
                 continue
-            colour = shift(
-                colours[fine].colour(x, y), rng.randint(-jitter, jitter) // (1 + 2 * fine)
-            )
+            change = rng.randint(-jitter, jitter) // (1 + 2 * fine)
+            colour = shift(colours[fine].colour(x, y), change)
             # One arm from the middle each way; the second bends as the field does ahead.
             turn = direction(x, y)
             ahead = (x + reach * math.cos(turn), y + reach * math.sin(turn))
@@ -194,9 +178,8 @@ def _nudged(corner: tuple[int, int], side: int, key: str) -> Point:
     # `hash` of an int is the int itself in every process; of a text it would not be.
     noise = hash((corner[0] * 7919 + corner[1] * 104729 + int(key[:8], 16)) * 2654435761 % 2**32)
     reach = side * 0.3 if side > 16 else 0
-    return corner[0] + (noise % 97 / 48 - 1) * reach, corner[1] + (
-        noise // 97 % 89 / 44 - 1
-    ) * reach
+    across, down = noise % 97 / 48 - 1, noise // 97 % 89 / 44 - 1
+    return corner[0] + across * reach, corner[1] + down * reach
 
 
 def _watercolor(scene: Scene, size: tuple[int, int]) -> Image.Image:

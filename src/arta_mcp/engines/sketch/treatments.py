@@ -8,20 +8,10 @@ from dataclasses import replace
 
 from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
-from arta_mcp.engines.sketch.canvas import (
-    INK,
-    WHITE,
-    Canvas,
-    Point,
-    Rgb,
-    Samples,
-    mix,
-    oval,
-    rgb,
-    scaled,
-    toned,
-)
+from arta_mcp.engines.sketch.canvas import Canvas, Samples, scaled, toned
+from arta_mcp.engines.sketch.colours import INK, WHITE, Rgb, mix, rgb
 from arta_mcp.engines.sketch.finish import grained, render, soft, textured, vignette
+from arta_mcp.engines.sketch.outlines import Point, oval
 from arta_mcp.engines.sketch.scenery import landscape
 from arta_mcp.engines.sketch.words import Mood, Scene
 
@@ -181,10 +171,8 @@ def _linework(scene: Scene, tones: Image.Image, paper: Rgb, points: int) -> Imag
 
 def _ornaments(sheet: Canvas, scene: Scene, middle: Point, radius: float, accent: Rgb) -> None:
     rng, unit, (x, y) = scene.rng("ornaments"), sheet.unit, middle
-    count, tips = (
-        rng.choice((24, 32, 36, 48)),
-        rng.choice(((1.2, 1.12, 1.28, 1.12), (1.16, 1.22))),
-    )
+    count = rng.choice((24, 32, 36, 48))
+    tips = rng.choice(((1.2, 1.12, 1.28, 1.12), (1.16, 1.22)))
     rays, beads = list[list[Point]](), list[list[Point]]()
     for i in range(count):
         turn, near, far = 2 * math.pi * i / count, radius * 1.07, radius * tips[i % len(tips)]
@@ -208,15 +196,8 @@ def _polar(x: float, y: float, radius: float, turn: float) -> Point:
 def abstract(scene: Scene, size: tuple[int, int]) -> Image.Image:
     """Tiles of discs, quarters, rings and bars in the colours of the scene."""
     mood, rng, (width, height) = scene.mood, scene.rng("forms"), size
-    colours = [
-        mood.top,
-        mood.far,
-        mood.near,
-        mood.ground,
-        mood.low,
-        _accent(scene),
-        rgb("e9a63a"),
-    ]
+    colours = [mood.top, mood.far, mood.near, mood.ground, mood.low]
+    colours += [_accent(scene), rgb("e9a63a")]
     image = Image.new("RGB", size)
     cell = round(min(size) / rng.choice((3, 4, 5)))
     for x in range(0, width, cell):

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from arta_mcp.engines.sketch.canvas import Rgb, mix, rgb
+from arta_mcp.engines.sketch.colours import Rgb, mix, rgb
 
 _LEXICON = """
 snow: snow snowy winter ice icy frost frozen blizzard arctic christmas polar
@@ -199,19 +199,16 @@ def _mood(things: set[str], tints: list[Rgb], rng: random.Random) -> Mood:
         case _ if "snow" in things:
             name = "snow dusk" if "dusk" in things or rng.random() < 0.3 else "snow"
         case _:
-            listed = [
-                n for n in ("dusk", "rain", "fog", "desert", "city", "sea", "forest") if n in things
-            ]
+            moods = ("dusk", "rain", "fog", "desert", "city", "sea", "forest")
+            listed = [mood for mood in moods if mood in things]
             free = rng.choice(("noon", "dawn", "rose", "copper", "dusk"))
             faithful = bool(listed) and (listed[0] in _FAITHFUL or rng.random() < 0.7)
             name = listed[0] if faithful else free
     colours = [rgb(code) for code in _MOODS[name].split()]
     # Three colours at most: more would always end in grey.
     for tint in tints[:3]:
-        colours = [
-            mix(colour, tint, s)
-            for colour, s in zip(colours, (0.5, 0.3, 0.1, 0.4, 0.3, 0.35), strict=True)
-        ]
+        shares = zip(colours, (0.5, 0.3, 0.1, 0.4, 0.3, 0.35), strict=True)
+        colours = [mix(colour, tint, share) for colour, share in shares]
     own = {"desert": "e3a565", "snow": "f0f4f8", "field": "6da850", "forest": "4a7040"}
     ground = next((rgb(code) for thing, code in own.items() if thing in things), colours[5])
     colours[5] = mix(colours[5], ground, 0.0 if dark else 0.6)

@@ -6,24 +6,45 @@ A fault is said as `NAME@ENDPOINT[*TIMES|*always][+SKIP][=VALUE]`: `503@submit*2
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import socket
+import struct
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
-from functools import partial
+from email.utils import formatdate
 from http import HTTPStatus
+from math import ceil
 
 import anyio
+import anyio.lowlevel
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
+from arta_mcp.arta.protocol import MAX_IMAGE
+from arta_mcp.arta.refusals import Refusal
 from arta_mcp.errors import ConfigError
-from arta_mcp.local.faults import effects
-from arta_mcp.local.faults.effects import IDENTITY, MAX_SECONDS, FaultContext
+from arta_mcp.local.service import answer_fields
 from arta_mcp.redaction import sanitize
-from arta_mcp.untrusted_json import is_object, json_or_none
+from arta_mcp.untrusted_json import is_object, list_or_empty
+
+MAX_SECONDS = 60.0
+"""no fault lasts longer"""
+
+MAX_ENDLESS = 64 * 1024 * 1024
+"""bytes after which even the endless body ends"""
+
+IDENTITY = ("sign_up", "refresh")
+"""the endpoints whose host is Google's and refuses in Google's manner"""
 
 ENDPOINTS = (*IDENTITY, "submit", "status", "styles", "image")
 
 _FORM = re.compile(r"([\w-]+)@(\w+)(?:\*(\d{1,6}|always))?(?:\+(\d{1,6}))?(?:=(.*))?", re.DOTALL)
+_CHUNK = 64 * 1024
+"""bytes of one piece of a flood"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +72,13 @@ class Fault:
                 f"fault {self.name} cannot strike at {sanitize(repr(self.endpoint), 80)}",
                 hint=f"it strikes at: {', '.join(kind.endpoints)}",
             )
-        if kind.takes == "seconds" and not _is_wait(self.value or kind.value):
+        is_wait = False
+        with suppress(ValueError):
+            is_wait = 0 <= float(self.value or 1) <= MAX_SECONDS
+        if kind.takes_seconds and not is_wait:
+            words = sanitize(repr(self.value), 80)
             raise ConfigError(
-                f"fault {self.name} takes 0 to {MAX_SECONDS:.0f} seconds, "
-                f"not {sanitize(repr(self.value), 80)}"
+                f"fault {self.name} takes 0 to {MAX_SECONDS:.0f} seconds, not {words}"
             )
 
     @classmethod
@@ -62,18 +86,11 @@ class Fault:
         """The fault of its one-line form."""
         found = _FORM.fullmatch(text.strip())
         if found is None:
-            raise ConfigError(
-                f"fault {sanitize(repr(text), 80)} is not"
-                " NAME@ENDPOINT[*TIMES|*always][+SKIP][=VALUE]"
-            )
+            words = sanitize(repr(text), 80)
+            raise ConfigError(f"fault {words} is not NAME@ENDPOINT[*TIMES|*always][+SKIP][=VALUE]")
         name, endpoint, times, after, value = found.groups()
-        return cls(
-            name=name,
-            endpoint=endpoint,
-            times=None if times == "always" else int(times or 1),
-            after=int(after or 0),
-            value=value or "",
-        )
+        repeats = None if times == "always" else int(times or 1)
+        return cls(name, endpoint, times=repeats, after=int(after or 0), value=value or "")
 
     def __str__(self) -> str:
         times = "" if self.times == 1 else f"*{self.times or 'always'}"
@@ -82,266 +99,433 @@ class Fault:
         return f"{self.name}@{self.endpoint}{times}{after}{value}"
 
 
-def _is_wait(value: str) -> bool:
-    try:
-        return 0 <= float(value) <= MAX_SECONDS
-    except ValueError:
-        return False
+@dataclass(frozen=True, slots=True)
+class FaultContext:
+    """One request that a fault befalls; `transport` and `shut_listener` need a real port."""
+
+    endpoint: str
+    value: str
+    """what the fault was given, empty for its default"""
+    request: Request
+    body: bytes
+    response: Response
+    """the service's own answer, or an empty one where the request is not handled"""
+    now: float
+    """seconds since the epoch, by the service's clock"""
+    refuse_token: Callable[[str], None]
+    transport: asyncio.Transport | None = None
+    shut_listener: Callable[[float], None] | None = None
+    """accept no connection for so many seconds"""
+
+    @property
+    def seconds(self) -> float:
+        """The value of a fault that takes seconds."""
+        return float(self.value or 1)
+
+
+Effect = Callable[[FaultContext], Response]
+"""what the client gets instead of the service's own answer"""
 
 
 @dataclass(frozen=True, slots=True)
 class FaultKind:
-    """What a fault does, and the endpoints where it can.
-
-    At most one of `instead`, `change` and `edit` is given. `value` is the default and `takes`
-    names what it is. `at_done`: it waits for a status that is DONE. `needs_port`: without a real
-    connection it is only an exception.
-    """
+    """What a fault does, and the endpoints where it can."""
 
     sentence: str
+    effect: Effect
     endpoints: tuple[str, ...] = ENDPOINTS
     _: KW_ONLY
-    instead: effects.Instead | None = None
-    change: effects.Change | None = None
-    edit: effects.Edit | None = None
+    handled: bool = True
+    """whether the request has its effect all the same: after a submit the job exists"""
     is_late: bool = False
-    value: str = ""
-    takes: str = ""
+    """whether the seconds pass before the answer"""
+    takes_seconds: bool = False
     at_done: bool = False
-    needs_port: bool = False
-
-    @property
-    def handled(self) -> bool:
-        """Whether the request has its effect all the same: after a submit the job exists."""
-        return self.instead is None
-
-    async def apply(
-        self, context: FaultContext, respond: Callable[[], Awaitable[Response]]
-    ) -> Response:
-        """What the client gets instead of what the service would `respond`."""
-        if self.instead is not None:
-            return self.instead(context)
-        response = await respond()
-        if self.is_late:
-            await anyio.sleep(context.seconds)
-        if self.change is not None:
-            return self.change(context, response)
-        job = json_or_none(bytes(response.body)) if self.edit is not None else None
-        if self.edit is None or not is_object(job) or "record_id" not in job:
-            return response
-        return JSONResponse(self.edit(context, job), status_code=response.status_code)
+    """whether it waits for a status that is DONE"""
 
 
-class FaultScript:
-    """The faults still to come, in their order: the first that is due is taken."""
+class BrokenResponse(Response):
+    """An answer that is sent in `pieces`, or not at all, and may `end` as no answer should."""
 
-    def __init__(self, faults: Iterable[Fault] = ()) -> None:
-        self._armed: list[_ArmedFault] = []
-        self.add(*faults)
+    def __init__(
+        self,
+        context: FaultContext,
+        *,
+        pieces: AsyncIterator[bytes] | None = None,
+        length: int | None = None,
+        end: Callable[[asyncio.Transport], None] | None = None,
+    ) -> None:
+        # 0 is for the log: the client sees no status where there is no answer.
+        super().__init__(status_code=0 if pieces is None else context.response.status_code)
+        kind = context.response.headers.get("content-type", "")
+        self.raw_headers = [(b"content-type", kind.encode("latin-1"))]
+        if length is not None:
+            self.raw_headers.append((b"content-length", str(length).encode()))
+        self._transport, self._pieces, self._end = context.transport, pieces, end
 
-    def add(self, *faults: Fault) -> None:
-        """Have these happen as well, after those that are there."""
-        self._armed.extend(_ArmedFault(fault, fault.times, fault.after) for fault in faults)
-
-    def clear(self) -> None:
-        """Have no further fault."""
-        self._armed.clear()
-
-    @property
-    def pending(self) -> tuple[Fault, ...]:
-        """The faults that may still happen."""
-        return tuple(armed.fault for armed in self._armed if armed.left != 0)
-
-    def take(self, endpoint: str, *, done: bool = False) -> Fault | None:
-        """The fault of this request; `done` asks those that wait for a DONE."""
-        for armed in self._armed:
-            fault = armed.fault
-            if fault.endpoint != endpoint or FAULTS[fault.name].at_done is not done:
-                continue
-            # Each fault counts for itself: while the first skips, the second may be due.
-            if armed.left != 0 and armed.skip:
-                armed.skip -= 1
-            elif armed.left != 0:
-                armed.left = None if armed.left is None else armed.left - 1
-                return fault
-        return None
-
-
-@dataclass(slots=True)
-class _ArmedFault:
-    fault: Fault
-    left: int | None
-    """how often it still happens; None for always"""
-    skip: int
-    """requests that pass before it does"""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._pieces is not None:
+            start = {"type": "http.response.start", "status": self.status_code}
+            await send({**start, "headers": self.raw_headers})
+            # A client may read slower than any fault is meant to last.
+            with anyio.move_on_after(MAX_SECONDS):
+                async for piece in self._pieces:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+        elif self._transport is None:
+            raise ConnectionResetError("a scripted fault broke the connection")
+        if self._end is None or self._transport is None:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
+        self._end(self._transport)
+        # uvicorn would complain of an answer that ends before its connection does.
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
 
+# What the connection does
+
+
+def shut_listener(context: FaultContext) -> Response:
+    """The answer, and then no other for so many seconds."""
+    if context.shut_listener is None:
+        raise ConnectionRefusedError("a scripted fault refuses connections")
+    context.response.headers["connection"] = "close"
+    context.shut_listener(context.seconds)
+    return context.response
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """RST instead of FIN: the kernel sends one when a socket that may not linger is closed."""
+    if (raw := transport.get_extra_info("socket")) is not None:
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+def close(transport: asyncio.Transport) -> None:
+    """FIN, once what was sent so far has left."""
+    transport.close()
+
+
+def break_off(end: Callable[[asyncio.Transport], None]) -> Effect:
+    """No byte, and such an end of the connection."""
+    return lambda context: BrokenResponse(context, end=end)
+
+
+def drip(context: FaultContext) -> Response:
+    """The whole body, a twentieth at a time."""
+    body = bytes(context.response.body)
+    return BrokenResponse(context, pieces=_drops(body, context.seconds), length=len(body))
+
+
+def cut(context: FaultContext) -> Response:
+    """Half of the body, where the headers promise all of it."""
+    body = bytes(context.response.body)
+    drops = _drops(body[: len(body) // 2], 0.0)
+    # Without a port the test client itself would object to the wrong length.
+    length = len(body) if context.transport else None
+    return BrokenResponse(context, pieces=drops, length=length, end=close)
+
+
+def flood(context: FaultContext) -> Response:
+    """A body without a length and without an end, until the connection is closed."""
+    return BrokenResponse(context, pieces=_flood(context, MAX_ENDLESS), end=close)
+
+
+def enlarge(context: FaultContext) -> Response:
+    """A body of just more than the largest picture."""
+    total = 16 + (MAX_IMAGE // _CHUNK + 1) * _CHUNK
+    return BrokenResponse(context, pieces=_flood(context, total), length=total)
+
+
+async def _drops(body: bytes, seconds: float) -> AsyncIterator[bytes]:
+    size = max(1, len(body) // 20)
+    for start in range(0, len(body), size):
+        await anyio.sleep(seconds * size / len(body))
+        yield body[start : start + size]
+
+
+async def _flood(context: FaultContext, total: int) -> AsyncIterator[bytes]:
+    """The body's beginning and then more and more of the same string."""
+    yield bytes(context.response.body)[:16]
+    until = time.monotonic() + MAX_SECONDS
+    for _ in range((total - 16) // _CHUNK):
+        # The deadline of the sender is checked where it awaits; a fast client never lets it.
+        if time.monotonic() > until:
+            return
+        await anyio.lowlevel.checkpoint()
+        yield b"a" * _CHUNK
+
+
+# What the answer says
+
+_GOOGLE_STATES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+"""Google's state for an HTTP status"""
+
+
+def refuse(status: int, retry_after: str = "") -> Effect:
+    """A refusal with a Retry-After as a `wait` or a `date`, or with the header it is given."""
+
+    def respond(context: FaultContext) -> Response:
+        name, colon, value = context.value.partition(":")
+        headers = {name.strip(): value.strip()} if colon else {}
+        if retry_after == "wait":
+            headers = {"Retry-After": context.value or "1"}
+        elif retry_after == "date":  # rounded up: it says whole seconds, and none may be too early
+            date = formatdate(ceil(context.now + context.seconds), usegmt=True)
+            headers = {"Retry-After": date}
+        return _refusal(context, status, HTTPStatus(status).phrase, headers)
+
+    return respond
+
+
+def refuse_token(context: FaultContext) -> Response:
+    """The id token is stale, here and from now on."""
+    context.refuse_token(context.request.headers.get("authorization", ""))
+    return _refusal(context, 401, "Token expired")
+
+
+def echo(context: FaultContext) -> Response:
+    """A refusal that repeats all that was sent, secrets included."""
+    request, sent = context.request, context.body.decode("utf-8", "replace")
+    words = f"cannot serve {request.url} {request.headers.get('authorization', '')} {sent}"
+    return _refusal(context, 400, words)
+
+
+def _refusal(
+    context: FaultContext, status: int, words: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A refusal in the manner of the host that is asked."""
+    google = context.endpoint in IDENTITY
+    refusal = Refusal(status, words, _GOOGLE_STATES.get(status, "UNKNOWN") if google else "")
+    return JSONResponse(refusal.render(), status_code=status, headers=headers)
+
+
+def answer(status: int, body: object) -> Effect:
+    """Always the same JSON."""
+    return lambda _: JSONResponse(body, status_code=status)
+
+
+def redirect(status: int) -> Effect:
+    """Off to the address that is the value."""
+    default = "http://elsewhere.invalid/"
+    return lambda context: Response(b"", status, headers={"Location": context.value or default})
+
+
+def replace_body(body: bytes, kind: str = "application/json") -> Effect:
+    """The same status with another body."""
+    return lambda context: Response(body, context.response.status_code, media_type=kind)
+
+
+def halve_body(context: FaultContext) -> Response:
+    """JSON that stops in the middle, with the length that it has."""
+    body = bytes(context.response.body)
+    return replace_body(body[: len(body) // 2])(context)
+
+
+def swap_types(context: FaultContext) -> Response:
+    """An object for each text, and a text for everything else."""
+    swapped = {
+        name: {"was": "text"} if isinstance(value, str) else "was no text"
+        for name, value in answer_fields(context.response).items()
+    }
+    return JSONResponse(swapped, status_code=context.response.status_code)
+
+
+# What the job is
+
+
+def edit_job(edit: Callable[[FaultContext, dict[str, object]], dict[str, object]]) -> Effect:
+    """Other fields in the job, which `edit` is given; an answer without one stays as it is."""
+
+    def respond(context: FaultContext) -> Response:
+        job = answer_fields(context.response)
+        if "record_id" not in job:
+            return context.response
+        return JSONResponse({**job, **edit(context, job)}, context.response.status_code)
+
+    return respond
+
+
+def set_field(name: str, default: str) -> Effect:
+    """The value as a field of the job."""
+    return edit_job(lambda context, _: {name: context.value or default})
+
+
+def end_in(status: str, response: object = None) -> Effect:
+    """A job of this status, with this for its pictures."""
+    return edit_job(lambda context, job: {"status": status, "response": response})
+
+
+def edit_images(edit: Callable[[FaultContext, int], dict[str, object]]) -> Effect:
+    """Other fields in each picture, which `edit` is given the index of."""
+
+    def edit_all(context: FaultContext, job: dict[str, object]) -> dict[str, object]:
+        images = [image for image in list_or_empty(job.get("response")) if is_object(image)]
+        return {"response": [{**image, **edit(context, i)} for i, image in enumerate(images)]}
+
+    return edit_job(edit_all)
+
+
+# Every fault by its name
+
+_POLL = ("status",)
 _JOB = ("submit", "status")
 _FASTAPI = (*_JOB, "styles")
 _JSON = (*IDENTITY, *_FASTAPI)
+_REFRESH = ("refresh",)
 
+_REFUSED = "the request is refused with"
 _HTML = b"<!doctype html><title>Bad gateway</title><h1>Bad gateway</h1>"
 _BAD_FIELDS = [
     {"type": "less_than_equal", "loc": ["body", "steps"], "msg": "Input should be at most 50"}
 ]
-# Words that do not fit into a row, and what more than one row does
-_FAILED = "the generation failed"
-_FILE = "file:///etc/passwd"
-_METADATA = "http://169.254.169.254/latest/meta-data"  # where clouds keep their credentials
 _OTHER_PROJECT = "the refresh token is of another project than the key"
 _BLOCKED = "Requests from this Android client application <empty> are blocked."
-_page = partial(effects.replace_body, _HTML)
-_MOVE = effects.edit_images(lambda context, _: {"url": context.value})
-_BLUR_ALL = effects.edit_images(lambda _, index: {"isBlur": True})
-_BLUR_FIRST = effects.edit_images(lambda _, index: {"isBlur": index == 0})
+_METADATA = "http://169.254.169.254/latest/meta-data"  # where clouds keep their credentials
+_TO_FILE = edit_images(lambda context, _: {"url": context.value or "file:///etc/passwd"})
+_TO_METADATA = edit_images(lambda context, _: {"url": context.value or _METADATA})
+_BLUR_ALL = edit_images(lambda _, index: {"isBlur": True})
+_BLUR_FIRST = edit_images(lambda _, index: {"isBlur": index == 0})
 
 FAULTS: Mapping[str, FaultKind] = {
     # The connection
     "refused": FaultKind(
         "after this answer no connection is accepted for some seconds",
-        change=effects.shut_listener,
-        takes="seconds",
-        value="1",
-        needs_port=True,
+        shut_listener,
+        takes_seconds=True,
     ),
     "reset-before": FaultKind(
         "the connection is reset once the request is read, and nothing is done",
-        instead=effects.reset,
-        needs_port=True,
+        break_off(reset),
+        handled=False,
     ),
     "reset-after": FaultKind(
-        "the request is handled, then the connection is reset",
-        change=effects.reset,
-        needs_port=True,
+        "the request is handled, then the connection is reset", break_off(reset)
     ),
     "answer-lost": FaultKind(
-        "the request is handled, then the connection is closed without a byte",
-        change=effects.close,
-        needs_port=True,
+        "the request is handled, then the connection is closed without a byte", break_off(close)
     ),
     "slow-headers": FaultKind(
-        "the answer begins only after some seconds", is_late=True, takes="seconds", value="1"
+        "the answer begins only after some seconds",
+        lambda context: context.response,
+        is_late=True,
+        takes_seconds=True,
     ),
     "slow-body": FaultKind(
-        "the headers come at once, the body in drops over some seconds",
-        change=effects.drip,
-        takes="seconds",
-        value="1",
+        "the headers come at once, the body in drops over some seconds", drip, takes_seconds=True
     ),
-    "endless-body": FaultKind("the body goes on for 64 MiB or a minute", change=effects.flood),
+    "endless-body": FaultKind("the body goes on for 64 MiB or a minute", flood),
     # The status
     **{
         str(status): FaultKind(
-            f"the request is refused with {status} {HTTPStatus(status).phrase}",
-            instead=effects.refuse(status),
-            takes="header",
+            f"{_REFUSED} {status} {HTTPStatus(status).phrase}", refuse(status), handled=False
         )
         for status in (400, 401, 403, 404, 408, 409, 422, 429, 500, 502, 503, 504)
     },
     **{
-        f"{status}-{name}": FaultKind(
-            f"the request is refused with {status} and a Retry-After {words}",
-            instead=effects.refuse(status, form),
-            takes="seconds",
-            value="1",
+        f"{status}-{form}": FaultKind(
+            f"{_REFUSED} {status} and a Retry-After {words}",
+            refuse(status, form),
+            handled=False,
+            takes_seconds=True,
         )
         for status in (429, 503)
-        for name, form, words in (
-            ("wait", "seconds", "in seconds"),
-            ("date", "date", "as an HTTP date"),
-        )
+        for form, words in (("wait", "in seconds"), ("date", "as an HTTP date"))
     },
     **{
         f"late-{status}": FaultKind(
-            f"the request is handled, then answered with {status} all the same",
-            change=effects.fail_after_all(status),
+            f"the request is handled, then answered with {status} all the same", refuse(status)
         )
         for status in (500, 502, 504)
     },
     **{
         f"redirect-{status}": FaultKind(
-            f"the client is sent to another host with {status}",
-            instead=effects.redirect(status),
-            takes="url",
-            value="http://elsewhere.invalid/",
+            f"the client is sent to another host with {status}", redirect(status), handled=False
         )
         for status in (302, 307)
     },
     # The body
-    **{
-        name: FaultKind(sentence, _JSON, change=change)
-        for name, sentence, change in (
-            ("empty-body", "the answer has no body", effects.replace_body(b"")),
-            ("html-body", "the answer is a web page", _page("text/html")),
-            ("not-object", "the answer is a JSON list", effects.replace_body(b"[1, 2]")),
-            ("truncated-json", "the JSON stops in the middle", effects.halve_body),
-            ("wrong-types", "every field has another type", effects.swap_types),
-        )
-    },
+    "empty-body": FaultKind("the answer has no body", replace_body(b""), _JSON),
+    "html-body": FaultKind("the answer is a web page", replace_body(_HTML, "text/html"), _JSON),
+    "not-object": FaultKind("the answer is a JSON list", replace_body(b"[1, 2]"), _JSON),
+    "truncated-json": FaultKind("the JSON stops in the middle", halve_body, _JSON),
+    "wrong-types": FaultKind("every field has another type", swap_types, _JSON),
     **{
         f"detail-{form}": FaultKind(
-            f"the request is refused with 422 and `detail` is a {form}",
+            f"{_REFUSED} 422 and `detail` is a {form}",
+            answer(422, {"detail": detail}),
             _FASTAPI,
-            instead=effects.answer(422, {"detail": detail}),
+            handled=False,
         )
         for form, detail in (("string", "the form is not acceptable"), ("list", _BAD_FIELDS))
     },
-    "echo": FaultKind(
-        "the request is refused with 400 and words that repeat its secrets", instead=effects.echo
-    ),
+    "echo": FaultKind(f"{_REFUSED} 400 and words that repeat its secrets", echo, handled=False),
     # The job
     **{
-        name: FaultKind(sentence, _JOB, edit=effects.set_field(field), takes="text", value=value)
+        name: FaultKind(sentence, set_field(field, value), _JOB)
         for name, sentence, field, value in (
             ("unknown-status", "the job has a status nobody heard of", "status", "CANCELLED"),
             ("error-code", "the job has an error code", "error_code", "GENERATION_ERROR"),
-            ("error-details", "the job has error details", "error_details", _FAILED),
+            (
+                "error-details",
+                "the job has error details",
+                "error_details",
+                "the generation failed",
+            ),
         )
     },
+    "stuck": FaultKind("the job is still being drawn", end_in("IN_PROGRESS"), _POLL),
+    "done-null": FaultKind("the job is DONE and `response` is null", end_in("DONE"), _POLL),
+    "done-empty": FaultKind("the job is DONE and `response` is empty", end_in("DONE", ()), _POLL),
     **{
-        name: FaultKind(sentence, ("status",), edit=effects.end_in(status, response))
-        for name, sentence, status, response in (
-            ("stuck", "the job is still being drawn", "IN_PROGRESS", None),
-            ("done-null", "the job is DONE and `response` is null", "DONE", None),
-            ("done-empty", "the job is DONE and `response` is empty", "DONE", ()),
+        name: FaultKind(sentence, effect, _POLL, at_done=True)
+        for name, sentence, effect in (
+            ("foreign-scheme", "the pictures have an address that is not http", _TO_FILE),
+            ("foreign-url", "the pictures lie on another host", _TO_METADATA),
+            ("all-blurred", "every picture is blurred", _BLUR_ALL),
+            ("some-blurred", "the first picture is blurred", _BLUR_FIRST),
         )
     },
-    **{
-        name: FaultKind(sentence, ("status",), edit=_MOVE, takes="url", value=url, at_done=True)
-        for name, sentence, url in (
-            ("foreign-scheme", "the pictures have an address that is not http", _FILE),
-            ("foreign-url", "the pictures lie on another host", _METADATA),
-        )
-    },
-    "all-blurred": FaultKind("every picture is blurred", ("status",), edit=_BLUR_ALL, at_done=True),
-    "some-blurred": FaultKind(
-        "the first picture is blurred", ("status",), edit=_BLUR_FIRST, at_done=True
-    ),
     "stale-token": FaultKind(
-        "the id token is refused from now on, here and later", _JOB, instead=effects.refuse_token
+        "the id token is refused from now on, here and later", refuse_token, _JOB, handled=False
     ),
     # The account
     **{
-        code: FaultKind(f"{words} ({code})", where, instead=effects.refuse_with_code(400, code))
+        code: FaultKind(
+            f"{words} ({code})", answer(400, Refusal(400, code=code).render()), where, handled=False
+        )
         for code, where, words in (
             ("OPERATION_NOT_ALLOWED", ("sign_up",), "anonymous sign-in is switched off"),
             ("ADMIN_ONLY_OPERATION", ("sign_up",), "sign-up is switched off"),
             ("PROJECT_DISABLED", ("sign_up",), "the project is switched off"),
-            ("TOKEN_EXPIRED", ("refresh",), "the credential is no longer valid"),
-            ("USER_DISABLED", ("refresh",), "the account is banned"),
-            ("USER_NOT_FOUND", ("refresh",), "the account is deleted"),
-            ("INVALID_REFRESH_TOKEN", ("refresh",), "the refresh token is malformed or foreign"),
-            ("MISSING_REFRESH_TOKEN", ("refresh",), "the refresh token is missing"),
-            ("INVALID_GRANT_TYPE", ("refresh",), "the grant type is wrong"),
-            ("MISSING_GRANT_TYPE", ("refresh",), "the grant type is missing"),
-            ("PROJECT_NUMBER_MISMATCH", ("refresh",), _OTHER_PROJECT),
+            ("TOKEN_EXPIRED", _REFRESH, "the credential is no longer valid"),
+            ("USER_DISABLED", _REFRESH, "the account is banned"),
+            ("USER_NOT_FOUND", _REFRESH, "the account is deleted"),
+            ("INVALID_REFRESH_TOKEN", _REFRESH, "the refresh token is malformed or foreign"),
+            ("MISSING_REFRESH_TOKEN", _REFRESH, "the refresh token is missing"),
+            ("INVALID_GRANT_TYPE", _REFRESH, "the grant type is wrong"),
+            ("MISSING_GRANT_TYPE", _REFRESH, "the grant type is missing"),
+            ("PROJECT_NUMBER_MISMATCH", _REFRESH, _OTHER_PROJECT),
             ("TOO_MANY_ATTEMPTS_TRY_LATER", IDENTITY, "unusual activity from this address"),
             ("QUOTA_EXCEEDED", IDENTITY, "the quota is used up"),
         )
     },
     **{
         code: FaultKind(
-            f"Google says: {words}", IDENTITY, instead=effects.refuse_with_code(status, code, words)
+            f"Google says: {words}",
+            answer(status, Refusal(status, words, code).render()),
+            IDENTITY,
+            handled=False,
         )
         for code, status, words in (
             ("API_KEY_INVALID", 400, "API key not valid. Please pass a valid API key."),
@@ -351,16 +535,13 @@ FAULTS: Mapping[str, FaultKind] = {
         )
     },
     # The picture
-    "image-cut": FaultKind(
-        "the picture stops in the middle", ("image",), change=effects.cut, needs_port=True
-    ),
+    "image-cut": FaultKind("the picture stops in the middle", cut, ("image",)),
     **{
-        name: FaultKind(sentence, ("image",), change=change)
-        for name, sentence, change in (
-            ("image-too-large", "the picture has more than 32 MiB", effects.enlarge),
-            ("image-not-one", "the picture is a web page", _page("image/png")),
-            ("image-empty", "the picture has no byte", effects.replace_body(b"", "image/png")),
+        name: FaultKind(sentence, effect, ("image",))
+        for name, sentence, effect in (
+            ("image-too-large", "the picture has more than 32 MiB", enlarge),
+            ("image-not-one", "the picture is a web page", replace_body(_HTML, "image/png")),
+            ("image-empty", "the picture has no byte", replace_body(b"", "image/png")),
         )
     },
 }
-"""every fault by its name"""

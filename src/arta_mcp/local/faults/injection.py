@@ -8,97 +8,137 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable
-from functools import partial
-from pathlib import Path
-from typing import Any, Unpack
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from arta_mcp.arta.refusals import Refusal
-from arta_mcp.local.faults.catalogue import FAULTS, Fault, FaultScript
-from arta_mcp.local.faults.effects import Connection, FaultContext
-from arta_mcp.local.loopback import UvicornServer, reserve_port
-from arta_mcp.local.service import Service, ServiceOptions, job_fields
+from arta_mcp.local.faults.catalogue import FAULTS, Fault, FaultContext
+from arta_mcp.local.loopback import UvicornServer, open_socket
+from arta_mcp.local.service import RefusalError, Service, answer_fields
 
 CONNECTION = "arta.connection"
-"""the ASGI extension that gives a `Connection`"""
+"""the ASGI extension that gives the `transport` and `shut_listener` of a `FaultContext`"""
 
 MAX_REFUSED_TOKENS = 1000
 """id tokens that a fault made stale; beyond them the oldest are good again"""
 
 
+class FaultScript:
+    """The faults still to come, in their order: the first that is due is taken."""
+
+    def __init__(self) -> None:
+        self._armed: list[_ArmedFault] = []
+
+    def add(self, *faults: Fault) -> None:
+        """Have these happen as well, after those that are there."""
+        self._armed.extend(map(_ArmedFault, faults))
+
+    def clear(self) -> None:
+        """Have no further fault."""
+        self._armed.clear()
+
+    @property
+    def pending(self) -> tuple[Fault, ...]:
+        """The faults that may still happen."""
+        return tuple(armed.fault for armed in self._armed if not armed.is_over)
+
+    def take(self, endpoint: str, *, done: bool = False) -> Fault | None:
+        """The fault of this request; `done` asks those that wait for a DONE."""
+        for armed in self._armed:
+            fault = armed.fault
+            is_here = fault.endpoint == endpoint and FAULTS[fault.name].at_done is done
+            if is_here and not armed.is_over:
+                armed.requests += 1
+                # Each fault counts for itself: while the first skips, the second may be due.
+                if armed.requests > fault.after:
+                    return fault
+        return None
+
+
+@dataclass(slots=True)
+class _ArmedFault:
+    fault: Fault
+    requests: int = 0
+    """those that it let pass, and those that it befell"""
+
+    @property
+    def is_over(self) -> bool:
+        times = self.fault.times
+        return times is not None and self.requests >= self.fault.after + times
+
+
 class FaultyService(Service):
-    """A service whose answers go wrong as `faults` says."""
+    """A service whose answers go wrong as its `faults` say."""
 
-    def __init__(
-        self, folder: Path, *, faults: Iterable[Fault] = (), **options: Unpack[ServiceOptions]
-    ) -> None:
-        super().__init__(folder, **options)
-        self.faults = FaultScript(faults)
-        self._refused_tokens: deque[str] = deque(maxlen=MAX_REFUSED_TOKENS)
+    @cached_property
+    def faults(self) -> FaultScript:
+        """What is still to go wrong."""
+        return FaultScript()
 
-    def refuse_token(self, id_token: str) -> None:
-        """Treat this id token as stale from now on (in this process only)."""
-        self._refused_tokens.append(id_token)
+    @cached_property
+    def refused_tokens(self) -> deque[str]:
+        """The id tokens that are treated as stale (in this process only)."""
+        return deque(maxlen=MAX_REFUSED_TOKENS)
+
+    def authenticate(self, request: Request) -> str:
+        """The service's own check, after that for tokens which a fault made stale."""
+        if request.headers.get("authorization") in self.refused_tokens:
+            raise RefusalError(Refusal(401, "Token expired"))
+        return super().authenticate(request)
 
     async def respond(self, endpoint: str, request: Request) -> Response:
         """The service's own answer, or what a fault makes of it."""
-
-        async def respond_without_fault() -> Response:
-            if response is not None:
-                return response
-            is_ours = endpoint in ("submit", "status")  # elsewhere an id token is nobody's business
-            if is_ours and request.headers.get("authorization") in self._refused_tokens:
-                refusal = Refusal(401, "Token expired")
-                return JSONResponse(refusal.render(), status_code=refusal.status)
-            return await super(FaultyService, self).respond(endpoint, request)
-
-        response = None
-        fault = self.faults.take(endpoint)
-        if fault is None:
-            response = await respond_without_fault()
-            # Faults of finished jobs wait for one, and the answer says whether this one is.
-            is_done = endpoint == "status" and job_fields(response).get("status") == "DONE"
+        response, fault = Response(), self.faults.take(endpoint)
+        body = await request.body()  # first: a form that is read leaves none
+        if fault is None or FAULTS[fault.name].handled:
+            response = await super().respond(endpoint, request)
+        # Faults of finished jobs wait for one, and the answer says whether this one is.
+        if fault is None and endpoint == "status":
+            is_done = answer_fields(response).get("status") == "DONE"
             fault = self.faults.take(endpoint, done=True) if is_done else None
-            if fault is None:
-                return response
+        if fault is None:
+            return response
         request.state.fault = str(fault)  # for the log
-        kind = FAULTS[fault.name]
+        transport, shut_listener = request.scope.get("extensions", {}).get(CONNECTION, (None, None))
         context = FaultContext(
             endpoint=endpoint,
-            value=fault.value or kind.value,
+            value=fault.value,
             request=request,
-            body=await request.body(),
+            body=body,
+            response=response,
             now=self.clock(),
-            connection=request.scope.get("extensions", {}).get(CONNECTION),
-            refuse_token=self.refuse_token,
+            refuse_token=self.refused_tokens.append,
+            transport=transport,
+            shut_listener=shut_listener,
         )
-        return await kind.apply(context, respond_without_fault)
+        if FAULTS[fault.name].is_late:
+            await asyncio.sleep(context.seconds)
+        return FAULTS[fault.name].effect(context)
 
 
 class FaultyServer(UvicornServer):
     """A server that can break a connection, and can shut its listening socket for a while."""
 
-    def __init__(
-        self,
-        service: Service,
-        listening: socket.socket,
-        on_ready: Callable[[str], None] | None = None,
-    ) -> None:
-        super().__init__(service, listening, on_ready)
-        self.config.http = partial(_BreakableProtocol, self)  # pyright: ignore[reportAttributeAccessIssue]  # it calls what it takes for a class
-        self._reopening: asyncio.Task[None] | None = None
+    _reopening: asyncio.Task[None] | None = None
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The app, which also gets the connection, since no ASGI message breaks one."""
+        # The method of uvicorn's own exchange; it has its transport after the client left as well.
+        transport: asyncio.Transport = getattr(receive, "__self__").transport  # noqa: B009  # a Callable has no such attribute for pyright
+        connection = (transport, self.shut_for)
+        await super().answer({**scope, "extensions": {CONNECTION: connection}}, receive, send)
 
     def shut_for(self, seconds: float) -> None:
         """Accept no connection for so long; answers under way are still given."""
         # A second fault while the listener is shut changes nothing: it opens when it was to open.
         if self._reopening is None or self._reopening.done():
             self.shut_listener()
-            self._reopening = asyncio.ensure_future(self._reopen_after(seconds))
+            self._reopening = asyncio.ensure_future(self.open_listener(after=seconds))
 
     def shut_listener(self) -> None:
         """Refuse connections until `open_listener`; the port stays ours."""
@@ -106,13 +146,14 @@ class FaultyServer(UvicornServer):
             server.close()
         self.servers.clear()
         # Closing gave the port away; a socket that is bound but does not listen takes it back.
-        self._listening = reserve_port(self._address[0], self._address[1])
+        self._listening = open_socket(*self._address[:2], listening=False)
         for connection in list(self.server_state.connections):
             connection.shutdown()
 
-    async def open_listener(self) -> None:
-        """Accept connections again."""
-        factory = partial(_BreakableProtocol, self, self.config, self.server_state, {})
+    async def open_listener(self, *, after: float = 0.0) -> None:
+        """Accept connections again, `after` so many seconds."""
+        await asyncio.sleep(after)
+        factory = partial(H11Protocol, self.config, self.server_state, {})
         loop = asyncio.get_running_loop()
         self.servers.append(await loop.create_server(factory, sock=self._listening))
 
@@ -121,25 +162,3 @@ class FaultyServer(UvicornServer):
         if self._reopening is not None:
             self._reopening.cancel()
         await super().shutdown(sockets)
-
-    async def _reopen_after(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        await self.open_listener()
-
-
-class _BreakableProtocol(H11Protocol):
-    """Gives the app its connection, since no ASGI message breaks one."""
-
-    def __init__(self, faulty_server: FaultyServer, *positional: Any, **named: Any) -> None:
-        super().__init__(*positional, **named)
-        self._faulty_server = faulty_server
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        super().connection_made(transport)
-        app, connection = self.app, Connection(transport, self._faulty_server.shut_for)
-
-        async def app_with_connection(scope: Scope, receive: Receive, send: Send) -> None:
-            await app({**scope, "extensions": {CONNECTION: connection}}, receive, send)
-
-        # uvicorn asks for `self.app` anew at each request of the connection.
-        self.app = app_with_connection
