@@ -200,7 +200,7 @@ class Generations:
             raise
         if poller is None:
             slot.release()
-            return await self._refreshed(backend, entry, reporter, until)
+            return await self._refresh(backend, entry, reporter, until)
         return await self._wait(entry, poller, reporter, until)
 
     async def get(
@@ -223,7 +223,7 @@ class Generations:
             raise JobFailed(entry.error or "the job failed", record_id=entry.record_id)
         poller = await self._join_poller(backend, entry)
         if poller is None:
-            return await self._refreshed(backend, entry, reporter, until)
+            return await self._refresh(backend, entry, reporter, until)
         return await self._wait(entry, poller, reporter, until, poll_first=True)
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Update | Generation]:
@@ -463,7 +463,7 @@ class Generations:
         self._events.publish(entry.record_id or "")
         return entry
 
-    async def _refreshed(
+    async def _refresh(
         self, backend: Backend, entry: JournalEntry, reporter: ProgressReporter, until: float
     ) -> Generation:
         """A finished generation with addresses that still serve.
