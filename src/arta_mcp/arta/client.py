@@ -43,14 +43,14 @@ PAUSES = (0.5, 1.0, 2.0)
 """seconds before a submit that never left is tried again"""
 
 MIN_PAUSE = 0.5
-"""seconds before a submit that was put off is tried again, also where `Retry-After` is 0"""
+"""seconds before a submit that was put off is tried again, also with a `Retry-After` of 0"""
 
 _SIGNATURES = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpg"), (b"GIF8", "gif"))
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A downloaded picture; `suffix` is told from its bytes, never from its address."""
+    """A downloaded picture; `suffix` comes from its bytes, never from its address."""
 
     content: bytes = field(repr=False)
     suffix: str
@@ -99,9 +99,15 @@ class ArtaClient:
             if answer.status == 401 and not is_renewed:  # refused before it was read: no job exists
                 token, is_renewed = await self._tokens.renew_token(token), True
                 answer = await self._post(request, token)
-            if 200 <= answer.status < 300:
-                return _read_submit(answer)
-            raise _explain_submit(self._parse_refusal(answer), request.style)
+            if not 200 <= answer.status < 300:
+                raise _explain_submit(self._parse_refusal(answer), request.style)
+            try:
+                return Job.parse(answer.body)
+            except ProtocolError as exc:
+                if exc.record_id is not None:  # a job exists, whatever else is wrong: poll it later
+                    return Job(record_id=exc.record_id, status="IN_QUEUE")
+                why = f"the answer to the submit cannot be read: {exc.message}"
+                raise SubmitUnknown(why) from exc
 
         def pause_after(exc: ArtaError, tries: int) -> float | None:
             match exc:
@@ -118,7 +124,7 @@ class ArtaClient:
     async def poll(self, record_id: str) -> Job:
         """Where a job stands now.
 
-        Raises PollFailed when another poll may tell, anything else when none will.
+        Raises PollFailed when another poll may help, anything else when none will.
         """
         try:
             token = await self._tokens.get_token()
@@ -179,15 +185,6 @@ class ArtaClient:
 def _bearer(token: Secret) -> Mapping[str, str]:
     """The bare id token: this service wants no `Bearer` before it."""
     return {"authorization": token.reveal()}
-
-
-def _read_submit(answer: Answer) -> Job:
-    try:
-        return Job.parse(answer.body)
-    except ProtocolError as exc:
-        if exc.record_id is not None:  # a job exists, whatever else is wrong: poll it later
-            return Job(record_id=exc.record_id, status="IN_QUEUE")
-        raise SubmitUnknown(f"the answer to the submit cannot be read: {exc.message}") from exc
 
 
 def _read_poll(answer: Answer, record_id: str) -> Job:

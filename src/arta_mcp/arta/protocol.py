@@ -39,7 +39,7 @@ _MIN_LIFETIME = 1.0
 """seconds of a token; an end that a float cannot tell from the issue would look damaged on disk"""
 
 _MAX_IMAGES = 64
-"""of one job, which can order 8"""
+"""of one job, which can have 8"""
 
 _MAX_ADDRESS = 8192
 """characters of a picture's address, which may carry a signature"""
@@ -82,7 +82,7 @@ def is_record_id(text: str) -> bool:
 
 
 def status_path(record_id: str) -> str:
-    """Where a job is looked at; the record id is data and cannot leave its segment.
+    """Where a job is polled; the record id is data and cannot leave its segment.
 
     Raises UnknownRecord for what cannot be a record id.
     """
@@ -155,7 +155,7 @@ class Refresh:
 
 
 class Submit(BaseModel):
-    """The form that orders a job; field names are ours, aliases are the wire's."""
+    """The form that makes a job; field names are ours, aliases are the wire's."""
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, defer_build=True)
 
@@ -178,11 +178,15 @@ class Submit(BaseModel):
     def form(self) -> dict[str, str]:
         """Every field as a decimal or plain string."""
         fields = self.model_dump(by_alias=True, exclude_none=True)
-        return {name: _form_value(value) for name, value in fields.items()}
+        # `7` for 7.0 too, as every client seen writes it
+        return {
+            name: str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+            for name, value in fields.items()
+        }
 
     @classmethod
     def parse(cls, form: Mapping[str, str]) -> Submit | Refusal:
-        """The order a service received, or what it answers instead (unknown fields vanish)."""
+        """The form a service received, or what it answers instead (unknown fields vanish)."""
         try:
             return cls.model_validate(dict(form))
         except ValidationError as exc:
@@ -259,14 +263,22 @@ class Image:
     blurred: bool = False
     mime_type: str = "image/png"
 
+    @classmethod
+    def parse(cls, entry: object) -> Image:
+        """One entry of `response`; raises ProtocolError when it has no web address."""
+        url = text(entry, "url") if is_object(entry) else ""
+        if not is_object(entry) or not is_web_address(url):
+            raise ProtocolError(f"an image has no web address: {sanitize(repr(url), 120)}")
+        return cls(
+            url=redact_known(url),
+            name=sanitize(text(entry, "name"), 200),
+            blurred=entry.get("isBlur") is True,
+            mime_type=sanitize(text(entry, "MIME"), 80) or "image/png",
+        )
+
     def render(self) -> dict[str, str | bool]:
         """The entry as it stands in `response`."""
-        return {
-            "name": self.name,
-            "url": self.url,
-            "isBlur": self.blurred,
-            "MIME": self.mime_type,
-        }
+        return {"name": self.name, "url": self.url, "isBlur": self.blurred, "MIME": self.mime_type}
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,21 +323,28 @@ class Job:
         """Raises ProtocolError, with the record id when the answer holds one."""
         answer = read_object(body)
         record_id, status = text(answer, "record_id"), sanitize(text(answer, "status"), 80)
+        seed = answer.get("seed")
         if not is_record_id(record_id):
             raise ProtocolError("the service answered without a record id")
         if not status:
             raise ProtocolError("the service answered without a status", record_id=record_id)
+        listed = list_or_empty(answer.get("response")) if status == "DONE" else []
         try:
-            images = _images(answer.get("response")) if status == "DONE" else ()
+            if status == "DONE" and not listed:
+                raise ProtocolError("the service says DONE but gives no images")
+            if len(listed) > _MAX_IMAGES:
+                raise ProtocolError(f"the service gives {len(listed)} images for one job")
+            images = tuple(map(Image.parse, listed))
         except ProtocolError as exc:
-            raise ProtocolError(exc.message, record_id=record_id) from exc
+            exc.record_id = record_id
+            raise
         return cls(
             record_id=record_id,
             status=status,
             images=images,
             error_code=words_or_none(answer.get("error_code")),
             error_details=words_or_none(answer.get("error_details")),
-            seed=_seed(answer.get("seed")),
+            seed=seed if type(seed) is int and 0 <= seed < 2**63 else None,
         )
 
     def render(self) -> dict[str, object]:
@@ -345,11 +364,16 @@ def parse_styles(body: bytes) -> tuple[str, ...]:
 
     Raises ProtocolError when no such block holds a name.
     """
+
+    def version(name: str) -> int:
+        digits = name.rpartition("_v")[2]
+        return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 9 else 0
+
     blocks: dict[str, object] = {}
     for block in list_or_empty(read_object(body).get("content")):
         if is_object(block) and text(block, "name").startswith("textToImage_styles"):
             blocks[text(block, "name")] = block.get("items")
-    for name in sorted(blocks, key=_version, reverse=True):
+    for name in sorted(blocks, key=version, reverse=True):
         items = list_or_empty(blocks[name])
         found = [text(item, "unique_id") for item in items if is_object(item)]
         if names := tuple(dict.fromkeys(filter(None, found))):
@@ -361,11 +385,6 @@ def render_styles(names: tuple[str, ...]) -> dict[str, object]:
     """The live list as the content host gives it."""
     items = [{"unique_id": name} for name in names]
     return {"content": [{"name": "textToImage_styles_v4", "items": items}]}
-
-
-def _form_value(value: object) -> str:
-    """`7` for 7.0 too, as every client seen writes it."""
-    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def is_web_address(url: str) -> bool:
@@ -393,35 +412,3 @@ def _lifetime(value: object) -> float:
     if not math.isfinite(seconds) or not 0 < seconds < 1e8:
         return 3600.0
     return max(_MIN_LIFETIME, seconds)
-
-
-def _seed(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        return None
-    return value if 0 <= value < 2**63 else None
-
-
-def _images(response: object) -> tuple[Image, ...]:
-    listed = list_or_empty(response)
-    if not listed:
-        raise ProtocolError("the service says DONE but gives no images")
-    if len(listed) > _MAX_IMAGES:
-        raise ProtocolError(f"the service gives {len(listed)} images for one job")
-    return tuple(_image(entry) for entry in listed)
-
-
-def _image(entry: object) -> Image:
-    url = text(entry, "url") if is_object(entry) else ""
-    if not is_object(entry) or not is_web_address(url):
-        raise ProtocolError(f"an image has no web address: {sanitize(repr(url), 120)}")
-    return Image(
-        url=redact_known(url),
-        name=sanitize(text(entry, "name"), 200),
-        blurred=entry.get("isBlur") is True,
-        mime_type=sanitize(text(entry, "MIME"), 80) or "image/png",
-    )
-
-
-def _version(name: str) -> int:
-    digits = name.rpartition("_v")[2]
-    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 9 else 0

@@ -43,7 +43,7 @@ QUOTA_CODES = ("TOO_MANY_ATTEMPTS_TRY_LATER", "QUOTA_EXCEEDED", "RESOURCE_EXHAUS
 MAX_TRIES = 3
 
 MAX_PAUSE = 10.0
-"""seconds that a `Retry-After` may ask for before the caller is told instead"""
+"""seconds of a `Retry-After` that are waited for; a longer one is the caller's"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +95,7 @@ class TokenSource:
         self._background, self._clock, self._sleep = background, clock, sleep
         self._account: Account | None = None
         self._lock = anyio.Lock()
+        self._lock_name = f"account-{identity.name}"
 
     async def get_token(self) -> Secret:
         """A fresh id token: as kept, else as stored, else refreshed, else from a new account.
@@ -116,25 +117,17 @@ class TokenSource:
             self._account = None
             await self._store.keep_account(self._identity.name, None)
 
-    @property
-    def _lock_name(self) -> str:
-        return f"account-{self._identity.name}"
-
     async def _get_or_request(self, refused: Secret | None = None) -> Secret:
         async with self._lock:
             if self._account is None or not self._is_usable(self._account, refused):
-                self._account = await self._load_or_request(refused)
+                async with self._store.lock(self._lock_name):
+                    # Read again under the lock: while we waited, another process may have asked.
+                    account = await self._store.account(self._identity.name)
+                    if account is None or not self._is_usable(account, refused):
+                        account = await self._request_account(account)
+                        await self._store.keep_account(self._identity.name, account)
+                    self._account = account
             return self._account.id_token
-
-    async def _load_or_request(self, refused: Secret | None) -> Account:
-        async with self._store.lock(self._lock_name):
-            # Look again under the lock: while we waited, another process may have asked.
-            stored = await self._store.account(self._identity.name)
-            if stored is not None and self._is_usable(stored, refused):
-                return stored
-            account = await self._request_account(stored)
-            await self._store.keep_account(self._identity.name, account)
-            return account
 
     def _is_usable(self, account: Account, refused: Secret | None) -> bool:
         return account.is_fresh(self._clock()) and account.id_token != refused

@@ -36,14 +36,8 @@ DOWNLOAD_TIMEOUT = 60.0
 MAX_REDIRECTS = 3
 """of one picture; a CDN needs one or two"""
 
-_TELLING_LOGGERS = (
-    "httpx",
-    "httpcore.connection",
-    "httpcore.http11",
-    "httpcore.http2",
-    "httpcore.proxy",
-    "httpcore.socks",
-)
+_HTTPCORE = ("connection", "http11", "http2", "proxy", "socks")
+_LEAKING_LOGGERS = ("httpx", *map("httpcore.{}".format, _HTTPCORE))
 """the loggers that see what is sent"""
 
 
@@ -133,7 +127,12 @@ class Transport:
             answer = await self._send(request, limit=limit, timeout=self._download_timeout)
             if answer.status not in (301, 302, 303, 307, 308):
                 return answer
-            url = _resolve_redirect(url, answer.headers.get("location", ""))
+            location = answer.headers.get("location", "")
+            try:
+                url = urljoin(url, location)
+            except ValueError as exc:
+                where = sanitize(location, 120)
+                raise ProtocolError(f"a picture's address leads to {where}") from exc
         raise ProtocolError("a picture's address leads in circles")
 
     async def _build_picture_request(self, url: str, *, private: bool) -> httpx.Request:
@@ -168,7 +167,7 @@ class Transport:
     async def _send(self, request: httpx.Request, *, limit: int, timeout: float) -> Answer:
         import httpx
 
-        client = self._get_client()
+        client, host = self._get_client(), sanitize(request.url.host, 80)
         for password in self._passwords:
             password.reveal()  # what is in use stays among what is redacted
         try:
@@ -180,18 +179,21 @@ class Transport:
                     with anyio.CancelScope(shield=True), anyio.move_on_after(1):
                         await response.aclose()
         # NotSent only where httpx never had a connection: a submit is sent again after it, so
-        # whatever may have reached the other side must not be told as NotSent.
+        # whatever may have reached the other side must not become NotSent.
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
-            raise NotSent(f"no connection to {_host_of(request)}: {_reason(exc)}") from exc
+            raise NotSent(f"no connection to {host}: {_reason(exc)}") from exc
         except httpx.ProxyError as exc:
-            raise NotSent(f"no way to {_host_of(request)}: {_proxy_status(exc)}") from exc
+            # The status alone: a proxy's words can hold the password that it was sent.
+            status = re.match(r"\d{3}\b", str(exc))
+            why = f"the proxy answers with {status[0]}" if status else "the proxy refuses"
+            raise NotSent(f"no way to {host}: {why}") from exc
         except httpx.UnsupportedProtocol as exc:
-            raise NotSent(f"no way to {_host_of(request)}: {_reason(exc)}") from exc
+            raise NotSent(f"no way to {host}: {_reason(exc)}") from exc
         except TimeoutError as exc:
-            raise Unavailable(f"no answer from {_host_of(request)} in {timeout:g} s") from exc
+            raise Unavailable(f"no answer from {host} in {timeout:g} s") from exc
         # InvalidURL: httpx reads the address of a redirect although it is not to follow it
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as exc:
-            raise Unavailable(f"no whole answer from {_host_of(request)}: {_reason(exc)}") from exc
+            raise Unavailable(f"no whole answer from {host}: {_reason(exc)}") from exc
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, headers, body)
 
@@ -199,8 +201,15 @@ class Transport:
         if self._client is None:
             import httpx
 
-            _redact_library_logs()
-            self._passwords = self._proxy_passwords()
+            for name in _LEAKING_LOGGERS:  # a filter works on its very logger, not on those below
+                logging.getLogger(name).addFilter(_redacting_filter)
+            # at DEBUG hpack writes each header twice, once in a code that no redaction reads
+            logging.getLogger("hpack").setLevel(logging.INFO)
+            from urllib.request import getproxies
+
+            proxies = () if self._direct else getproxies().values()
+            proxies = proxies if self._proxy is None else (self._proxy,)
+            self._passwords = tuple(secret for one in proxies for secret in _secrets_of_proxy(one))
             try:
                 self._client = httpx.AsyncClient(
                     http2=True,
@@ -219,25 +228,24 @@ class Transport:
                     },
                     follow_redirects=False,
                 )
-            except (ValueError, OSError, ImportError, httpx.InvalidURL) as exc:
-                raise _explain_unusable(exc) from exc
+            # The words of these quote addresses, so they stay out.
+            except OSError as exc:
+                raise ConfigError(
+                    "the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read",
+                    hint="correct SSL_CERT_FILE and SSL_CERT_DIR, or remove them",
+                ) from exc
+            except (ValueError, ImportError, httpx.InvalidURL) as exc:
+                raise ConfigError(
+                    "a proxy variable holds what cannot be used",
+                    hint="look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, or ARTA_PROXY: a"
+                    " proxy is an http, https or socks5 address, and NO_PROXY lists names or bare"
+                    " addresses",
+                ) from exc
         return self._client
-
-    def _proxy_passwords(self) -> tuple[Secret, ...]:
-        """What must not be shown of the proxies that httpx is about to read."""
-        if self._proxy is not None:
-            return tuple(_secrets_of_proxy(self._proxy))
-        if self._direct:
-            return ()
-        from urllib.request import getproxies
-
-        return tuple(
-            secret for proxy in getproxies().values() for secret in _secrets_of_proxy(proxy)
-        )
 
 
 class _RedactingFilter(logging.Filter):
-    """Takes secrets out of what a library logs: at INFO httpx tells addresses, with the key."""
+    """Takes secrets out of what a library logs: at INFO httpx writes addresses, with the key."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = redact(record.getMessage()), None
@@ -245,14 +253,6 @@ class _RedactingFilter(logging.Filter):
 
 
 _redacting_filter = _RedactingFilter()
-
-
-def _redact_library_logs() -> None:
-    """A filter works on the very logger it hangs on, not on those below, so each gets it."""
-    for name in _TELLING_LOGGERS:
-        logging.getLogger(name).addFilter(_redacting_filter)
-    # at DEBUG hpack writes every header twice, once in a code that no redaction sees through
-    logging.getLogger("hpack").setLevel(logging.INFO)
 
 
 def _secrets_of_proxy(proxy: str) -> Iterator[Secret]:
@@ -266,30 +266,10 @@ def _secrets_of_proxy(proxy: str) -> Iterator[Secret]:
     yield Secret(base64.b64encode(plain).decode("ascii"))
 
 
-def _explain_unusable(exc: Exception) -> ConfigError:
-    """Which variables keep httpx from starting; its words quote addresses, so they stay out."""
-    if isinstance(exc, OSError):
-        return ConfigError(
-            "the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read",
-            hint="correct SSL_CERT_FILE and SSL_CERT_DIR, or remove them",
-        )
-    return ConfigError(
-        "a proxy variable holds what cannot be used",
-        hint="look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, or ARTA_PROXY: a proxy is an"
-        " http, https or socks5 address, and NO_PROXY lists names or bare addresses",
-    )
-
-
 def _is_proxied(client: httpx.AsyncClient, url: httpx.URL) -> bool:
     """By httpx's own reading of NO_PROXY: where another one differs, nobody checks the name."""
     chosen = client._transport_for_url(url)  # pyright: ignore[reportPrivateUsage]  # told nowhere else
     return chosen is not client._transport  # pyright: ignore[reportPrivateUsage]  # told nowhere else
-
-
-def _proxy_status(exc: Exception) -> str:
-    """The status alone: a proxy's words can hold the password that it was sent."""
-    status = re.match(r"\d{3}\b", str(exc))
-    return f"the proxy answers with {status[0]}" if status else "the proxy refuses"
 
 
 async def _read_body(response: httpx.Response, limit: int) -> bytes:
@@ -302,17 +282,6 @@ async def _read_body(response: httpx.Response, limit: int) -> bytes:
         if len(body) > limit:
             raise ProtocolError(f"an answer is over {limit // 1024} KiB")
     return bytes(body)
-
-
-def _resolve_redirect(url: str, location: str) -> str:
-    try:
-        return urljoin(url, location)
-    except ValueError as exc:
-        raise ProtocolError(f"a picture's address leads to {sanitize(location, 120)}") from exc
-
-
-def _host_of(request: httpx.Request) -> str:
-    return sanitize(request.url.host, 80)
 
 
 def _reason(exc: Exception) -> str:

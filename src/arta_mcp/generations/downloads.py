@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Awaitable, Callable, Collection
-from itertools import count
+from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
 
@@ -29,7 +29,7 @@ async def save_pictures(
 ) -> dict[int, str]:
     """Fetches and saves the pictures of these indexes; gives the path of each that was saved.
 
-    What cannot be fetched or written is told to `on_failure` with the reason, and stops no other.
+    `on_failure` gets what cannot be fetched or written, with the reason; it stops no other.
     """
     paths: dict[int, str] = {}
     turns = anyio.CapacityLimiter(MAX_DOWNLOADS)
@@ -60,15 +60,19 @@ def save_picture(folder: Path, name: str, picture: Picture) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:120]
     draft = folder / f".{plain}.{token_hex(8)}.part"
+    number = 1
     try:
         draft.write_bytes(picture.content)
-        for number in count(1):
+        while True:
             path = folder / f"{plain}{'' if number == 1 else f'-{number}'}.{picture.suffix}"
-            if _publish(draft, path, picture.content) or _holds(path, picture.content):
+            if _publish(draft, path, picture.content):
                 return path
+            with suppress(OSError):
+                if path.is_file() and path.read_bytes() == picture.content:
+                    return path
+            number += 1
     finally:
         draft.unlink(missing_ok=True)
-    raise AssertionError("there is always another number")
 
 
 async def read_saved(path: Path) -> Picture | None:
@@ -95,10 +99,3 @@ def _publish(draft: Path, path: Path, content: bytes) -> bool:
             path.unlink(missing_ok=True)
             raise
     return True
-
-
-def _holds(path: Path, content: bytes) -> bool:
-    try:
-        return path.is_file() and path.read_bytes() == content
-    except OSError:
-        return False

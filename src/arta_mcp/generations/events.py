@@ -13,17 +13,17 @@ from arta_mcp.background import BackgroundTasks
 log = logging.getLogger(__name__)
 
 MAX_QUEUED = 100
-"""events that wait for one listener; it is told less then, never more slowly"""
+"""events that wait for one listener; more are dropped, so that no call waits"""
 
 LISTENER_TIMEOUT = 5.0
-"""seconds that a listener may take for one event before the next one is told"""
+"""seconds that a listener may take for one event before the next one is its turn"""
 
 Listener = Callable[[str], Awaitable[None]]
-"""is told the record id of a generation that is new or has ended"""
+"""takes the record id of a generation that is new or has ended"""
 
 
 class EventPublisher:
-    """Tells every listener in a task of its own, in order, bounded in time and number."""
+    """Calls every listener in a task of its own, in turn, bounded in time and number."""
 
     def __init__(self) -> None:
         self._queues: list[MemoryObjectSendStream[str]] = []
@@ -37,10 +37,10 @@ class EventPublisher:
                 log.info("a listener is slow; an event of %s is dropped", record_id)
 
     def subscribe(self, listener: Listener, background: BackgroundTasks) -> Callable[[], None]:
-        """Starts telling `listener`; gives the function that ends it."""
+        """Calls `listener` from now on; gives the function that ends it."""
         send, receive = anyio.create_memory_object_stream[str](MAX_QUEUED)
 
-        async def tell_listener() -> None:
+        async def deliver() -> None:
             try:
                 with receive:
                     async for record_id in receive:
@@ -60,5 +60,5 @@ class EventPublisher:
             send.close()
 
         self._queues.append(send)
-        background.spawn(tell_listener)
+        background.spawn(deliver)
         return unsubscribe

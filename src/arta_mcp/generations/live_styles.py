@@ -28,7 +28,7 @@ WAIT_TIMEOUT = 2.0
 
 
 class LiveCatalogue:
-    """The catalogue of one service: live when the service told it, else as shipped."""
+    """The catalogue of one service: live when the service gave it, else as shipped."""
 
     def __init__(self, service: str, *, clock: Callable[[], float]) -> None:
         """`clock` gives seconds since the epoch."""
@@ -39,9 +39,8 @@ class LiveCatalogue:
 
     @property
     def is_fresh(self) -> bool:
-        """Whether nothing is to be gained by asking now."""
-        now = self._clock()
-        return now < self._fresh_until or now < self._asked_at + RETRY_AFTER
+        """Whether nothing is to be gained by a request now."""
+        return self._clock() < max(self._fresh_until, self._asked_at + RETRY_AFTER)
 
     async def refresh(self, state: State, client: ArtaClient, background: BackgroundTasks) -> None:
         """Reads the stored list, and requests the live one when that is old.

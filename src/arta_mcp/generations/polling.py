@@ -29,7 +29,7 @@ class PhaseTimes(NamedTuple):
 class JobPoller:
     """Polls until the job ends, no call waits any more, or `timeout` is over.
 
-    `settle` is called once with the finished job and turns it into what the callers get: it
+    `finish` is called once with the finished job and turns it into what the callers get: it
     stores, saves, and raises the ArtaError that a failed job means.
     """
 
@@ -42,14 +42,13 @@ class JobPoller:
         age: Callable[[], float],
         timeout: float,
         floor: float,
-        settle: Callable[[Job, PhaseTimes], Awaitable[JournalEntry]],
+        finish: Callable[[Job, PhaseTimes], Awaitable[JournalEntry]],
     ) -> None:
         """`age` gives seconds since the submit was accepted; `timeout` is in such seconds.
 
         `floor` is the least time between two polls, in seconds, however often it is woken.
         """
-        self.record_id = record_id
-        self.schedule = schedule
+        self.record_id, self.schedule, self.age = record_id, schedule, age
         self.phase: Literal["queued", "drawing", "saving"] = "queued"
         self.polls = 0
         self.last_failure: str | None = None
@@ -57,8 +56,7 @@ class JobPoller:
         self.outcome: JournalEntry | None = None
         self.is_over = False
         self.has_timed_out = False
-        self._client, self._age, self._timeout, self._floor = client, age, timeout, floor
-        self._settle = settle
+        self._client, self._timeout, self._floor, self._finish = client, timeout, floor, finish
         self._waiters = 0
         self._is_detached = False
         self._times = PhaseTimes()
@@ -67,11 +65,6 @@ class JobPoller:
         self._scope = anyio.CancelScope()
         self._changed = anyio.Event()
         self._woken = anyio.Event()
-
-    @property
-    def age(self) -> float:
-        """Seconds since the submit was accepted."""
-        return self._age()
 
     @property
     def is_ending(self) -> bool:
@@ -108,7 +101,7 @@ class JobPoller:
             self._scope.cancel()
 
     def detach(self) -> None:
-        """Goes on polling when no call waits any more: a caller was told `pending`."""
+        """Goes on polling when no call waits any more: a caller got `pending`."""
         self._is_detached = True
 
     def wake(self) -> None:
@@ -125,13 +118,13 @@ class JobPoller:
         retry_after = 0.0
         while True:
             phase = self.phase if self.polls else None
-            await self._sleep(max(retry_after, self.schedule.delay(self.age, phase)))
+            await self._sleep(max(retry_after, self.schedule.delay(self.age(), phase)))
             retry_after = 0.0
             # A job taken up after its time-out is polled once: it may have ended since.
-            if self.age > self._timeout and self.polls:
+            if self.age() > self._timeout and self.polls:
                 self.has_timed_out = True
                 return
-            self._last_poll = self.age
+            self._last_poll = now = self.age()
             try:
                 job = await self._client.poll(self.record_id)
             except PollFailed as exc:
@@ -141,28 +134,25 @@ class JobPoller:
                 self.last_failure = None
                 if not job.is_waiting:
                     self.phase = "saving"
-                    self.outcome = await self._settle(job, self._times)
+                    self.outcome = await self._finish(job, self._times)
                     return
-                self._remember(job)
+                times = self._times._replace(waiting=now)
+                if job.is_queued:
+                    self.phase, self._times = "queued", times._replace(queued=now)
+                else:
+                    first = now if times.drawing is None else times.drawing
+                    self.phase, self._times = "drawing", times._replace(drawing=first)
             self.polls += 1
             self._notify()
-
-    def _remember(self, job: Job) -> None:
-        now = self._last_poll
-        if job.is_queued:
-            self.phase, self._times = "queued", self._times._replace(waiting=now, queued=now)
-        else:
-            drawing = now if self._times.drawing is None else self._times.drawing
-            self.phase, self._times = "drawing", self._times._replace(waiting=now, drawing=drawing)
 
     def _notify(self) -> None:
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
 
     async def _sleep(self, delay: float) -> None:
-        left = self._timeout - self.age
+        left = self._timeout - self.age()
         with anyio.move_on_after(min(delay, max(left, self._floor))):
             await self._woken.wait()
         self._woken = anyio.Event()
         # A wake-up may shorten the pause, never below the floor: we stay polite when many ask.
-        await anyio.sleep(max(0.0, self._last_poll + self._floor - self.age))
+        await anyio.sleep(max(0.0, self._last_poll + self._floor - self.age()))

@@ -1,4 +1,4 @@
-"""Progress reports: what a caller is told while it waits, and how often."""
+"""Progress reports: what a caller learns while it waits, and how often."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ProgressReporter:
         usual: float | None = None,
         remaining: float | None = None,
     ) -> None:
-        """Tells the caller; `usual` and `remaining` are in seconds, as in Update."""
+        """Calls the caller back; `usual` and `remaining` are in seconds, as in Update."""
         self._last = self.waited
         if self._on_update is None:
             return

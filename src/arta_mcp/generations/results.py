@@ -15,30 +15,29 @@ def to_generation(
 ) -> Generation:
     """A journal entry as a caller sees it.
 
-    `engine_notice` is what the engine wants said of every picture; `now` is in seconds since the
-    epoch.
+    `engine_notice` stands in every notice; `now` is in seconds since the epoch.
     """
     phase = entry.effective_phase(now)
+    paths = (*entry.paths, *[None] * len(entry.images))  # there are none before pictures are saved
     images = tuple(
-        GeneratedImage(
-            url=image.url,
-            mime_type=image.mime_type,
-            blurred=image.blurred,
-            path=entry.paths[index] if index < len(entry.paths) else None,
-        )
-        for index, image in enumerate(entry.images)
+        GeneratedImage(image.url, image.mime_type, image.blurred, path)
+        for image, path in zip(entry.images, paths, strict=False)
     )
     notes = [engine_notice]
     if blurred := sum(image.blurred for image in entry.images):
         notes.append(f"{blurred} of {len(entry.images)} pictures were blurred by the service")
     if missing := sum(path is None for path in entry.paths):
         notes.append(f"{missing} of {len(entry.paths)} pictures could not be saved")
+    try:
+        model = SHIPPED.resolve(entry.style).id
+    except UnknownStyle:  # one that is newer than this version
+        model = entry.style
     end = entry.finished_at or now
     return Generation(
         record_id=entry.record_id,
         status=phase if phase in ("done", "failed", "refused", "unknown") else "pending",
         backend=backend,
-        model=model_of(entry.style),
+        model=model,
         style=entry.style,
         request=request_of(entry),
         seed=entry.seed,
@@ -51,29 +50,19 @@ def to_generation(
 
 
 def request_of(entry: JournalEntry) -> GenerationRequest:
-    """What was asked for; the defaults for an entry that was adopted, or is damaged."""
+    """The request; the defaults for an entry that was adopted, or is damaged."""
     found = GenerationRequest.from_journal(entry.request)
     return found or GenerationRequest.model_construct(prompt="", idempotency_key=entry.key)
-
-
-def model_of(style: str) -> str:
-    """The id of a wire style; a style that this version does not know is its own."""
-    try:
-        return SHIPPED.resolve(style).id
-    except UnknownStyle:
-        return style
 
 
 def failure_of(job: Job) -> ArtaError | None:
     """The error that a finished job means; None for one with something to show."""
     if job.is_failed:
         return JobFailed(f"the service gave the job up: {job.words}", record_id=job.record_id)
-    if all(image.blurred for image in job.images):
-        return PromptRejected(
-            "the service blurred every picture, as it does with what it will not show",
-            record_id=job.record_id,
-        )
-    return None
+    if not all(image.blurred for image in job.images):
+        return None
+    message = "the service blurred every picture, as it does with what it will not show"
+    return PromptRejected(message, record_id=job.record_id)
 
 
 def to_sample(timing: Timing) -> DurationSample | None:
@@ -93,5 +82,5 @@ def to_sample(timing: Timing) -> DurationSample | None:
 
 
 def join_notes(*notes: str | None) -> str | None:
-    """The notes that there are, as one."""
+    """All notes that are not empty as one; None without any."""
     return "; ".join(note for note in notes if note) or None

@@ -46,7 +46,7 @@ SPLIT_GAIN = 4.0  # log likelihood that two components must gain over one
 class DurationSample(NamedTuple):
     """One finished job as its polls saw it; all times in seconds after the submit was accepted.
 
-    It was done in (earliest, latest], and began to be drawn in (queued, drawing] if a poll said so.
+    It was done in (earliest, latest], and its drawing began in (queued, drawing] if a poll said so.
     """
 
     earliest: float
@@ -67,9 +67,8 @@ class PollSchedule:
         kept = [s for s in samples[-MAX_SAMPLES:] if 0 <= s.earliest <= s.latest < math.inf]
         self._whole = DurationModel([s[:2] for s in kept], floor) if kept else None
         self._drawing = self._whole and _drawing_model(kept, floor, self._whole.spread)
-        self._last_queued = 0.0
+        self._last_queued, self._saw_drawing = 0.0, False
         self._drawing_began: float | None = None
-        self._saw_drawing = False
 
     @property
     def usual(self) -> float | None:
@@ -98,7 +97,13 @@ class PollSchedule:
     def _next_poll(self, waited: float, phase: str | None) -> float:
         """Seconds after submit, before the floor is kept."""
         if not self._whole:
-            return _fixed_poll(waited)
+            # The fixed poll, its poll at once made after 1 s; from 5 minutes on ever more rarely.
+            if waited < FIXED_POLL_INTERVAL / 2:
+                return FIXED_POLL_INTERVAL / 2
+            if waited < 150 * FIXED_POLL_INTERVAL:
+                # The tiny addition: a clock that says 3.9999999 s means the poll at 4 s, just made.
+                return (math.floor(waited / FIXED_POLL_INTERVAL + 1e-9) + 1) * FIXED_POLL_INTERVAL
+            return waited + min(MAX_POLL_INTERVAL, waited / 150)
         if not self._drawing:
             return self._whole.next_poll(waited)
         if self._drawing_began is not None:
@@ -106,16 +111,6 @@ class PollSchedule:
         if phase == "queued":
             return waited + min(MAX_POLL_INTERVAL, max(FIXED_POLL_INTERVAL, waited / 20))
         return self._whole.next_poll(waited)
-
-
-def _fixed_poll(waited: float) -> float:
-    """The fixed poll, its poll at once made after 1 s; from 5 minutes on ever more rarely."""
-    if waited < FIXED_POLL_INTERVAL / 2:
-        return FIXED_POLL_INTERVAL / 2
-    if waited < 150 * FIXED_POLL_INTERVAL:
-        # The tiny addition: a clock that says 3.9999999 s means the poll at 4 s, just made.
-        return (math.floor(waited / FIXED_POLL_INTERVAL + 1e-9) + 1) * FIXED_POLL_INTERVAL
-    return waited + min(MAX_POLL_INTERVAL, waited / 150)
 
 
 def _drawing_start(queued: float, drawing: float | None) -> float | None:
@@ -210,7 +205,7 @@ class DurationModel:
             tail = 1 / (1 + math.exp(TAIL_EXPONENT * (x - middle)))
             before, after = self._survival[-1], (1 - unseen) * seen + unseen * tail
             seconds = math.exp(x) - self._times[-1]
-            if seconds > 0 and after < before:  # else no row: inverse look-ups need strict order
+            if seconds > 0 and after < before:  # else no row: an inverse needs strict order
                 step = math.sqrt((before - after) * seconds * 2 / (before + after))
                 self._times.append(math.exp(x))
                 self._survival.append(after)
@@ -223,24 +218,19 @@ class DurationModel:
         """
         last = math.ceil(self._quantile(0.002) / FIXED_POLL_INTERVAL)
         fixed = 2 + sum(self._survival_at(FIXED_POLL_INTERVAL * k) for k in range(1, last + 1))
-        # Steps that the floor would stretch buy nothing: polls would only be late for their plan.
-        least = max(0.01, DENSEST * self._floor * self._mean_poll_rate())
-        self._step = max(least, 0.3)
-        for _ in range(
-            4
-        ):  # polls less one go about as 1 / step: four rounds are as near as matters
-            ratio = (self._expected_polls() - 1) / (share * fixed - 1)
-            self._step = max(least, self._step * ratio)
-
-    def _mean_poll_rate(self) -> float:
-        """Mean of sqrt(f / S) over the jobs: what a step must be for polls one second apart."""
-        rows = range(1, len(self._times))
-        return sum(
+        # Mean of sqrt(f / S) over the jobs: what a step must be for polls one second apart.
+        rate = sum(
             (self._survival[i - 1] - self._survival[i])
             * (self._efforts[i] - self._efforts[i - 1])
             / (self._times[i] - self._times[i - 1])
-            for i in rows
+            for i in range(1, len(self._times))
         )
+        # Steps that the floor would stretch buy nothing: polls would only be late for their plan.
+        least = max(0.01, DENSEST * self._floor * rate)
+        self._step = max(least, 0.3)
+        for _ in range(4):  # polls less one go about as 1 / step: four rounds are near enough
+            ratio = (self._expected_polls() - 1) / (share * fixed - 1)
+            self._step = max(least, self._step * ratio)
 
     def _expected_polls(self) -> float:
         """Each poll counts with the share of jobs that are still alive to be polled."""

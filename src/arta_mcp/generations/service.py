@@ -10,7 +10,7 @@ The life of a generation, as its journal entry tells it (state.records.Phase):
        |  submitted <-- get() adopts a record id that this journal never saw
        |     | JobPoller.run()         one poller a job, shared by every call that waits for it
        |     +-------------------------> failed       the service gave the job up
-       |     | _settle(): end on disk, then pictures saved
+       |     | _finish(): end on disk, then pictures saved
        v   done
 
 A call stops waiting at its deadline (`pending`) or when it is cancelled. The submit under way goes
@@ -29,6 +29,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
+from weakref import WeakValueDictionary
 
 import anyio
 
@@ -59,17 +60,17 @@ from arta_mcp.generations.results import (
 )
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.slots import ConcurrencySlot
-from arta_mcp.generations.submission import SubmitContext, Submitter
+from arta_mcp.generations.submission import Submission
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import State
 from arta_mcp.state.records import JournalEntry
-from arta_mcp.styles import Catalogue, Style
+from arta_mcp.styles import Catalogue
 
 log = logging.getLogger(__name__)
 
 POLL_TIMEOUT = 10.0
-"""seconds over its time that a call waits for a poll under way: it asked to know, so it learns"""
+"""seconds over its time that a call waits for a poll under way, whose answer it is there for"""
 
 REFRESH_TIMEOUT = 2.0
 """seconds over its time that a call waits for fresh addresses of a finished generation"""
@@ -78,7 +79,7 @@ MAX_SAMPLES = 50
 """finished jobs of a style that its poll schedule is learnt from"""
 
 MAX_CONFIRMED = 1000
-"""finished generations whose addresses are known to serve; the oldest are asked for again"""
+"""finished generations whose addresses are known to serve; the oldest are polled again"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class Generations:
     ) -> None:
         """`service` names whose generations these are; `clock` gives seconds since the epoch.
 
-        `engine_notice` is said of every result; pictures are saved to `output_dir`, if any.
+        `engine_notice` is in every result; pictures are saved to `output_dir`, if any.
         """
         self.backend: Literal["arta", "local"] = backend
         self.limits = limits or Limits()
@@ -133,7 +134,8 @@ class Generations:
         self._opened: Backend | None = None
         self._opening = anyio.Lock()
         self._slots = anyio.CapacityLimiter(self.limits.max_concurrency)
-        self._pollers: dict[str, JobPoller] = {}
+        # A poller lives as long as its task and the calls that wait for it.
+        self._pollers = WeakValueDictionary[str, JobPoller]()
         self._confirmed: dict[str, None] = {}
 
     async def __aenter__(self) -> Self:
@@ -165,20 +167,27 @@ class Generations:
         wait = self.limits.max_wait if max_wait is None else max_wait
         until = anyio.current_time() + wait
         reporter = ProgressReporter(on_update)
-        style = await self._resolve_style(request.model)
+        try:
+            style = self._styles.catalogue.resolve(request.model)
+        except UnknownStyle:  # the service may know it by now
+            style = (await self.catalogue()).resolve(request.model)
         backend = await self._open()
-        submitter = Submitter(
-            backend.client,
-            backend.state,
+        slot = ConcurrencySlot(self._slots)
+        submission = Submission(
+            request=request,
+            style=style,
+            reporter=reporter,
+            until=until,
+            slot=slot,
+            client=backend.client,
+            state=backend.state,
             background=self._background,
             service=self._service,
             clock=self._clock,
         )
-        slot = ConcurrencySlot(self._slots)
         try:
-            context = SubmitContext(request, style, reporter, until, slot)
-            entry = await submitter.submit(context)
-            self._publish(entry)
+            entry = await submission.run()
+            self._events.publish(entry.record_id or "")
             poller = await self._join_poller(backend, entry, slot)
         except RefusedStyle as exc:
             slot.release()
@@ -191,7 +200,7 @@ class Generations:
             raise
         if poller is None:
             slot.release()
-            return await self._refreshed(backend, entry, reporter, until)
+            return await self._refresh(backend, entry, reporter, until)
         return await self._wait(entry, poller, reporter, until)
 
     async def get(
@@ -214,7 +223,7 @@ class Generations:
             raise JobFailed(entry.error or "the job failed", record_id=entry.record_id)
         poller = await self._join_poller(backend, entry)
         if poller is None:
-            return await self._refreshed(backend, entry, reporter, until)
+            return await self._refresh(backend, entry, reporter, until)
         return await self._wait(entry, poller, reporter, until, poll_first=True)
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Update | Generation]:
@@ -256,7 +265,7 @@ class Generations:
 
     @property
     def known_catalogue(self) -> Catalogue:
-        """What is known to be drawn with, without asking anybody."""
+        """What is known to be drawn with, without a request."""
         return self._styles.catalogue
 
     async def picture(self, record_id: str, index: int) -> Picture:
@@ -284,7 +293,7 @@ class Generations:
     ) -> Generation:
         """A finished generation with every picture in `folder`, whatever was saved before.
 
-        `on_failure` is told the index of a picture that was not saved, and why.
+        `on_failure` gets the index of a picture that was not saved, and why.
         """
         images = list(generation.images)
         missing = [
@@ -306,22 +315,11 @@ class Generations:
         return replace(generation, images=tuple(images))
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Tells `listener` the record id of every generation that is new or has ended.
+        """Calls `listener` with the record id of every generation that is new or has ended.
 
         Gives the function that ends it. A listener that is slow or fails delays no call.
         """
         return self._events.subscribe(listener, self._background)
-
-    async def _resolve_style(self, model: str) -> Style:
-        """A name that is not known here may be known to the service by now."""
-        try:
-            return self._styles.catalogue.resolve(model)
-        except UnknownStyle:
-            return (await self.catalogue()).resolve(model)
-
-    def _publish(self, entry: JournalEntry) -> None:
-        if entry.record_id is not None:
-            self._events.publish(entry.record_id)
 
     async def _open(self) -> Backend:
         async with self._opening:
@@ -372,13 +370,13 @@ class Generations:
             poller.phase,
             record_id=poller.record_id,
             usual=poller.schedule.usual,
-            remaining=poller.schedule.likely_remaining(poller.age),
+            remaining=poller.schedule.likely_remaining(poller.age()),
         )
 
     async def _join_poller(
         self, backend: Backend, entry: JournalEntry, slot: ConcurrencySlot | None = None
     ) -> JobPoller | None:
-        """The poller of a job, joined: whoever gets it must `leave` it. None for a finished job.
+        """The poller of a job, joined: the caller must `leave` it. None for a finished job.
 
         One poller a job: a call that finds one brings its slot there, to be released at the end.
         """
@@ -404,40 +402,33 @@ class Generations:
                 age=lambda: first_age + anyio.current_time() - began,
                 timeout=self.limits.job_timeout,
                 floor=self.limits.min_poll_interval,
-                settle=partial(self._settle, backend, entry),
+                finish=partial(self._finish, backend, entry),
             )
-            self._background.spawn(partial(self._run_poller, poller))
+            self._background.spawn(poller.run)
         poller.join(slot)
         return poller
 
-    async def _run_poller(self, poller: JobPoller) -> None:
-        try:
-            await poller.run()
-        finally:
-            if self._pollers.get(poller.record_id) is poller:
-                del self._pollers[poller.record_id]
+    # The end of a job
 
-    # What becomes of a job
-
-    async def _settle(
+    async def _finish(
         self, backend: Backend, entry: JournalEntry, job: Job, times: PhaseTimes
     ) -> JournalEntry:
         """Writes the job's end down, saves its pictures, and raises what a failure means."""
         submitted_at = entry.submitted_at or entry.created_at
         waiting, queued, drawing = (None if at is None else submitted_at + at for at in times)
-        ordered = request_of(entry).n if entry.style else None  # None: adopted, so not known
+        count = request_of(entry).n if entry.style else None  # None: adopted, so not known
         entry = replace(
             entry,
             finished_at=self._clock(),
             seen_waiting=waiting,
             seen_queued=queued,
             seen_drawing=drawing,
-            images=job.images[:ordered],
+            images=job.images[:count],
         )
         failure = failure_of(job)
         if failure is not None:
             await backend.state.finish(replace(entry, phase="failed", error=failure.message))
-            self._publish(entry)
+            self._events.publish(entry.record_id or "")
             raise failure
         seed = entry.seed if job.seed is None else job.seed
         done = await backend.state.finish(replace(entry, phase="done", seed=seed))
@@ -466,42 +457,38 @@ class Generations:
             known = paths | saved
             entry = replace(entry, paths=tuple(known.get(index) for index in range(count)))
             await backend.state.update(entry)
-        self._confirm(entry)
-        self._publish(entry)
-        return entry
-
-    def _confirm(self, entry: JournalEntry) -> None:
-        """Remembers that the addresses of a generation serve: they were told a moment ago."""
-        self._confirmed[entry.record_id or ""] = None
+        self._confirmed[entry.record_id or ""] = None  # its addresses are a moment old: they serve
         if len(self._confirmed) > MAX_CONFIRMED:
             del self._confirmed[next(iter(self._confirmed))]
+        self._events.publish(entry.record_id or "")
+        return entry
 
-    async def _refreshed(
+    async def _refresh(
         self, backend: Backend, entry: JournalEntry, reporter: ProgressReporter, until: float
     ) -> Generation:
         """A finished generation with addresses that still serve.
 
         They expire, and a local service may have moved to another port. What takes too long is
-        told as it was stored, and goes on in the background.
+        given as it was stored, and goes on in the background.
         """
-        if entry.record_id not in self._confirmed:
-            timeout = REFRESH_TIMEOUT + max(0.0, until - anyio.current_time())
-            refreshing = self._background.detach(partial(self._refresh, backend, entry))
-            with anyio.move_on_after(timeout):
-                entry = await reporter.report_until(refreshing, "saving")
-        return self._to_generation(entry)
 
-    async def _refresh(self, backend: Backend, entry: JournalEntry) -> JournalEntry:
-        try:
-            job = await backend.client.poll(entry.record_id or "")
-        except ArtaError as exc:
-            log.info("%s is told as stored: %s", entry.record_id, exc.message)
-            return entry
-        if not job.is_done:
-            return entry
-        entry = replace(entry, images=job.images[: len(entry.images) or None])
-        await backend.state.update(entry)
-        return await self._save(backend, entry)
+        async def refresh() -> JournalEntry:
+            try:
+                job = await backend.client.poll(entry.record_id or "")
+            except ArtaError as exc:
+                log.info("%s is given as stored: %s", entry.record_id, exc.message)
+                return entry
+            if not job.is_done:
+                return entry
+            refreshed = replace(entry, images=job.images[: len(entry.images) or None])
+            await backend.state.update(refreshed)
+            return await self._save(backend, refreshed)
+
+        found = entry
+        if entry.record_id not in self._confirmed:
+            with anyio.move_on_after(REFRESH_TIMEOUT + max(0.0, until - anyio.current_time())):
+                found = await reporter.report_until(self._background.detach(refresh), "saving")
+        return self._to_generation(found)
 
     async def _adopt(self, backend: Backend, record_id: str) -> JournalEntry:
         """An entry for a job that this journal never saw, if the service knows it."""

@@ -1,8 +1,8 @@
 """Concurrency slots: how many jobs of this process may be in flight.
 
 Who owns a slot: the call that acquired it, until its job is known; from then on the poller of that
-job, which releases it when the job ends or no one polls it any more. Whoever fails in between
-releases it. Acquire and release are idempotent, so that each of them may simply do so.
+job, which releases it when the job ends or is polled no more. A failure in between releases it.
+Acquire and release are idempotent, so that each of them may do so.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from arta_mcp.errors import RateLimited
 from arta_mcp.generations.progress import HEARTBEAT, ProgressReporter
 
 RETRY_AFTER = 30.0
-"""seconds after which a refused call is told to come again; a job takes about as long"""
+"""seconds after which a refused call may come again; a job takes about as long"""
 
 
 class ConcurrencySlot:
@@ -34,10 +34,9 @@ class ConcurrencySlot:
                 self._is_held = True
             except anyio.WouldBlock:
                 if (left := until - anyio.current_time()) <= 0:
-                    taken = f"all {self._limiter.total_tokens:g} places"
-                    raise RateLimited(
-                        f"{taken} are taken by other generations", retry_after=RETRY_AFTER
-                    ) from None
+                    all_places = f"all {self._limiter.total_tokens:g} places"
+                    message = f"{all_places} are taken by other generations"
+                    raise RateLimited(message, retry_after=RETRY_AFTER) from None
                 await reporter.report("waiting")
                 with anyio.move_on_after(min(HEARTBEAT, left)):
                     await self._limiter.acquire_on_behalf_of(self)

@@ -93,7 +93,12 @@ class GenerationRequest(BaseModel):
 
         `messages` are `{"role", "content"}` with text or a list of `{"type": "text", "text"}`.
         """
-        prompt = arguments.pop("prompt", None) or _last_user_text(messages)
+        said = [message.get("content") for message in messages if message.get("role") == "user"]
+        content = said[-1] if said else ""
+        if not isinstance(content, str):
+            parts = [part for part in list_or_empty(content) if is_object(part)]
+            content = " ".join(text(part, "text") for part in parts if part.get("type") == "text")
+        prompt = arguments.pop("prompt", None) or content
         return cls.of(prompt=prompt, **arguments)
 
     def fingerprint(self, style: str) -> str:
@@ -107,7 +112,7 @@ Step = Literal["waiting", "ordering", "queued", "drawing", "saving"]
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Where a generation stands while somebody waits; `waited` and `usual` are in seconds.
+    """Where a generation stands while a call waits; `waited` and `usual` are in seconds.
 
     `waiting` is before the submit, for a free place or for another process; `ordering` is when
     the account or the submit itself takes its time.
@@ -134,9 +139,9 @@ class GeneratedImage:
 class Generation:
     """A generation as far as it got; `elapsed` is in seconds, `created_at` since the epoch.
 
-    `status` is `done` or `pending` from `generate` and `get`; `history` also tells `failed`,
+    `status` is `done` or `pending` from `generate` and `get`; `history` also gives `failed`,
     `refused` (no job was made) and `unknown` (the answer was lost). `model` is the id of the
-    `style` that was ordered, however `request` spelled it; `seed` is the one that was sent.
+    `style` that was submitted, however `request` spelled it; `seed` is the one that was sent.
     """
 
     record_id: str | None
@@ -153,7 +158,7 @@ class Generation:
     error: str | None = None
 
     def to_dict(self) -> dict[str, object]:
-        """One flat JSON object: what was asked for stands beside what came of it."""
+        """One flat JSON object: the request beside its result."""
         asked = self.request.model_dump(exclude={"model", "seed", "idempotency_key"})
         return {
             "record_id": self.record_id,
@@ -192,16 +197,15 @@ def explain_arguments(exc: ValidationError, schema: Mapping[str, object]) -> Inv
 
 def _meant(value: str, choices: list[str]) -> str | None:
     """The nearest choice: of ratios the nearest shape (`5:4` is `4:3`), else by letters."""
+
+    def log_of(width: str, height: str) -> float:
+        return math.log(max(1, int(width)) / max(1, int(height)))
+
     shape = re.fullmatch(r"\s*(\d{1,5})\s*[:x/]\s*(\d{1,5})\s*", value)
-    if shape and choices and choices == list(RATIOS):
-        wanted = math.log(max(1, int(shape[1])) / max(1, int(shape[2])))
-        return min(choices, key=lambda ratio: abs(_log_ratio(ratio) - wanted))
+    if shape and choices == list(RATIOS):
+        wanted = log_of(shape[1], shape[2])
+        return min(choices, key=lambda ratio: abs(log_of(*ratio.split(":")) - wanted))
     return next(iter(suggest(value, choices, limit=1)), None)
-
-
-def _log_ratio(ratio: str) -> float:
-    width, height = map(int, ratio.split(":"))
-    return math.log(width / height)
 
 
 def _choices(field: object) -> list[str]:
@@ -226,12 +230,3 @@ def _allowed(field: object) -> str:
         case _:
             low, high = field.get("minLength", 0), field.get("maxLength", "any")
             return f"a text of {low}..{high} characters"
-
-
-def _last_user_text(messages: Iterable[Mapping[str, object]]) -> str:
-    said = [message.get("content") for message in messages if message.get("role") == "user"]
-    content = said[-1] if said else ""
-    if isinstance(content, str):
-        return content
-    parts = [part for part in list_or_empty(content) if is_object(part)]
-    return " ".join(text(part, "text") for part in parts if text(part, "type") == "text")

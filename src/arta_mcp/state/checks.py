@@ -1,4 +1,4 @@
-"""What a healthy state folder looks like; every check looks, and changes nothing."""
+"""What a healthy state folder is like; a check reads, and changes nothing."""
 
 from __future__ import annotations
 
@@ -34,9 +34,8 @@ def check_folder(name: str, setting: str, folder: Path, *, private: bool) -> Sta
         if found.st_mode & 0o077:
             mode = f"{stat.S_IMODE(found.st_mode):o}"
             detail = f"{folder} has mode {mode}: others can look inside"
-            return StateCheck(
-                name, "warn", detail, f"chmod 700 {folder}; the next call does it too"
-            )
+            remedy = f"chmod 700 {folder}; the next call does it too"
+            return StateCheck(name, "warn", detail, remedy)
     return StateCheck(name, "ok", f"{folder}, {'yours alone' if private else 'writable'}")
 
 

@@ -74,7 +74,7 @@ class State(Protocol):
         ...
 
     async def describe(self, account_name: str) -> StateDescription:
-        """How the state stands, for people; looks, and opens or changes nothing."""
+        """How the state stands, for people; opens and changes nothing."""
         ...
 
     async def close(self) -> None:

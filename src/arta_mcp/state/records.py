@@ -81,7 +81,7 @@ class StyleList:
 
 @dataclass(frozen=True, slots=True)
 class StateCheck:
-    """One thing about the state that was looked at: how it stands, and what to do about it."""
+    """One thing about the state that was checked: how it stands, and what to do about it."""
 
     name: str
     status: Literal["ok", "warn", "fail"]

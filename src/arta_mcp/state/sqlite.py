@@ -30,16 +30,10 @@ from arta_mcp.errors import ConfigError, ProtocolError, Unavailable
 from arta_mcp.files import UnsafeFolder, make_private_folder, write_atomically
 from arta_mcp.redaction import Secret, sanitize
 from arta_mcp.state.checks import check_folder, check_journal, check_modes
-from arta_mcp.state.records import (
-    JournalEntry,
-    StateDescription,
-    StyleList,
-    Timing,
-)
+from arta_mcp.state.records import JournalEntry, StateDescription, StyleList, Timing
 from arta_mcp.untrusted_json import is_object, json_or_none, list_or_empty, text
 
 T = TypeVar("T")
-
 Work = Callable[[sqlite3.Connection], T]
 
 log = logging.getLogger(__name__)
@@ -57,6 +51,8 @@ _LAST_SECOND = 1e12
 """seconds since the epoch; a token file that names a later time is damaged"""
 
 _COLUMNS = tuple(field.name for field in fields(JournalEntry) if field.name != "id")
+
+_BY_RECORD = "service = ? AND record_id = ?"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS generations (
@@ -82,8 +78,9 @@ class SqliteState:
     """See `State`. Every file is 0600 in a 0700 folder, from its first byte."""
 
     def __init__(self, directory: Path, *, warn: Callable[[str], None] | None = None) -> None:
-        """`warn` is told what a person should know: a damaged journal that was moved aside."""
+        """`warn` takes what a person should know: a damaged journal that was moved aside."""
         self._directory = directory
+        self._journal_file = directory / "generations.sqlite3"
         self._warn = warn or log.warning
         self._db: sqlite3.Connection | None = None
         # One connection, used by one thread at a time; SQLite lets one writer in anyway.
@@ -93,12 +90,18 @@ class SqliteState:
 
     @asynccontextmanager
     async def lock(self, name: str) -> AsyncGenerator[None]:
-        await self._run(self._prepare)
+        await self._run(lambda: make_private_folder(self._directory))
         # thread_local: taken in one thread, released perhaps in another
         lock = FileLock(self._directory / f"{name}.lock", mode=0o600, thread_local=False)
+        pause = 0.005
         try:
             with anyio.fail_after(LOCK_TIMEOUT):
-                await _acquire(lock)
+                while not lock.is_locked:  # in short steps: a wait of its own cannot be cancelled
+                    try:
+                        lock.acquire(timeout=0)
+                    except Timeout:
+                        await anyio.sleep(pause)
+                        pause = min(pause * 1.5, 0.1)
         except TimeoutError as exc:
             raise Unavailable(
                 f"another process has held {name}.lock for over {LOCK_TIMEOUT:.0f} s",
@@ -128,7 +131,7 @@ class SqliteState:
         def work(db: sqlite3.Connection) -> tuple[JournalEntry, bool]:
             first = None
             if entry.key:
-                first = _select_one(db, "service = ? AND key = ?", (entry.service, entry.key))
+                first = _select_one(db, "service = ? AND key = ?", entry.service, entry.key)
             if first is None:
                 return _insert(db, entry), True
             if not first.is_free(entry.created_at):
@@ -142,10 +145,10 @@ class SqliteState:
     async def claim(self, entry: JournalEntry, *, lease_before: float) -> bool:
         def work(db: sqlite3.Connection) -> bool:
             where = "id = ? AND phase = 'intended' AND lease_until = ?"
-            if _select_one(db, where, (entry.id, lease_before)) is None:
-                return False
-            _update(db, entry)
-            return True
+            is_ours = _select_one(db, where, entry.id, lease_before) is not None
+            if is_ours:
+                _update(db, entry)
+            return is_ours
 
         return await self._journal(work)
 
@@ -154,25 +157,24 @@ class SqliteState:
 
     async def adopt(self, entry: JournalEntry) -> JournalEntry:
         def work(db: sqlite3.Connection) -> JournalEntry:
-            where = "service = ? AND record_id = ?"
-            return _select_one(db, where, (entry.service, entry.record_id)) or _insert(db, entry)
+            stands = _select_one(db, _BY_RECORD, entry.service, entry.record_id)
+            return stands or _insert(db, entry)
 
         return await self._journal(work)
 
     async def find(self, service: str, record_id: str) -> JournalEntry | None:
         if not is_record_id(record_id):  # half a surrogate pair, say, which SQLite cannot take
             return None
-        where = "service = ? AND record_id = ?"
-        return await self._journal(lambda db: _select_one(db, where, (service, record_id)))
+        return await self._journal(lambda db: _select_one(db, _BY_RECORD, service, record_id))
 
     async def latest(self, service: str | None, limit: int) -> tuple[JournalEntry, ...]:
         where, values = ("service = ?", (service,)) if service else ("1", ())
         query = f"{where} ORDER BY created_at DESC, id DESC LIMIT ?"
-        return await self._journal(lambda db: _select(db, query, (*values, limit)))
+        return await self._journal(lambda db: _select(db, query, *values, limit))
 
     async def finish(self, entry: JournalEntry) -> JournalEntry:
         def work(db: sqlite3.Connection) -> JournalEntry:
-            stands = _select_one(db, "id = ? AND phase = 'done'", (entry.id,))
+            stands = _select_one(db, "id = ? AND phase = 'done'", entry.id)
             if stands is None:
                 _update(db, entry)
             return stands or entry
@@ -191,7 +193,18 @@ class SqliteState:
         return tuple(Timing(*row) for row in reversed(rows))
 
     async def describe(self, account_name: str) -> StateDescription:
-        return await anyio.to_thread.run_sync(self._describe, account_name)
+        folder, account = self._directory, self._account_file(account_name)
+
+        def work() -> StateDescription:
+            checks = [check_folder("state folder", "ARTA_STATE_DIR", folder, private=True)]
+            if folder.is_dir():
+                checks += check_modes(folder.glob("account-*.json"))
+                if self._journal_file.exists():
+                    checks.append(check_journal(self._journal_file))
+            stored = str(account) if account.exists() else None
+            return StateDescription(str(folder), stored, tuple(checks))
+
+        return await anyio.to_thread.run_sync(work)
 
     async def close(self) -> None:
         with anyio.CancelScope(shield=True):
@@ -230,9 +243,8 @@ class SqliteState:
                     return await self._run(transaction, limiter=self._journal_turns)
                 except _Busy:
                     await anyio.sleep(0.02)
-        raise Unavailable(
-            f"another process has been writing to the journal for over {BUSY_TIMEOUT:.0f} s"
-        )
+        busy = f"another process has been writing to the journal for over {BUSY_TIMEOUT:.0f} s"
+        raise Unavailable(busy)
 
     def _transact(self, db: sqlite3.Connection, work: Work[T]) -> T:
         try:
@@ -244,7 +256,7 @@ class SqliteState:
             if exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise _Busy from exc
             raise Unavailable(f"the journal cannot be used: {sanitize(str(exc))}") from exc
-        except sqlite3.ProgrammingError as exc:  # closed by a caller who left in the middle
+        except sqlite3.ProgrammingError as exc:  # closed while this waited for its turn
             raise Unavailable("the journal was closed meanwhile") from exc
         except sqlite3.IntegrityError as exc:
             raise ProtocolError("the service gave the record id of another job") from exc
@@ -256,13 +268,6 @@ class SqliteState:
 
     # Files
 
-    def _prepare(self) -> None:
-        make_private_folder(self._directory)
-
-    @property
-    def _journal_file(self) -> Path:
-        return self._directory / "generations.sqlite3"
-
     def _account_file(self, name: str) -> Path:
         return self._directory / f"account-{name}.json"
 
@@ -270,8 +275,8 @@ class SqliteState:
         return self._directory / f"styles-{re.sub('[^a-z0-9.-]', '_', service.lower())}.json"
 
     def _read(self, path: Path) -> Mapping[str, object]:
-        """What a file says; a damaged one is the same as none, since both can be asked anew."""
-        self._prepare()
+        """What a file says; a damaged one is the same as none, since both can be had anew."""
+        make_private_folder(self._directory)
         try:
             stored = json_or_none(path.read_bytes())
         except FileNotFoundError:
@@ -279,11 +284,11 @@ class SqliteState:
         return stored if is_object(stored) else {}
 
     def _write(self, path: Path, content: bytes) -> None:
-        self._prepare()
+        make_private_folder(self._directory)
         write_atomically(path, content)
 
     def _write_account(self, name: str, account: Account | None) -> None:
-        self._prepare()
+        make_private_folder(self._directory)
         path = self._account_file(name)
         # Who writes an account holds its lock, so a draft is what a killed process left.
         for draft in path.parent.glob(f".{path.name}.*"):
@@ -296,16 +301,6 @@ class SqliteState:
             "refresh_token": account.refresh_token.reveal(),
         }
         self._write(path, json.dumps(content, indent=1).encode())
-
-    def _describe(self, account_name: str) -> StateDescription:
-        folder, account = self._directory, self._account_file(account_name)
-        checks = [check_folder("state folder", "ARTA_STATE_DIR", folder, private=True)]
-        if folder.is_dir():
-            checks += check_modes(folder.glob("account-*.json"))
-            if self._journal_file.exists():
-                checks.append(check_journal(self._journal_file))
-        stored = str(account) if account.exists() else None
-        return StateDescription(str(folder), stored, tuple(checks))
 
     def _close_journal(self) -> None:
         if self._db is not None:
@@ -337,18 +332,6 @@ class SqliteState:
                     Path(f"{path}{suffix}").replace(f"{aside}{suffix}")
             self._warn(f"the journal was damaged ({exc}); it was moved to {aside}")
             return _connect(path)
-
-
-async def _acquire(lock: FileLock) -> None:
-    """Takes the lock in short steps: a wait inside `acquire` could not be cancelled."""
-    pause = 0.005
-    while True:
-        try:
-            lock.acquire(timeout=0)
-            return
-        except Timeout:
-            await anyio.sleep(pause)
-            pause = min(pause * 1.5, 0.1)
 
 
 def _read_account(stored: Mapping[str, object]) -> Account | None:
@@ -413,17 +396,13 @@ def _update(db: sqlite3.Connection, entry: JournalEntry) -> None:
     db.execute(query, (*_row(entry), entry.id))
 
 
-def _select(
-    db: sqlite3.Connection, where: str, values: tuple[object, ...]
-) -> tuple[JournalEntry, ...]:
+def _select(db: sqlite3.Connection, where: str, *values: object) -> tuple[JournalEntry, ...]:
     query = f"SELECT id, {', '.join(_COLUMNS)} FROM generations WHERE {where}"  # noqa: S608  # constants only
     return tuple(_entry(row) for row in db.execute(query, values))
 
 
-def _select_one(
-    db: sqlite3.Connection, where: str, values: tuple[object, ...]
-) -> JournalEntry | None:
-    return next(iter(_select(db, f"{where} LIMIT 1", values)), None)
+def _select_one(db: sqlite3.Connection, where: str, *values: object) -> JournalEntry | None:
+    return next(iter(_select(db, f"{where} LIMIT 1", *values)), None)
 
 
 def _row(entry: JournalEntry) -> tuple[object, ...]:
@@ -435,16 +414,10 @@ def _row(entry: JournalEntry) -> tuple[object, ...]:
 
 def _entry(row: tuple[object, ...]) -> JournalEntry:
     values: dict[str, Any] = dict(zip(("id", *_COLUMNS), row, strict=True))
-    values["images"] = tuple(_image(item) for item in json.loads(values["images"]))
+    stored: list[dict[str, object]] = json.loads(values["images"])
+    values["images"] = tuple(
+        Image(text(one, "url"), text(one, "name"), one.get("isBlur") is True, text(one, "MIME"))
+        for one in stored
+    )
     values["paths"] = tuple(json.loads(values["paths"]))
     return JournalEntry(**values)
-
-
-def _image(item: object) -> Image:
-    stored = item if is_object(item) else {}
-    return Image(
-        url=text(stored, "url"),
-        name=text(stored, "name"),
-        blurred=stored.get("isBlur") is True,
-        mime_type=text(stored, "MIME"),
-    )
