@@ -23,7 +23,7 @@ from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import State
 
 LOCAL_KEY = "arta-mcp-local"
-"""what the embedded service is told as a key; it takes any"""
+"""the key for the embedded service, which takes any"""
 
 
 def open_generations(
@@ -35,7 +35,7 @@ def open_generations(
 ) -> Generations:
     """The Generations that the settings describe; nothing is opened before its first call.
 
-    `output_dir` goes before the setting; `warn` is told what a person should know;
+    `output_dir` goes before the setting; `warn` takes what a person should know;
     `schedule` decides when to poll.
     """
 
@@ -156,7 +156,7 @@ def _remote_addresses(settings: Settings) -> Addresses:
 
 @asynccontextmanager
 async def _addresses(settings: Settings) -> AsyncGenerator[Addresses]:
-    """The remote addresses, or those of an embedded service that runs meanwhile."""
+    """The remote addresses, or those of an embedded service that runs as long."""
     if settings.backend == "arta":
         yield _remote_addresses(settings)
         return

@@ -50,11 +50,11 @@ class DetachedTask(Generic[T]):
         return self._results[0]
 
     def give_up(self) -> None:
-        """Cancels it, whoever waits for it."""
+        """Cancels it, also under those that wait for it."""
         self._scope.cancel()
 
     async def run(self, call: Callable[[], Coroutine[object, object, T]]) -> None:
-        """The task itself: keeps what `call` returns or raises for whoever waits."""
+        """The task itself: keeps what `call` returns or raises for its callers."""
         try:
             with self._scope:
                 self._results.append(await call())

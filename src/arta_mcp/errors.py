@@ -12,7 +12,7 @@
       Unavailable               .retry_after: no answer, an empty one, 5xx: try later
         NotSent                 nothing left this machine: safe to send again
         PollFailed              poll again; the job is not touched by it
-      SubmitUnknown             the answer was lost: look before asking again
+      SubmitUnknown             the answer was lost: check before asking again
       KeyConflict               the idempotency key belongs to another request: use a new key
       JobFailed                 the service gave up: its words, verbatim, cut to 500 characters
       JobTimedOut               we gave up: take it up with the record id

@@ -11,7 +11,7 @@ import threading
 from urllib.parse import quote
 
 MAX_QUOTED = 500
-"""characters of somebody else's text that an error quotes at most"""
+"""characters of text from outside that an error quotes at most"""
 
 MIN_SECRET = 6
 """characters; replacing anything shorter would mangle ordinary words"""
@@ -107,7 +107,7 @@ def redact_known(text: str) -> str:
 
 
 def sanitize(text: str, limit: int = MAX_QUOTED) -> str:
-    """Somebody else's words made safe to show: redacted, one line, printable, cut to `limit`."""
+    """Text from outside made safe to show: redacted, one line, printable, cut to `limit`."""
     printable = "".join(char if char.isprintable() else " " for char in redact(text))
     words = " ".join(printable.split())
     return words if len(words) <= limit else words[: limit - 1] + "…"

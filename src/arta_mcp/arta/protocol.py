@@ -36,7 +36,7 @@ _MAX_RECORD_ID = 200
 """characters; the captured ones are UUIDs"""
 
 _MIN_LIFETIME = 1.0
-"""seconds of a token; an end that a float cannot tell from the issue would look damaged on disk"""
+"""seconds of a token; an end that is the issue's float would count as damaged on disk"""
 
 _MAX_IMAGES = 64
 """of one job, which can have 8"""

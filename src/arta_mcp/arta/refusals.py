@@ -20,17 +20,12 @@ from arta_mcp.untrusted_json import excerpt, is_object, json_or_none, list_or_em
 MAX_DETAIL = 1024 * 1024
 """characters; a refused style lists every valid one"""
 
+_STATUSES = (
+    *("INVALID_ARGUMENT", "PERMISSION_DENIED", "UNAUTHENTICATED", "NOT_FOUND", "ABORTED"),
+    *("RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN"),
+)
 _BESIDE = {
-    "INVALID_ARGUMENT": "INVALID_ARGUMENT",
-    "PERMISSION_DENIED": "PERMISSION_DENIED",
-    "UNAUTHENTICATED": "UNAUTHENTICATED",
-    "NOT_FOUND": "NOT_FOUND",
-    "ABORTED": "ABORTED",
-    "RESOURCE_EXHAUSTED": "RESOURCE_EXHAUSTED",
-    "INTERNAL": "INTERNAL",
-    "UNAVAILABLE": "UNAVAILABLE",
-    "DEADLINE_EXCEEDED": "DEADLINE_EXCEEDED",
-    "UNKNOWN": "UNKNOWN",
+    **{status: status for status in _STATUSES},
     "API_KEY_INVALID": "INVALID_ARGUMENT",
     "API_KEY_ANDROID_APP_BLOCKED": "PERMISSION_DENIED",
 }
@@ -78,19 +73,19 @@ class Refusal:
         """The body in the style of the host that refuses: Google's when there is a code."""
         if not self.code:
             return {"detail": self.detail if self.detail is not None else self.words}
-        if self.code in _BESIDE:
-            return {"error": self._sentence(_BESIDE[self.code])}
-        message = f"{self.code} : {self.words}" if self.words else self.code
-        entry = {"message": message, "domain": "global", "reason": "invalid"}
-        return {"error": {"code": self.status, "message": message, "errors": [entry]}}
-
-    def _sentence(self, state: str) -> dict[str, object]:
-        short = "forbidden" if self.status == 403 else "badRequest"
-        entry = {"message": self.words, "domain": "global", "reason": short}
-        error: dict[str, object] = {"code": self.status, "message": self.words, "errors": [entry]}
-        info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": self.code}
-        reason = {} if self.code == state else {"details": [info]}
-        return {**error, "status": state, **reason}
+        state, message, reason = _BESIDE.get(self.code), self.words, "invalid"
+        if state is not None:
+            reason = "forbidden" if self.status == 403 else "badRequest"
+        else:
+            message = f"{self.code} : {self.words}" if self.words else self.code
+        entry = {"message": message, "domain": "global", "reason": reason}
+        error: dict[str, object] = {"code": self.status, "message": message, "errors": [entry]}
+        if state is not None:
+            error["status"] = state
+        if state not in (None, self.code):
+            info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": self.code}
+            error["details"] = [info]
+        return {"error": error}
 
 
 def style_refusal(style: str, valid: list[str]) -> Refusal:
@@ -149,11 +144,11 @@ def detail_words(detail: object) -> str:
         return detail
     if not list_or_empty(detail):
         return json.dumps(detail, ensure_ascii=False, default=str)
-    return "; ".join(_detail_entry(entry) for entry in list_or_empty(detail))
-
-
-def _detail_entry(entry: object) -> str:
-    if not is_object(entry) or not text(entry, "msg"):
-        return json.dumps(entry, ensure_ascii=False, default=str)
-    where = str((list_or_empty(entry.get("loc")) or [""])[-1])
-    return f"{where}: {text(entry, 'msg')}" if where else text(entry, "msg")
+    words: list[str] = []
+    for entry in list_or_empty(detail):
+        if is_object(entry) and text(entry, "msg"):
+            where = str((list_or_empty(entry.get("loc")) or [""])[-1])
+            words.append(f"{where}: {text(entry, 'msg')}" if where else text(entry, "msg"))
+        else:
+            words.append(json.dumps(entry, ensure_ascii=False, default=str))
+    return "; ".join(words)

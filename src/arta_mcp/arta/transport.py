@@ -218,7 +218,7 @@ class Transport:
                     trust_env=not self._direct,
                     timeout=httpx.Timeout(self._download_timeout, connect=CONNECT_TIMEOUT),
                     # No bound of httpx's own: the concurrency slots are the bound, and a call that
-                    # waits in a pool would look like a host that does not answer.
+                    # waits in a pool would seem to be a host that does not answer.
                     limits=httpx.Limits(max_connections=None, keepalive_expiry=30),
                     headers={
                         "user-agent": self._user_agent,
@@ -267,9 +267,9 @@ def _secrets_of_proxy(proxy: str) -> Iterator[Secret]:
 
 
 def _is_proxied(client: httpx.AsyncClient, url: httpx.URL) -> bool:
-    """By httpx's own reading of NO_PROXY: where another one differs, nobody checks the name."""
-    chosen = client._transport_for_url(url)  # pyright: ignore[reportPrivateUsage]  # told nowhere else
-    return chosen is not client._transport  # pyright: ignore[reportPrivateUsage]  # told nowhere else
+    """By httpx's own reading of NO_PROXY: where another one differs, no one checks the name."""
+    chosen = client._transport_for_url(url)  # pyright: ignore[reportPrivateUsage]  # public nowhere
+    return chosen is not client._transport  # pyright: ignore[reportPrivateUsage]  # public nowhere
 
 
 async def _read_body(response: httpx.Response, limit: int) -> bytes:

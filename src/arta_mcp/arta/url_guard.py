@@ -1,4 +1,4 @@
-"""Which addresses are this machine's, somebody's own network's, or everybody's.
+"""Which addresses are this machine's, a private network's, or public.
 
 Light on imports: settings are checked with it before a host gets its first answer.
 """
@@ -25,7 +25,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_inside(host: str) -> bool:
-    """Whether a host is, with no name to resolve, an address in somebody's own network."""
+    """Whether a host is, with no name to resolve, an address in a private network."""
     host = host.lower().rstrip(".")
     if host == "localhost":
         return True
@@ -42,7 +42,7 @@ def is_inside(host: str) -> bool:
 
 
 def is_public(address: str) -> bool:
-    """Whether an address is in nobody's own network, itself or by the IPv4 address inside it.
+    """Whether an address is in no private network, itself or by the IPv4 address inside it.
 
     Raises ValueError for what is no address.
     """
@@ -58,7 +58,7 @@ def is_public(address: str) -> bool:
 async def resolve_public(host: str, port: int) -> str:
     """The first address of a host, after checking that none of them is inside this network.
 
-    Whoever connects uses this very address: a name may resolve otherwise the next time (DNS
+    The connection goes to this very address: a name may resolve otherwise the next time (DNS
     rebinding). Raises Unavailable without an address, ProtocolError for one inside.
     """
     import socket

@@ -12,7 +12,7 @@ Management Science 21, 1974). c is set so that the expected polls are a little f
 fixed poll, every 2 s and first at once. Without samples the polls are those of the fixed poll, but
 its first one, which never finds anything, is made after 1 s: so never later and never more.
 
-"queued" and "drawing" help once earlier polls told how long drawing takes and where that is more
+"queued" and "drawing" help once earlier polls showed how long drawing takes and where that is more
 regular than the whole: polls in the queue only have to find its end, the rest is timed from there.
 """
 

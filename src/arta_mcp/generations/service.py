@@ -1,6 +1,6 @@
 """Generations: start, wait, resume, list, save; the deep module that both front ends call.
 
-The life of a generation, as its journal entry tells it (state.records.Phase):
+The life of a generation, as its journal entry records it (state.records.Phase):
 
     generate()                          slot acquired, token at hand
        |  intended --------------------> refused      nothing was sent, or the service refused

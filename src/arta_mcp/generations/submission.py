@@ -1,4 +1,4 @@
-"""Submission: from a request to a job that was submitted once, whoever asks and however often."""
+"""Submission: from a request to a job that is submitted once, however often it is asked for."""
 
 from __future__ import annotations
 
