@@ -23,8 +23,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench_world import write
+
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "startup.json"
 OURS = str(Path(sys.executable).parent / "arta-mcp")
 BARE = "bare MCPServer"
 CASES: dict[str, tuple[list[str], dict[str, str]]] = {
@@ -184,14 +185,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def save(rows: list[Row]) -> None:
-    about = {
-        "date": time.strftime("%Y-%m-%d"),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "rows": [asdict(row) for row in rows],
-    }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    write("startup", {"machine": machine, "rows": [asdict(row) for row in rows]})
 
 
 if __name__ == "__main__":
