@@ -23,12 +23,13 @@ SLOW_FIXTURES = {"machine", "shell_process", "node_folder"}
 SLOW_MODULES = {
     *("test_end_to_end", "test_fault_matrix", "test_gallery", "test_identity_emulator"),
     *("test_inspector", "test_interop", "test_packaging", "test_processes", "test_quick_replies"),
-    *("test_secrets", "test_startup", "test_state_machine"),
+    *("test_faults", "test_install", "test_loopback", "test_previews", "test_schedule"),
+    *("test_secrets", "test_sketch", "test_startup", "test_state_machine"),
 }
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks as slow what starts processes, a browser or Node."""
+    """Marks as slow what starts processes, a browser or Node, draws pictures, or takes long."""
     for item in items:
         fixtures: list[str] = getattr(item, "fixturenames", [])
         if SLOW_FIXTURES & set(fixtures) or item.path.stem in SLOW_MODULES:
