@@ -14,13 +14,13 @@ from arta_mcp.cli.console import (
     FAILED,
     OK,
     confirm,
-    format_time,
     is_terminal,
     print_data,
     print_json,
     print_message,
 )
 from arta_mcp.cli.parser import Parser, Subparsers
+from arta_mcp.cli.tables import format_time
 from arta_mcp.config import Settings
 from arta_mcp.redaction import sanitize
 

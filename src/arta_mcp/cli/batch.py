@@ -23,7 +23,6 @@ from arta_mcp.cli.console import (
     FAILED,
     OK,
     PENDING,
-    count_of,
     is_terminal,
     print_error,
     print_json,
@@ -38,6 +37,7 @@ from arta_mcp.cli.session import (
     run_session,
     save_into,
 )
+from arta_mcp.cli.tables import count_of
 from arta_mcp.config import Settings
 from arta_mcp.errors import (
     ArtaError,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from contextlib import suppress
 from typing import TextIO
 
@@ -86,16 +85,6 @@ def columns(default: int = 80) -> int:
         with suppress(OSError, ValueError):
             return os.get_terminal_size(stream.fileno()).columns or default
     return default
-
-
-def count_of(number: int, word: str) -> str:
-    """`1 model`, `2 models`"""
-    return f"{number} {word}{'' if number == 1 else 's'}"
-
-
-def format_time(when: float) -> str:
-    """A moment, in seconds since the epoch, in this machine's time zone."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
 
 
 def _print(text: str, stream: TextIO) -> None:

@@ -25,14 +25,13 @@ from arta_mcp.cli.console import (
     FAILED,
     OK,
     columns,
-    count_of,
-    format_time,
     print_data,
     print_json,
     print_message,
     translate_hint,
 )
 from arta_mcp.cli.parser import Subparsers
+from arta_mcp.cli.tables import count_of, format_time
 from arta_mcp.config import SETTINGS, Settings
 from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Unavailable
 from arta_mcp.generations.values import GenerationRequest

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 
-from arta_mcp.cli.console import (
-    OK,
-    columns,
-    count_of,
-    format_time,
-    print_data,
-    print_json,
-    print_message,
-)
+from arta_mcp.cli.console import OK, print_json, print_message
 from arta_mcp.cli.parser import Subparsers
 from arta_mcp.cli.session import MAX_HISTORY, run_session
+from arta_mcp.cli.tables import count_of, format_time, print_table
 from arta_mcp.config import Settings
 from arta_mcp.redaction import sanitize
 
@@ -80,23 +71,3 @@ def run_models(settings: Settings, options: argparse.Namespace) -> int:
     if not found:
         print_message("hint: `arta-mcp models` without --search shows all")
     return OK
-
-
-def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """On a terminal aligned columns under a header, cut to its width; elsewhere tabs, uncut."""
-    # Uncut and without a header, for `cut -f` and `while read`.
-    if not sys.stdout.isatty():
-        for row in rows:
-            print_data("\t".join(row))
-        return
-    # tqdm knows how many columns a character takes, and is installed for the bar anyway.
-    from tqdm.utils import disp_len, disp_trim
-
-    lines = [header, *rows]
-    widths = [max(map(disp_len, cells)) for cells in zip(*lines, strict=True)]
-    widths[-1] = 0  # nothing stands behind the last cell, so it needs no blanks
-    limit = columns()
-    for line in lines:
-        cells = zip(line, widths, strict=True)
-        text = "  ".join(cell + " " * (width - disp_len(cell)) for cell, width in cells)
-        print_data(text if disp_len(text) <= limit else f"{disp_trim(text, limit - 1)}…")

@@ -1,0 +1,39 @@
+"""Tables, times and counts as a terminal shows them; a pipe gets plain tabs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+from arta_mcp.cli.console import columns, print_data
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """On a terminal aligned columns under a header, cut to its width; elsewhere tabs, uncut."""
+    # Uncut and without a header, for `cut -f` and `while read`.
+    if not sys.stdout.isatty():
+        for row in rows:
+            print_data("\t".join(row))
+        return
+    # tqdm knows how many columns a character takes, and is installed for the bar anyway.
+    from tqdm.utils import disp_len, disp_trim
+
+    lines = [header, *rows]
+    widths = [max(map(disp_len, cells)) for cells in zip(*lines, strict=True)]
+    widths[-1] = 0  # nothing stands behind the last cell, so it needs no blanks
+    limit = columns()
+    for line in lines:
+        cells = zip(line, widths, strict=True)
+        text = "  ".join(cell + " " * (width - disp_len(cell)) for cell, width in cells)
+        print_data(text if disp_len(text) <= limit else f"{disp_trim(text, limit - 1)}…")
+
+
+def format_time(when: float) -> str:
+    """A moment, in seconds since the epoch, in this machine's time zone."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
+
+
+def count_of(number: int, word: str) -> str:
+    """`1 model`, `2 models`"""
+    return f"{number} {word}{'' if number == 1 else 's'}"
