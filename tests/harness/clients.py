@@ -107,3 +107,18 @@ def _run(command: list[str], folder: Path) -> str | None:
     except subprocess.CalledProcessError as exc:
         return (exc.stderr or exc.stdout).strip()[-500:]
     return None
+
+
+def main() -> None:
+    """Installs all of them ahead of the tests: `PYTHONPATH=tests python -m harness.clients`."""
+
+    def check(there: bool, reason: str) -> None:
+        if not there:
+            raise SystemExit(reason)
+
+    node_folder(check)
+    python_v1(check)
+
+
+if __name__ == "__main__":
+    main()
