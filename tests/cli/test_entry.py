@@ -130,8 +130,8 @@ def test_a_bug_is_one_sentence_and_says_how_to_see_more(shell: Shell) -> None:
 
 def test_the_log_shows_where_a_bug_happened(machine: Machine) -> None:
     code = (
-        "import sys; from arta_mcp import cli; from arta_mcp.cli import listing;"
-        "listing.print_data = lambda line: 1 / 0; sys.exit(cli.main(['models']))"
+        "import sys; from arta_mcp import cli; from arta_mcp.cli import tables;"
+        "tables.print_data = lambda line: 1 / 0; sys.exit(cli.main(['models']))"
     )
     ended = subprocess.run(
         [sys.executable, "-c", code],
