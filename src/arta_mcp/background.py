@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from itertools import count
 from typing import Generic, TypeVar
 
 import anyio
@@ -150,7 +149,9 @@ async def retry(
     `pause_after` gives, for an error and how often it was tried, the seconds until the next try;
     None raises the error.
     """
-    for tries in count(1):
+    tries = 0
+    while True:
+        tries += 1
         try:
             return await call()
         except ArtaError as exc:
@@ -158,4 +159,3 @@ async def retry(
             if pause is None:
                 raise
         await sleep(pause)
-    raise AssertionError("count() does not end")
