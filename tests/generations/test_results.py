@@ -38,7 +38,6 @@ def entry(request: str) -> JournalEntry:
         style="Flux",
         phase="sending",
         created_at=BEGAN,
-        lease_until=BEGAN + 60,
         record_id="r1",
     )
 
@@ -47,13 +46,6 @@ def entry(request: str) -> JournalEntry:
 def test_an_entry_without_a_readable_request_is_still_told(request_text: str) -> None:
     asked = request_of(entry(request_text))
     assert (asked.prompt, asked.n, asked.idempotency_key) == ("", 1, "k")
-
-
-def test_a_submit_whose_lease_has_ended_has_an_unknown_outcome() -> None:
-    stored = entry('{"prompt": "a fox"}')
-    for now, status in ((BEGAN + 1, "pending"), (BEGAN + 61, "unknown")):
-        told = to_generation(stored, backend="arta", engine_notice=None, now=now)
-        assert (told.status, told.request.prompt) == (status, "a fox")
 
 
 def test_what_the_engine_wants_said_is_said_first() -> None:

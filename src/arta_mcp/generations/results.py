@@ -17,7 +17,7 @@ def to_generation(
 
     `engine_notice` stands in every notice; `now` is in seconds since the epoch.
     """
-    phase = entry.effective_phase(now)
+    phase = entry.phase
     paths = (*entry.paths, *[None] * len(entry.images))  # there are none before pictures are saved
     images = tuple(
         GeneratedImage(image.url, image.mime_type, image.blurred, path)

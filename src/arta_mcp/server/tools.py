@@ -16,6 +16,7 @@ from pydantic import Field
 
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
+from arta_mcp.server.calls import current_call
 from arta_mcp.server.content import GenerationOutput, ModelsOutput, render, render_models
 from arta_mcp.server.previews import make_previews
 from arta_mcp.server.resources import GALLERY, IMAGE
@@ -89,14 +90,18 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
     ) -> Annotated[types.CallToolResult, GenerationOutput]:
         # each argument was validated by the SDK with the request's own fields: not once more
         request = GenerationRequest.model_construct(**arguments)
-        generation = await generations.generate(request, progress_reporter(ctx))
+        generation = await generations.generate(
+            request, progress_reporter(ctx), call=current_call()
+        )
         return await extras.render(generation, generations, ctx)
 
     async def get_generation(
         ctx: Context[Any, Any], record_id: RecordId, max_wait: MaxWait | None = None
     ) -> Annotated[types.CallToolResult, GenerationOutput]:
-        wait = min(max_wait or 0.0, generations.limits.max_wait)
-        generation = await generations.get(record_id, progress_reporter(ctx), max_wait=wait)
+        wait = None if max_wait is None else min(max_wait, generations.limits.max_wait)
+        generation = await generations.get(
+            record_id, progress_reporter(ctx), max_wait=wait, call=current_call()
+        )
         return await extras.render(generation, generations, ctx)
 
     async def list_models(
