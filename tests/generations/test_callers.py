@@ -202,6 +202,17 @@ async def test_an_equal_call_joins_the_first_after_three_seconds(
     assert len({one.record_id for one in found}) == jobs
 
 
+async def test_a_call_without_a_key_does_not_join_one_with_a_key(world: World) -> None:
+    async with hosted(world) as host, anyio.create_task_group() as group:
+        group.start_soon(host.ask, FOX.model_copy(update={"idempotency_key": "k"}))
+        await submitted(world)
+        host.clock.now += 9
+        group.start_soon(host.ask)
+        await anyio.sleep(0.1)
+        end_jobs(world)
+    assert len(world.service.jobs) == 2
+
+
 async def test_two_that_run_are_each_joined_once(world: World) -> None:
     async with hosted(world) as host, anyio.create_task_group() as group:
         for seconds in (0, 1, 4, 1):  # at 0, 1, 5 and 6 s

@@ -90,7 +90,7 @@ class Call:
     """One call; without a connection it is a program's own, which is never taken up or cut.
 
     `entry` is what it has in the journal, `job` what it waits for once that was submitted; `token`
-    is shared with the calls that it joined.
+    is shared with the calls that it joined. `fingerprint` is empty for one with a key.
     """
 
     _numbers = count(1)

@@ -201,9 +201,11 @@ class Generations:
         except UnknownStyle:  # the service may know it by now
             style = (await self.catalogue()).resolve(request.model)
         backend = await self._open()
-        call.fingerprint = request.fingerprint(style.name, self._engine)
+        fingerprint = request.fingerprint(style.name, self._engine)
+        if request.idempotency_key is None:  # a key says by itself what a call repeats
+            call.fingerprint = fingerprint
         async with self._answering(call, backend):
-            repeated = None if request.idempotency_key else await self._repeat(call, reporter)
+            repeated = await self._repeat(call, reporter)
             if repeated is not None:
                 until = self._until(call, repeated, max_wait)
                 poller = await self._join_poller(backend, repeated)
@@ -213,6 +215,7 @@ class Generations:
             submission = Submission(
                 request=request,
                 style=style,
+                fingerprint=fingerprint,
                 reporter=reporter,
                 until=self._until(call, None, max_wait),
                 slot=slot,
@@ -427,7 +430,7 @@ class Generations:
 
     async def _repeat(self, call: Call, reporter: ProgressReporter) -> JournalEntry | None:
         """What the call repeats of its own connection: see `callers.py`. None: nothing."""
-        if call.connection is None:
+        if call.connection is None or not call.fingerprint:
             return None
         record_id = call.connection.take_unread(call.fingerprint)
         if record_id is not None:

@@ -56,6 +56,7 @@ class Submission:
 
     request: GenerationRequest
     style: Style
+    fingerprint: str
     reporter: ProgressReporter
     until: float
     slot: ConcurrencySlot
@@ -86,7 +87,7 @@ class Submission:
                 service=self.service,
                 owner=self.call.owner,
                 key=self.request.idempotency_key,
-                fingerprint=self.call.fingerprint,
+                fingerprint=self.fingerprint,
                 request=self.request.model_dump_json(),
                 style=self.style.name,
                 engine=self.engine.name,
@@ -104,7 +105,7 @@ class Submission:
                 return await self._submit_ours(entry), False
             used = EngineUsed(entry.engine, entry.engine_model)
             # made anew: 0.1.0 wrote other fingerprints
-            if request_of(entry).fingerprint(entry.style, used) != self.call.fingerprint:
+            if request_of(entry).fingerprint(entry.style, used) != self.fingerprint:
                 raise KeyConflict(
                     f"idempotency_key {sanitize(repr(entry.key), 80)} belongs to another request",
                     record_id=entry.record_id,
