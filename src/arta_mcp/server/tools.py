@@ -12,14 +12,14 @@ from mcp import types
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 from mcp.types.version import is_version_at_least
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.server.content import GenerationOutput, ModelsOutput, render, render_models
 from arta_mcp.server.previews import make_previews
 from arta_mcp.server.resources import GALLERY, IMAGE
-from arta_mcp.server.sdk import StrictTool, with_fields_of
+from arta_mcp.server.sdk import StrictTool
 
 DRAWS = types.ToolAnnotations(
     read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True
@@ -30,20 +30,40 @@ READS = types.ToolAnnotations(
 SHOWN_IN_GALLERY = {"ui": {"resourceUri": GALLERY}}
 """what makes a host with MCP Apps show a tool's result as pictures"""
 
-RecordId = Annotated[
-    str, Field(min_length=1, max_length=200, description="record_id of an earlier result")
-]
-MaxWait = Annotated[
-    float,
-    Field(
-        ge=0,
-        le=600,
-        description="seconds to wait, within the server's own limit; 0 or null: one look",
-    ),
-]
-Search = Annotated[
-    str, Field(max_length=200, description="words to look for: `van gogh`, `logo`, `flux`")
-]
+
+class LookUp(BaseModel):
+    """The arguments of `get_generation`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    record_id: Annotated[
+        str, Field(min_length=1, max_length=200, description="record_id of an earlier result")
+    ]
+    max_wait: (
+        Annotated[
+            float,
+            Field(
+                ge=0,
+                le=600,
+                description="seconds to wait, within the server's own limit; 0: one look",
+            ),
+        ]
+        | None
+    ) = None
+
+
+class Search(BaseModel):
+    """The arguments of `list_models`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    search: (
+        Annotated[
+            str,
+            Field(max_length=200, description="words to look for: `van gogh`, `logo`, `flux`"),
+        ]
+        | None
+    ) = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,29 +105,28 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
     """The three tools, in the order in which a host lists them."""
 
     async def generate_image(
-        ctx: Context[Any, Any], **arguments: Any
+        ctx: Context[Any, Any], arguments: GenerationRequest
     ) -> Annotated[types.CallToolResult, GenerationOutput]:
-        # each argument was validated by the SDK with the request's own fields: not once more
-        request = GenerationRequest.model_construct(**arguments)
-        generation = await generations.generate(request, progress_reporter(ctx))
+        generation = await generations.generate(arguments, progress_reporter(ctx))
         return await extras.render(generation, generations, ctx)
 
     async def get_generation(
-        ctx: Context[Any, Any], record_id: RecordId, max_wait: MaxWait | None = None
+        ctx: Context[Any, Any], arguments: LookUp
     ) -> Annotated[types.CallToolResult, GenerationOutput]:
-        wait = min(max_wait or 0.0, generations.limits.max_wait)
-        generation = await generations.get(record_id, progress_reporter(ctx), max_wait=wait)
+        wait = min(arguments.max_wait or 0.0, generations.limits.max_wait)
+        report = progress_reporter(ctx)
+        generation = await generations.get(arguments.record_id, report, max_wait=wait)
         return await extras.render(generation, generations, ctx)
 
     async def list_models(
-        search: Search | None = None,
+        arguments: Search,
     ) -> Annotated[types.CallToolResult, ModelsOutput]:
         catalogue = await generations.catalogue()
-        return render_models(catalogue, catalogue.search(search), generations.backend)
+        return render_models(catalogue, catalogue.search(arguments.search), generations.backend)
 
     return [
         StrictTool.from_function(
-            with_fields_of(GenerationRequest, generate_image),
+            generate_image,
             title="Generate image",
             description="Draws 1 to 8 pictures of a prompt and returns their addresses; show them"
             " to the person. Takes some seconds to a minute and reports progress. If it answers"
