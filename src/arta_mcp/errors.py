@@ -198,7 +198,7 @@ class JobTimedOut(ArtaError):
 class UnknownRecord(ArtaError):
     """No generation has this record id."""
 
-    default_hint = "use the record_id of an earlier result; arta://generations lists the latest"
+    default_hint = "call get_generation without record_id for the newest one"
 
 
 class ProtocolError(ArtaError):

@@ -53,6 +53,11 @@ def text_of(result: mcp.types.CallToolResult) -> str:
     return block.text
 
 
+def content_of(result: mcp.types.CallToolResult) -> dict[str, Any]:
+    assert result.structured_content is not None, text_of(result)
+    return result.structured_content
+
+
 async def test_what_a_model_reads_is_the_reviewed_snapshot(world: World) -> None:
     async with client(world) as asked:
         tools = await asked.list_tools()
@@ -266,6 +271,79 @@ async def test_no_call_waits_longer_than_the_server_itself(tmp_path: Path) -> No
             )
     assert result.structured_content is not None
     assert result.structured_content["status"] == "pending"
+
+
+async def test_without_a_record_id_the_newest_generation_is_told_and_those_before_it(
+    world: World,
+) -> None:
+    async with client(world) as asked:
+        none_yet = await asked.call_tool("get_generation", {})
+        drawn = [
+            await asked.call_tool("generate_image", {"prompt": f"fox {number}", "n": 2})
+            for number in range(7)
+        ]
+        jobs = [content_of(result)["record_id"] for result in drawn]
+        newest = await asked.call_tool("get_generation", {"record_id": ""})
+        named = await asked.call_tool("get_generation", {"record_id": jobs[2]})
+        schema = (await asked.list_tools()).tools[1].output_schema
+    assert none_yet.is_error
+    assert "there is no generation yet. Hint: call generate_image" in text_of(none_yet)
+    content = content_of(newest)
+    jsonschema.validate(content, schema or {})
+    assert (content["prompt"], content["n"], content["status"]) == ("fox 6", 2, "done")
+    before = [(one["prompt"], one["record_id"], one["status"]) for one in content["earlier"]]
+    assert before == [(f"fox {number}", jobs[number], "done") for number in (5, 4, 3, 2)]
+    assert all(one["created_at"].endswith("+00:00") for one in content["earlier"])
+    assert all(jobs[number] in text_of(newest) for number in (5, 4, 3, 2))
+    assert (content_of(named)["prompt"], content_of(named)["earlier"]) == ("fox 2", [])
+
+
+async def test_a_call_that_was_cut_is_found_without_its_record_id(tmp_path: Path) -> None:
+    world = new_world(tmp_path, queue=0.5)
+    async with client(world) as asked:
+        with anyio.move_on_after(0.2):
+            await asked.call_tool("generate_image", {"prompt": "a fox"})
+        # without max_wait it waits as generate_image does
+        found = await asked.call_tool("get_generation", {})
+    assert (content_of(found)["prompt"], content_of(found)["status"]) == ("a fox", "done")
+
+
+async def test_the_newest_generation_is_waited_for_while_it_has_no_record_id(
+    tmp_path: Path,
+) -> None:
+    world = new_world(tmp_path, queue=0.6)
+    generations = world.generations(replace(LIMITS, max_concurrency=1))
+    async with Client(build_server(generations)) as asked, anyio.create_task_group() as group:
+        for prompt in ("the first", "the second"):
+            group.start_soon(asked.call_tool, "generate_image", {"prompt": prompt})
+            await anyio.sleep(0.1)
+        looked = await asked.call_tool("get_generation", {"max_wait": 0})
+        found = await asked.call_tool("get_generation", {})
+        assert looked.is_error
+        assert "no record id yet. Hint: call get_generation again" in text_of(looked)
+        assert (content_of(found)["prompt"], content_of(found)["status"]) == ("the second", "done")
+
+
+async def test_pending_says_in_both_parts_what_to_do_next(tmp_path: Path) -> None:
+    world = new_world(tmp_path, queue=3600)
+    async with Client(build_server(world.generations(replace(LIMITS, max_wait=0.1)))) as asked:
+        pending = await asked.call_tool("generate_image", {"prompt": "x"})
+    step = content_of(pending)["next"]
+    assert f'call get_generation with record_id "{world.service.jobs[0]}"' in step
+    assert "do not order it again" in step
+    assert step in text_of(pending)
+
+
+async def test_a_result_says_what_drew_it(world: World) -> None:
+    async with client(world) as asked:
+        result = await asked.call_tool("generate_image", {"prompt": "x"})
+    told = [content_of(result)[name] for name in ("backend", "engine", "engine_model", "next")]
+    assert told == ["arta", "arta", None, None]
+
+
+def test_no_sentence_of_ours_points_a_model_at_a_resource() -> None:
+    said = json.loads((SNAPSHOT.parent / "messages.json").read_text(encoding="utf-8"))
+    assert "arta://" not in json.dumps(said)
 
 
 async def test_a_failed_job_is_told_with_its_record_id(world: World) -> None:

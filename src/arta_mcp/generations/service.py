@@ -114,18 +114,22 @@ class Generations:
         service: str,
         limits: Limits | None = None,
         output_dir: Path | None = None,
+        engine: str = "arta",
+        engine_model: str | None = None,
         engine_notice: str | None = None,
         clock: Callable[[], float] = time.time,
         schedule: type[PollSchedule] = PollSchedule,
     ) -> None:
         """`service` names whose generations these are; `clock` gives seconds since the epoch.
 
-        `engine_notice` is in every result; pictures are saved to `output_dir`, if any.
+        `engine`, `engine_model` and `engine_notice` are in every result; pictures are saved to
+        `output_dir`, if any.
         """
         self.backend: Literal["arta", "local"] = backend
         self.limits = limits or Limits()
         self._connect, self._service = connect, service
         self._output_dir, self._engine_notice = output_dir, engine_notice
+        self._engine, self._engine_model = engine, engine_model
         self._clock, self._schedule = clock, schedule
         self._styles = LiveCatalogue(service, clock=clock)
         self._events = EventPublisher()
@@ -518,5 +522,10 @@ class Generations:
 
     def _to_generation(self, entry: JournalEntry) -> Generation:
         return to_generation(
-            entry, backend=self.backend, engine_notice=self._engine_notice, now=self._clock()
+            entry,
+            backend=self.backend,
+            engine=self._engine,
+            engine_model=self._engine_model,
+            engine_notice=self._engine_notice,
+            now=self._clock(),
         )

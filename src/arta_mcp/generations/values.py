@@ -154,11 +154,14 @@ class Generation:
     `status` is `done` or `pending` from `generate` and `get`; `history` also gives `failed`,
     `refused` (no job was made) and `unknown` (the answer was lost). `model` is the id of the
     `style` that was submitted, however `request` spelled it; `seed` is the one that was sent.
+    `engine_model` is what drew, None where only the remote service knows.
     """
 
     record_id: str | None
     status: Literal["done", "pending", "failed", "refused", "unknown"]
     backend: str
+    engine: str
+    engine_model: str | None
     model: str
     style: str
     request: GenerationRequest
@@ -176,6 +179,8 @@ class Generation:
             "record_id": self.record_id,
             "status": self.status,
             "backend": self.backend,
+            "engine": self.engine,
+            "engine_model": self.engine_model,
             "model": self.model,
             "style": self.style,
             **asked,
