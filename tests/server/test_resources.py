@@ -132,20 +132,6 @@ async def test_the_gallery_is_an_app_that_two_tools_name(world: World, mode: str
 
 
 @BOTH_ERAS
-async def test_prompts_lead_to_the_tools(world: World, mode: str) -> None:
-    async with client(world, mode) as asked:
-        names = [prompt.name for prompt in (await asked.list_prompts()).prompts]
-        idea = await asked.get_prompt("draw", {"idea": "a lighthouse", "model": "flux"})
-        vary = await asked.get_prompt("vary", {"record_id": "abc", "change": "at night"})
-    assert names == ["draw", "vary"]
-    for got, words in ((idea, ("a lighthouse", "flux")), (vary, ("abc", "at night"))):
-        block = got.messages[0].content
-        assert isinstance(block, mcp.types.TextContent)
-        for word in (*words, "generate_image"):
-            assert word in block.text
-
-
-@BOTH_ERAS
 async def test_models_ratios_and_record_ids_are_completed(world: World, mode: str) -> None:
     draw_prompt = PromptReference(type="ref/prompt", name="draw")
     async with client(world, mode) as asked:

@@ -63,6 +63,6 @@ def build_server(generations: Generations, extras: ResultExtras = ResultExtras()
     publish = add_notifications(server, bus)
     add_resources(server, generations)
     add_gallery(server)
-    add_prompts(server)
+    add_prompts(server, generations)
     add_completions(server, generations)
     return server
