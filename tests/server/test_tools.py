@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import re
 import sys
 from base64 import b64decode
 from collections import Counter
@@ -13,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import anyio
 import jsonschema
@@ -114,6 +116,19 @@ async def test_the_server_says_its_own_version_and_website(world: World) -> None
     assert (info.name, info.version) == ("arta-mcp", __version__)
     assert info.website_url
     assert info.icons
+
+
+async def test_the_icon_that_travels_in_every_modern_result_is_a_short_uri(world: World) -> None:
+    async with client(world) as asked:
+        result = await asked.list_prompts()
+    info: dict[str, Any] = (result.meta or {})["io.modelcontextprotocol/serverInfo"]
+    (icon,) = info["icons"]
+    # RFC 3986, 2: what a URI may hold, and no blank
+    assert re.fullmatch(
+        r"data:(?:[\w\-.~:/?\[\]@!$&'()*+,;=]|%[0-9a-f]{2})+", icon["src"], re.I | re.A
+    )
+    assert len(icon["src"]) <= 250
+    assert unquote(icon["src"]).endswith("</svg>")
 
 
 @BOTH_ERAS
