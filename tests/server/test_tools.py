@@ -441,7 +441,7 @@ async def test_list_models_says_where_its_knowledge_comes_from(world: World) -> 
 
 @BOTH_ERAS
 async def test_links_and_previews_come_only_when_asked_for(world: World, mode: str) -> None:
-    extras = ResultExtras(resource_links=True, previews=True)
+    extras = ResultExtras(resource_links=True, previews="on")
     async with client(world, mode, extras) as asked:
         result = await asked.call_tool("generate_image", {"prompt": "x"})
         kinds = [block.type for block in result.content]
@@ -458,7 +458,7 @@ async def test_links_and_previews_come_only_when_asked_for(world: World, mode: s
 
 async def test_eight_previews_stay_under_the_smallest_limit_of_a_host(tmp_path: Path) -> None:
     world = new_world(tmp_path, engine=noise)
-    async with client(world, extras=ResultExtras(previews=True)) as asked:
+    async with client(world, extras=ResultExtras(previews="on")) as asked:
         result = await asked.call_tool("generate_image", {"prompt": "x", "n": 8})
     assert [block.type for block in result.content] == ["text", *["image"] * 8]
     images = [block for block in result.content if isinstance(block, mcp.types.ImageContent)]
@@ -471,7 +471,7 @@ async def test_previews_cost_one_download_each_and_the_generation_is_not_read_ag
 ) -> None:
     generations = world.generations()
     monkeypatch.delattr(type(generations), "get")
-    async with Client(build_server(generations, ResultExtras(previews=True))) as asked:
+    async with Client(build_server(generations, ResultExtras(previews="on"))) as asked:
         result = await asked.call_tool("generate_image", {"prompt": "x", "n": 3})
     assert [block.type for block in result.content] == ["text", *["image"] * 3]
     assert (world.service.seen["status"], world.service.seen["image"]) == (1, 3)
@@ -481,7 +481,7 @@ async def test_a_preview_that_cannot_be_made_leaves_the_others(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.service.faults.add(Fault.parse("404@image"))
-    async with client(world, extras=ResultExtras(previews=True)) as asked:
+    async with client(world, extras=ResultExtras(previews="on")) as asked:
         result = await asked.call_tool("generate_image", {"prompt": "x", "n": 3})
     assert not result.is_error
     assert [block.type for block in result.content] == ["text", "image", "image"]

@@ -6,7 +6,7 @@ import base64
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import anyio
 from mcp import types
@@ -25,7 +25,7 @@ from arta_mcp.server.content import (
     render,
     render_models,
 )
-from arta_mcp.server.previews import make_previews
+from arta_mcp.server.previews import make_preview, make_previews, shows_pictures
 from arta_mcp.server.resources import GALLERY, IMAGE
 from arta_mcp.server.sdk import StrictTool
 
@@ -95,7 +95,8 @@ class ResultExtras:
     """Which blocks a result has beside text and structured content; none unless a setting says."""
 
     resource_links: bool = False
-    previews: bool = False
+    previews: Literal["auto", "on", "off"] = "off"
+    """`on`: one of each picture; `auto`: one of the whole result for hosts known to show it"""
 
     async def render(
         self,
@@ -108,7 +109,12 @@ class ResultExtras:
         """The result of a call, its extra blocks in the order of the pictures."""
         # hosts on earlier revisions fail the whole call on a block that they do not know
         knows_links = is_version_at_least(ctx.protocol_version or "", "2025-06-18")
-        previews = await make_previews(generations, generation) if self.previews else {}
+        previews: dict[int, bytes] = {}
+        if self.previews == "on":
+            previews = await make_previews(generations, generation)
+        elif self.previews == "auto" and shows_pictures(ctx):
+            preview = await make_preview(generations, generation)
+            previews = {0: preview} if preview else {}
         record_id, total = generation.record_id, len(generation.images)
         blocks: list[types.ContentBlock] = []
         for index in range(total):
