@@ -37,7 +37,7 @@ GOOD: dict[str, tuple[str, object]] = {
     "ARTA_MIN_POLL_INTERVAL": ("1e-2", 0.01),
     "ARTA_OUTPUT_DIR": ("/tmp/pictures", Path("/tmp/pictures")),
     "ARTA_STATE_DIR": ("~/state", Path("~/state").expanduser()),
-    "ARTA_PREVIEW": ("On", True),
+    "ARTA_PREVIEW": ("On", "on"),
     "ARTA_RESOURCE_LINKS": ("on", True),
     "ARTA_LOG_LEVEL": ("debug", "DEBUG"),
     "ARTA_FRONT_DESK": ("off", False),
@@ -229,7 +229,7 @@ def test_every_setting_that_is_read_as_a_secret_is_marked_as_one() -> None:
 
 def test_the_choices_that_are_shown_are_all_taken() -> None:
     shown = [(setting.name, choice) for setting in SETTINGS for choice in setting.choices]
-    assert len(shown) == 9
+    assert len(shown) == 10
     for name, choice in shown:
         assert Settings.from_env({"ARTA_API_KEY": KEY, name: choice})
 

@@ -55,6 +55,7 @@ def open_generations(
         finally:
             await state.close()
 
+    drawn_by = describe() if settings.backend == "local" else None
     return Generations(
         open_backend,
         backend=settings.backend,
@@ -67,8 +68,8 @@ def open_generations(
             min_poll_interval=settings.min_poll_interval,
         ),
         output_dir=output_dir or settings.output_dir,
-        engine=EngineUsed(describe().name) if settings.backend == "local" else None,
-        engine_notice=describe().notice if settings.backend == "local" else None,
+        engine=EngineUsed(drawn_by.name, drawn_by.name) if drawn_by else None,
+        engine_notice=drawn_by.notice if drawn_by else None,
         schedule=schedule,
     )
 

@@ -234,8 +234,11 @@ class Settings:
     state_dir: Path | None = _setting(
         "", "tokens and generations; the platform's state folder when not set", _folder
     )
-    preview: bool = _choice(
-        "off", "`on`: results also hold small pictures (512 px, 150 kB at most)", _SWITCH
+    preview: Literal["auto", "on", "off"] = _choice(
+        "auto",
+        "small pictures (512 px, 150 kB at most) in results; `auto`: one for hosts known to show it"
+        " to the person (docs/clients.md), `on`: each for every host, `off`: none",
+        {"auto": "auto", "on": "on", "off": "off"},
     )
     resource_links: bool = _choice(
         "off", "`on`: results also hold resource links, for clients of 2025-06-18 or later", _SWITCH

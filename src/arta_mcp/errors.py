@@ -26,6 +26,8 @@ No I/O happens here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from arta_mcp.redaction import redact, sanitize
 
 
@@ -53,10 +55,22 @@ class ConfigError(ArtaError):
 class InvalidRequest(ArtaError):
     """An argument is outside what is allowed; nothing was sent."""
 
-    def __init__(self, argument: str, value: object, allowed: str, *, hint: str = "") -> None:
+    def __init__(
+        self, argument: str, value: object, allowed: str, *, message: str = "", hint: str = ""
+    ) -> None:
         self.argument, self.value, self.allowed = argument, value, allowed
-        super().__init__(
-            f"{sanitize(argument, 80)} is {_shown(value)}; allowed is {allowed}", hint=hint
+        shown = f"{sanitize(argument, 80)} is {_shown(value)}; allowed is {allowed}"
+        super().__init__(message or shown, hint=hint)
+
+    @classmethod
+    def join(cls, errors: Sequence[InvalidRequest]) -> InvalidRequest:
+        """One error that tells all of these; its data are the first one's."""
+        return cls(
+            errors[0].argument,
+            errors[0].value,
+            errors[0].allowed,
+            message="; and ".join(error.message for error in errors),
+            hint="; ".join(error.hint for error in errors if error.hint),
         )
 
 
@@ -184,7 +198,7 @@ class JobTimedOut(ArtaError):
 class UnknownRecord(ArtaError):
     """No generation has this record id."""
 
-    default_hint = "use the record_id of an earlier result; arta://generations lists the latest"
+    default_hint = "call get_generation without record_id for the newest one"
 
 
 class ProtocolError(ArtaError):

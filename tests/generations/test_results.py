@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from arta_mcp.generations.results import request_of, to_generation, to_sample
@@ -29,6 +31,9 @@ def test_a_job_that_no_poll_followed_to_its_end_teaches_no_duration(
     assert to_sample(timing(finished, seen_waiting)) is None
 
 
+ARTA: Any = {"backend": "arta", "engine_notice": None}
+
+
 def entry(request: str) -> JournalEntry:
     return JournalEntry(
         service="test",
@@ -49,5 +54,5 @@ def test_an_entry_without_a_readable_request_is_still_told(request_text: str) ->
 
 
 def test_what_the_engine_wants_said_is_said_first() -> None:
-    told = to_generation(entry("{}"), backend="local", engine_notice="by rules", now=BEGAN)
+    told = to_generation(entry("{}"), now=BEGAN, **ARTA | {"engine_notice": "by rules"})
     assert told.notice == "by rules"

@@ -39,9 +39,15 @@ def test_defaults_are_those_of_the_design() -> None:
         ),
         (
             {"prompt": "x", "stepps": 3},
-            "stepps is 3; allowed is only prompt, model, negative_prompt, n, aspect_ratio,"
-            " guidance_scale, num_inference_steps, seed, idempotency_key",
+            "no argument is called 'stepps'; there are prompt, model, negative_prompt, n,"
+            " aspect_ratio, guidance_scale, num_inference_steps, seed, idempotency_key",
             "did you mean num_inference_steps?",
+        ),
+        (
+            {"prompt": "x", "n": 9, "seed": -1},
+            "n is 9; allowed is a whole number in 1..8;"
+            " and seed is -1; allowed is a whole number in 0..4294967295 or null",
+            "",
         ),
     ],
 )
@@ -57,6 +63,7 @@ def test_a_missing_prompt_is_told() -> None:
     with pytest.raises(InvalidRequest) as caught:
         GenerationRequest.of()
     assert caught.value.argument == "prompt"
+    assert caught.value.message == "prompt is missing; allowed is a text of 1..4000 characters"
     assert caught.value.hint == "give prompt"
 
 
@@ -80,6 +87,13 @@ def test_the_fingerprint_is_of_the_picture_and_not_of_the_key() -> None:
         GenerationRequest(prompt="x").fingerprint("Flux", sketch),
     }
     assert len(others | {request.fingerprint("Flux", sketch)}) == 5
+
+
+def test_a_default_and_the_same_value_make_one_fingerprint() -> None:
+    spelled_out = GenerationRequest(prompt="x", guidance_scale=7)
+    assert spelled_out.fingerprint("Flux", EngineUsed()) == GenerationRequest(
+        prompt="x"
+    ).fingerprint("Flux", EngineUsed())
 
 
 def test_prompts_of_any_script_travel_unchanged() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from arta_mcp import __version__
+from arta_mcp.local.faults.catalogue import Fault
 from harness.clients import INTEROP, Need, node, node_folder, python_v1
 from harness.installed import TIMEOUT, Machine, decode, remote_settings
 from harness.service import ScriptedServer, ScriptedService
@@ -75,6 +76,43 @@ def test_a_foreign_client_draws_two_pictures_that_open(
     assert all(earlier < later for earlier, later in pairwise(seconds))
     assert wrong["result"]["isError"]
     assert "did you mean flux" in wrong["result"]["content"][0]["text"]
+
+
+@pytest.mark.parametrize("client", [typescript, python])
+def test_a_foreign_client_validates_every_kind_of_result(
+    client: Callable[[Need], list[str]], need: Need, tmp_path: Path
+) -> None:
+    """An SDK's client fails the call when structured content does not fit the output schema."""
+    faults = [Fault.parse("some-blurred@status"), Fault.parse("404@image")]
+    service = ScriptedService(tmp_path / "fast", engine=tiny_picture)
+    service.faults.add(*faults)
+    with ScriptedServer(service) as fast:
+        settings = {**remote_settings(fast), "ARTA_OUTPUT_DIR": str(tmp_path / "pictures")}
+        machine = Machine.new(tmp_path / "machine").set(**settings)
+        calls: list[object] = [
+            DRAW,
+            {"name": "get_generation", "arguments": {}},
+            {"name": "list_models", "arguments": {"search": "flux"}},
+        ]
+        told = asked(client(need), machine, calls)
+    slow = ScriptedService(tmp_path / "slow", engine=tiny_picture, queue=3600)
+    with ScriptedServer(slow) as running:
+        settings = {**remote_settings(running), "ARTA_MAX_WAIT": "1"}
+        machine = Machine.new(tmp_path / "another").set(**settings)
+        calls = [DRAW, {"name": "get_generation", "arguments": {"max_wait": 0}}]
+        told["results"] += asked(client(need), machine, calls)["results"]
+    for one in told["results"]:
+        assert not one["result"].get("isError"), one["result"]["content"]
+    done, got, models, pending, looked = [
+        one["result"]["structuredContent"] for one in told["results"]
+    ]
+    assert [image["blurred"] for image in done["images"]].count(True) == 1
+    assert [image["path"] for image in done["images"]].count(None) == 1
+    assert "could not be saved" in done["notice"]
+    assert (got["record_id"], got["earlier"]) == (done["record_id"], [])
+    assert models["total"] > 1
+    assert (pending["status"], looked["status"]) == ("pending", "pending")
+    assert "get_generation" in looked["next"]
 
 
 def test_progress_keeps_a_host_waiting_beyond_its_time_limit(need: Need, tmp_path: Path) -> None:

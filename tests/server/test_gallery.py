@@ -75,6 +75,8 @@ def generation(
             record_id=RECORD,
             status=status,
             backend="local",
+            engine="sketch",
+            engine_model="sketch",
             model="flux",
             style="Flux",
             request=asked,

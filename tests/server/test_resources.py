@@ -21,7 +21,7 @@ from arta_mcp.engines.sketch.engine import draw
 from arta_mcp.errors import ArtaError, UnknownRecord
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.server.build import build_server
-from arta_mcp.server.notifications import add_notifications
+from arta_mcp.server.notifications import MAX_SUBSCRIPTIONS, add_notifications
 from harness.errors import WORDS, every_error
 from harness.world import World, new_world
 
@@ -132,20 +132,6 @@ async def test_the_gallery_is_an_app_that_two_tools_name(world: World, mode: str
 
 
 @BOTH_ERAS
-async def test_prompts_lead_to_the_tools(world: World, mode: str) -> None:
-    async with client(world, mode) as asked:
-        names = [prompt.name for prompt in (await asked.list_prompts()).prompts]
-        idea = await asked.get_prompt("draw", {"idea": "a lighthouse", "model": "flux"})
-        vary = await asked.get_prompt("vary", {"record_id": "abc", "change": "at night"})
-    assert names == ["draw", "vary"]
-    for got, words in ((idea, ("a lighthouse", "flux")), (vary, ("abc", "at night"))):
-        block = got.messages[0].content
-        assert isinstance(block, mcp.types.TextContent)
-        for word in (*words, "generate_image"):
-            assert word in block.text
-
-
-@BOTH_ERAS
 async def test_models_ratios_and_record_ids_are_completed(world: World, mode: str) -> None:
     draw_prompt = PromptReference(type="ref/prompt", name="draw")
     async with client(world, mode) as asked:
@@ -212,6 +198,34 @@ async def test_subscribers_of_the_old_era_are_told_when_a_generation_ends(world:
         told.receive_nowait()
     send.close()
     told.close()
+
+
+async def test_subscriptions_of_a_connection_are_bounded(world: World) -> None:
+    def uri(number: int) -> str:
+        return f"arta://generations/{number}"
+
+    async def subscribe(asked: Client, uri: str) -> None:
+        with pytest.warns(mcp.MCPDeprecationWarning):
+            await asked.subscribe_resource(uri)  # pyright: ignore[reportDeprecated]  # the old era
+
+    async with client(world, "legacy") as asked:
+        # what never changes is nothing to remember
+        for other in ("arta://models", "x" * 5000, f"{uri(1)}/images/0", uri(10**400)):
+            await subscribe(asked, other)
+        for number in [*range(MAX_SUBSCRIPTIONS), 7]:
+            await subscribe(asked, uri(number))
+        with pytest.raises(mcp.MCPError, match="there are 201 subscriptions; allowed are 200"):
+            await subscribe(asked, uri(1000))
+
+
+async def test_the_resources_of_a_stream_are_bounded(world: World) -> None:
+    wanted = [f"arta://generations/{number}" for number in range(MAX_SUBSCRIPTIONS + 1)]
+    async with client(world) as asked:
+        async with asked.listen(resource_subscriptions=wanted[1:]) as events:
+            assert events.honored.resource_subscriptions == wanted[1:]
+        with pytest.raises(mcp.MCPError, match="allowed are 200"):
+            async with asked.listen(resource_subscriptions=wanted):
+                pass
 
 
 async def test_two_servers_over_the_same_generations_are_both_told_until_they_unsubscribe(

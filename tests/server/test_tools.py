@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import re
 import sys
 from base64 import b64decode
 from collections import Counter
@@ -13,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import anyio
 import jsonschema
@@ -51,6 +53,11 @@ def text_of(result: mcp.types.CallToolResult) -> str:
     block = result.content[0]
     assert isinstance(block, mcp.types.TextContent)
     return block.text
+
+
+def content_of(result: mcp.types.CallToolResult) -> dict[str, Any]:
+    assert result.structured_content is not None, text_of(result)
+    return result.structured_content
 
 
 async def test_what_a_model_reads_is_the_reviewed_snapshot(world: World) -> None:
@@ -109,6 +116,19 @@ async def test_the_server_says_its_own_version_and_website(world: World) -> None
     assert (info.name, info.version) == ("arta-mcp", __version__)
     assert info.website_url
     assert info.icons
+
+
+async def test_the_icon_that_travels_in_every_modern_result_is_a_short_uri(world: World) -> None:
+    async with client(world) as asked:
+        result = await asked.list_prompts()
+    info: dict[str, Any] = (result.meta or {})["io.modelcontextprotocol/serverInfo"]
+    (icon,) = info["icons"]
+    # RFC 3986, 2: what a URI may hold, and no blank
+    assert re.fullmatch(
+        r"data:(?:[\w\-.~:/?\[\]@!$&'()*+,;=]|%[0-9a-f]{2})+", icon["src"], re.I | re.A
+    )
+    assert len(icon["src"]) <= 250
+    assert unquote(icon["src"]).endswith("</svg>")
 
 
 @BOTH_ERAS
@@ -178,7 +198,8 @@ async def test_a_prompt_is_validated_once_on_its_way_in(
             await asked.call_tool("generate_image", {"prompt": "  a fox ", "seed": "7"})
         finally:
             sys.setprofile(None)
-    assert before_generate == [{"generate_imageArguments": 1}]
+    # the SDK's own model only hands the request on
+    assert before_generate == [{"generate_imageArguments": 1, "GenerationRequest": 1}]
 
 
 async def test_a_default_that_is_spelled_out_makes_no_other_request(world: World) -> None:
@@ -228,7 +249,7 @@ WRONG: list[tuple[dict[str, object], tuple[str, ...]]] = [
     ({"prompt": "x", "num_inference_steps": 51}, ("num_inference_steps is 51", "1..50")),
     ({"prompt": "x", "guidance_scale": 21}, ("guidance_scale is 21", "1..20")),
     ({"prompt": "x", "seed": -1}, ("seed is -1", "0..4294967295")),
-    ({"prompt": "x", "idempotency_key": ""}, ("idempotency_key", "1..128")),
+    ({"prompt": "x", "idempotency_key": "k" * 129}, ("idempotency_key", "1..128")),
     ({"prompt": "x", "ratio": "1:1"}, ("ratio", "did you mean aspect_ratio?")),
     ({"prompt": "x", "model": "fluxx"}, ("'fluxx'", "flux")),
     ({"prompt": "x", "model": "SDXL 1.0"}, ("gone", "2026-01-27", "flux")),
@@ -265,6 +286,79 @@ async def test_no_call_waits_longer_than_the_server_itself(tmp_path: Path) -> No
             )
     assert result.structured_content is not None
     assert result.structured_content["status"] == "pending"
+
+
+async def test_without_a_record_id_the_newest_generation_is_told_and_those_before_it(
+    world: World,
+) -> None:
+    async with client(world) as asked:
+        none_yet = await asked.call_tool("get_generation", {})
+        drawn = [
+            await asked.call_tool("generate_image", {"prompt": f"fox {number}", "n": 2})
+            for number in range(7)
+        ]
+        jobs = [content_of(result)["record_id"] for result in drawn]
+        newest = await asked.call_tool("get_generation", {"record_id": ""})
+        named = await asked.call_tool("get_generation", {"record_id": jobs[2]})
+        schema = (await asked.list_tools()).tools[1].output_schema
+    assert none_yet.is_error
+    assert "there is no generation yet. Hint: call generate_image" in text_of(none_yet)
+    content = content_of(newest)
+    jsonschema.validate(content, schema or {})
+    assert (content["prompt"], content["n"], content["status"]) == ("fox 6", 2, "done")
+    before = [(one["prompt"], one["record_id"], one["status"]) for one in content["earlier"]]
+    assert before == [(f"fox {number}", jobs[number], "done") for number in (5, 4, 3, 2)]
+    assert all(one["created_at"].endswith("+00:00") for one in content["earlier"])
+    assert all(jobs[number] in text_of(newest) for number in (5, 4, 3, 2))
+    assert (content_of(named)["prompt"], content_of(named)["earlier"]) == ("fox 2", [])
+
+
+async def test_a_call_that_was_cut_is_found_without_its_record_id(tmp_path: Path) -> None:
+    world = new_world(tmp_path, queue=0.5)
+    async with client(world) as asked:
+        with anyio.move_on_after(0.2):
+            await asked.call_tool("generate_image", {"prompt": "a fox"})
+        # without max_wait it waits as generate_image does
+        found = await asked.call_tool("get_generation", {})
+    assert (content_of(found)["prompt"], content_of(found)["status"]) == ("a fox", "done")
+
+
+async def test_the_newest_generation_is_waited_for_while_it_has_no_record_id(
+    tmp_path: Path,
+) -> None:
+    world = new_world(tmp_path, queue=0.6)
+    generations = world.generations(replace(LIMITS, max_concurrency=1))
+    async with Client(build_server(generations)) as asked, anyio.create_task_group() as group:
+        for prompt in ("the first", "the second"):
+            group.start_soon(asked.call_tool, "generate_image", {"prompt": prompt})
+            await anyio.sleep(0.1)
+        looked = await asked.call_tool("get_generation", {"max_wait": 0})
+        found = await asked.call_tool("get_generation", {})
+        assert looked.is_error
+        assert "no record id yet. Hint: call get_generation again" in text_of(looked)
+        assert (content_of(found)["prompt"], content_of(found)["status"]) == ("the second", "done")
+
+
+async def test_pending_says_in_both_parts_what_to_do_next(tmp_path: Path) -> None:
+    world = new_world(tmp_path, queue=3600)
+    async with Client(build_server(world.generations(replace(LIMITS, max_wait=0.1)))) as asked:
+        pending = await asked.call_tool("generate_image", {"prompt": "x"})
+    step = content_of(pending)["next"]
+    assert f'call get_generation with record_id "{world.service.jobs[0]}"' in step
+    assert "do not order it again" in step
+    assert step in text_of(pending)
+
+
+async def test_a_result_says_what_drew_it(world: World) -> None:
+    async with client(world) as asked:
+        result = await asked.call_tool("generate_image", {"prompt": "x"})
+    told = [content_of(result)[name] for name in ("backend", "engine", "engine_model", "next")]
+    assert told == ["arta", "arta", None, None]
+
+
+def test_no_sentence_of_ours_points_a_model_at_a_resource() -> None:
+    said = json.loads((SNAPSHOT.parent / "messages.json").read_text(encoding="utf-8"))
+    assert "arta://" not in json.dumps(said)
 
 
 async def test_a_failed_job_is_told_with_its_record_id(world: World) -> None:
@@ -347,7 +441,7 @@ async def test_list_models_says_where_its_knowledge_comes_from(world: World) -> 
 
 @BOTH_ERAS
 async def test_links_and_previews_come_only_when_asked_for(world: World, mode: str) -> None:
-    extras = ResultExtras(resource_links=True, previews=True)
+    extras = ResultExtras(resource_links=True, previews="on")
     async with client(world, mode, extras) as asked:
         result = await asked.call_tool("generate_image", {"prompt": "x"})
         kinds = [block.type for block in result.content]
@@ -364,7 +458,7 @@ async def test_links_and_previews_come_only_when_asked_for(world: World, mode: s
 
 async def test_eight_previews_stay_under_the_smallest_limit_of_a_host(tmp_path: Path) -> None:
     world = new_world(tmp_path, engine=noise)
-    async with client(world, extras=ResultExtras(previews=True)) as asked:
+    async with client(world, extras=ResultExtras(previews="on")) as asked:
         result = await asked.call_tool("generate_image", {"prompt": "x", "n": 8})
     assert [block.type for block in result.content] == ["text", *["image"] * 8]
     images = [block for block in result.content if isinstance(block, mcp.types.ImageContent)]
@@ -377,7 +471,7 @@ async def test_previews_cost_one_download_each_and_the_generation_is_not_read_ag
 ) -> None:
     generations = world.generations()
     monkeypatch.delattr(type(generations), "get")
-    async with Client(build_server(generations, ResultExtras(previews=True))) as asked:
+    async with Client(build_server(generations, ResultExtras(previews="on"))) as asked:
         result = await asked.call_tool("generate_image", {"prompt": "x", "n": 3})
     assert [block.type for block in result.content] == ["text", *["image"] * 3]
     assert (world.service.seen["status"], world.service.seen["image"]) == (1, 3)
@@ -387,7 +481,7 @@ async def test_a_preview_that_cannot_be_made_leaves_the_others(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.service.faults.add(Fault.parse("404@image"))
-    async with client(world, extras=ResultExtras(previews=True)) as asked:
+    async with client(world, extras=ResultExtras(previews="on")) as asked:
         result = await asked.call_tool("generate_image", {"prompt": "x", "n": 3})
     assert not result.is_error
     assert [block.type for block in result.content] == ["text", "image", "image"]

@@ -20,7 +20,7 @@ OK, FAILED, USAGE, PENDING, INTERRUPTED = 0, 1, 2, 3, 130
 
 _COMMAND_WORDS = {
     "list_models": "`arta-mcp models`",
-    "use the record_id of an earlier result; arta://generations lists the latest": (
+    "call get_generation without record_id for the newest one": (
         "`arta-mcp history` lists the known ones"
     ),
     "call get_generation with the record id later": "`arta-mcp get RECORD_ID` looks again later",

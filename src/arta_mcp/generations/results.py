@@ -11,7 +11,11 @@ from arta_mcp.styles import SHIPPED
 
 
 def to_generation(
-    entry: JournalEntry, *, backend: str, engine_notice: str | None, now: float
+    entry: JournalEntry,
+    *,
+    backend: str,
+    engine_notice: str | None,
+    now: float,
 ) -> Generation:
     """A journal entry as a caller sees it.
 
@@ -37,6 +41,8 @@ def to_generation(
         record_id=entry.record_id,
         status=phase if phase in ("done", "failed", "refused", "unknown") else "pending",
         backend=backend,
+        engine=entry.engine,
+        engine_model=entry.engine_model,
         model=model,
         style=entry.style,
         request=request_of(entry),

@@ -660,6 +660,8 @@ class Generations:
             fingerprint="",
             request="{}",
             style="",
+            engine=self._engine.name,
+            engine_model=self._engine.model,
             phase="submitted",
             created_at=now,
             answered_at=now,

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,6 +29,7 @@ from arta_mcp.arta.protocol import (
 )
 from arta_mcp.errors import InvalidRequest
 from arta_mcp.matching import suggest
+from arta_mcp.redaction import sanitize
 from arta_mcp.styles import DEFAULT
 from arta_mcp.untrusted_json import is_object, json_or_none, list_or_empty, text
 
@@ -50,18 +52,28 @@ IdempotencyKey = Annotated[
 ]
 
 
+MAX_TOLD = 8
+"""names that no argument has and that an error tells; how many more there are, it says"""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineUsed:
-    """What draws behind a service; None where the service does not tell."""
+    """What draws behind a service; its model is None where only the service knows it."""
 
-    name: str | None = None
+    name: str = "arta"
     model: str | None = None
 
 
 class GenerationRequest(BaseModel):
     """One call's arguments. `of` raises InvalidRequest instead of pydantic's error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)  # for the first call
+    # Defaults are validated too: the fingerprint behind an idempotency key has 7 and 7.0 apart.
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        defer_build=True,  # for the first call
+    )
 
     prompt: Prompt
     model: Model = DEFAULT
@@ -79,7 +91,7 @@ class GenerationRequest(BaseModel):
         try:
             return cls.model_validate(arguments)
         except ValidationError as exc:
-            raise explain_arguments(exc, cls.model_json_schema()) from exc
+            raise explain_arguments(exc, cls) from exc
 
     @classmethod
     def from_journal(cls, stored: str) -> Self | None:
@@ -153,11 +165,14 @@ class Generation:
     `status` is `done` or `pending` from `generate` and `get`; `history` also gives `failed`,
     `refused` (no job was made) and `unknown` (the answer was lost). `model` is the id of the
     `style` that was submitted, however `request` spelled it; `seed` is the one that was sent.
+    `engine_model` is what drew, None where only the remote service knows.
     """
 
     record_id: str | None
     status: Literal["done", "pending", "failed", "refused", "unknown"]
     backend: str
+    engine: str
+    engine_model: str | None
     model: str
     style: str
     request: GenerationRequest
@@ -175,6 +190,8 @@ class Generation:
             "record_id": self.record_id,
             "status": self.status,
             "backend": self.backend,
+            "engine": self.engine,
+            "engine_model": self.engine_model,
             "model": self.model,
             "style": self.style,
             **asked,
@@ -188,22 +205,62 @@ class Generation:
         }
 
 
-def explain_arguments(exc: ValidationError, schema: Mapping[str, object]) -> InvalidRequest:
-    """The first thing wrong with some arguments, in our words; `schema` is their JSON schema."""
-    error = exc.errors(include_url=False, include_context=False)[0]
-    name = str(error["loc"][0]) if error["loc"] else "arguments"
-    properties = schema.get("properties")
-    known = properties if is_object(properties) else {}
-    if error["type"] == "extra_forbidden":
-        meant = suggest(name, known, limit=1)
-        hint = f"did you mean {meant[0]}?" if meant else ""
-        return InvalidRequest(name, error["input"], f"only {', '.join(known)}", hint=hint)
-    allowed = _allowed(known.get(name))
-    if error["type"] == "missing":
-        return InvalidRequest(name, None, allowed, hint=f"give {name}")
-    value = error["input"]
-    meant = _meant(value, _choices(known.get(name))) if isinstance(value, str) else None
-    return InvalidRequest(name, value, allowed, hint=f"did you mean {meant}?" if meant else "")
+def explain_arguments(exc: ValidationError, model: type[BaseModel]) -> InvalidRequest:
+    """Everything that is wrong with some arguments of `model`, in our words."""
+    known = model.model_json_schema()["properties"]
+    found = {
+        str(error["loc"][0]): error
+        for error in reversed(exc.errors(include_url=False, include_context=False))
+        if error["loc"]
+    }
+    strange = {n: e["input"] for n, e in reversed(found.items()) if e["type"] == "extra_forbidden"}
+    meant = {name: _meant_names(name, strange[name], known) for name in strange}
+    problems = [_explain_strange(strange, meant, known)] if strange else []
+    for name, error in reversed(found.items()):
+        allowed = describe_bounds(known.get(name))
+        if error["type"] == "missing" and not any(name in names for names in meant.values()):
+            sentence = f"{name} is missing; allowed is {allowed}"
+            problems.append(
+                InvalidRequest(name, None, allowed, message=sentence, hint=f"give {name}")
+            )
+        elif error["type"] not in ("missing", "extra_forbidden"):
+            value = error["input"]
+            near = _meant(value, _choices(known.get(name))) if isinstance(value, str) else None
+            hint = f"did you mean {near}?" if near else ""
+            problems.append(InvalidRequest(name, value, allowed, hint=hint))
+    return InvalidRequest.join(problems)
+
+
+def _explain_strange(
+    strange: Mapping[str, object], meant: Mapping[str, list[str]], known: Mapping[str, object]
+) -> InvalidRequest:
+    """The names that no argument has, with those that they may have meant."""
+    shown = [sanitize(repr(name), 80) for name in islice(strange, MAX_TOLD)]
+    rest = [f"{len(strange) - MAX_TOLD} more"] if len(strange) > MAX_TOLD else []
+    named = dict(islice(((n, names) for n, names in meant.items() if names), MAX_TOLD))
+    by = {n: f" by {sanitize(n, 80)}" if len(strange) > 1 else "" for n in named}
+    near = [f"{names[0]}{by[n]}" for n, names in named.items() if not is_object(strange[n])]
+    hints = [f"did you mean {', '.join(near)}?"] if near else []
+    hints += [
+        f"give {', '.join(names)} at the top, not inside {sanitize(name, 80)}"
+        for name, names in named.items()
+        if is_object(strange[name])
+    ]
+    first = next(iter(strange))
+    return InvalidRequest(
+        first,
+        strange[first],
+        ", ".join(known),
+        message=f"no argument is called {' or '.join([*shown, *rest])};"
+        f" there are {', '.join(known)}",
+        hint="; ".join(hints),
+    )
+
+
+def _meant_names(name: str, value: object, known: Mapping[str, object]) -> list[str]:
+    """The arguments inside the value of a name that is none, else the nearest real name."""
+    inside = [key for key in known if key in value] if is_object(value) else []
+    return inside or [*suggest(name, known, limit=1)]
 
 
 def _meant(value: str, choices: list[str]) -> str | None:
@@ -223,11 +280,12 @@ def _choices(field: object) -> list[str]:
     return [str(choice) for choice in list_or_empty(field.get("enum"))] if is_object(field) else []
 
 
-def _allowed(field: object) -> str:
+def describe_bounds(field: object) -> str:
+    """What an argument may hold, in words, from its JSON schema."""
     if not is_object(field):
         return "not this"
     if options := [option for option in list_or_empty(field.get("anyOf")) if is_object(option)]:
-        return " or ".join(_allowed(option) for option in options)
+        return " or ".join(describe_bounds(option) for option in options)
     if choices := _choices(field):
         return f"one of {', '.join(choices)}"
     low, high = field.get("minimum"), field.get("maximum")
@@ -239,5 +297,5 @@ def _allowed(field: object) -> str:
         case "null":
             return "null"
         case _:
-            low, high = field.get("minLength", 0), field.get("maxLength", "any")
-            return f"a text of {low}..{high} characters"
+            low, high = field.get("minLength"), field.get("maxLength", "any")
+            return f"a text of {f'{low}..' if low else 'at most '}{high} characters"

@@ -22,17 +22,19 @@ from arta_mcp.server.tools import ResultExtras, build_tools
 
 INSTRUCTIONS = (
     "Draws pictures from text. Call generate_image with a full, visual prompt and show the person"
-    " the addresses it returns. If it answers `pending`, call get_generation with the record id"
-    " instead of ordering again. When you repeat a call that failed or timed out, send the same"
-    " idempotency_key, unless the error says otherwise. list_models shows the styles."
+    " the addresses it returns. If it answers `pending`, or a call timed out, call get_generation"
+    " (without a record id: the newest) instead of ordering again. When you repeat a call that"
+    " failed, send the same idempotency_key, unless the error says otherwise. list_models shows the"
+    " styles."
 )
 """what a host puts before every conversation: at most 800 bytes, nothing that a tool says itself"""
 
 ICON = (
-    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E%3Crect"
-    " width='32' height='32' rx='7' fill='%23264653'/%3E%3Ccircle cx='22' cy='10' r='4'"
-    " fill='%23e9c46a'/%3E%3Cpath d='M3 27 12 12l7 11 3-4 7 8z' fill='%23e76f51'/%3E%3C/svg%3E"
+    "data:image/svg+xml,%3Csvg%20xmlns='http://www.w3.org/2000/svg'%20viewBox='0,0,8,8'%3E"
+    "%3Cpath%20fill='%23245'%20d='M0,0h8v8H0'/%3E%3Ccircle%20cx='6'%20cy='2'%20r='1'%20fill='gold'/%3E"
+    "%3Cpath%20fill='coral'%20d='M1,7l2-4,2,3,1-1,1,2'/%3E%3C/svg%3E"
 )
+"""a landscape on a dark ground; in 2026-07-28 it travels in every result, so it is short"""
 
 
 def build_server(
@@ -71,6 +73,6 @@ def build_server(
     publish = add_notifications(server, bus)
     add_resources(server, generations)
     add_gallery(server)
-    add_prompts(server)
+    add_prompts(server, generations)
     add_completions(server, generations)
     return server

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from mcp.types import CallToolResult, ContentBlock, TextContent
@@ -12,6 +13,9 @@ from arta_mcp.errors import ArtaError
 from arta_mcp.generations.values import Generation
 from arta_mcp.redaction import redact
 from arta_mcp.styles import Catalogue, Style
+
+MAX_EARLIER_PROMPT = 200
+"""characters of the prompt of an earlier generation: enough to tell it from the others"""
 
 
 class ImageOutput(BaseModel):
@@ -24,12 +28,14 @@ class ImageOutput(BaseModel):
 
 
 class GenerationOutput(BaseModel):
-    """A result of `generate_image` and `get_generation`."""
+    """A result of `generate_image`."""
 
     # not derived from GenerationRequest: in a result there are no bounds, descriptions and choices
     record_id: str
     status: Literal["done", "pending"]
     backend: Literal["arta", "local"]
+    engine: str
+    engine_model: Annotated[str | None, Field(description="what drew")]
     model: str
     style: str
     prompt: str
@@ -42,6 +48,24 @@ class GenerationOutput(BaseModel):
     images: list[ImageOutput]
     elapsed: Annotated[float, Field(description="seconds")]
     notice: str | None
+    next: Annotated[str | None, Field(description="what to do now")]
+
+
+class EarlierOutput(BaseModel):
+    """A generation before the newest one."""
+
+    record_id: str | None
+    status: str
+    prompt: str
+    created_at: Annotated[str, Field(description="UTC")]
+
+
+class LookUpOutput(GenerationOutput):
+    """A result of `get_generation`."""
+
+    earlier: Annotated[
+        list[EarlierOutput], Field(description="without record_id: those before the newest")
+    ]
 
 
 class ModelOutput(BaseModel):
@@ -63,16 +87,47 @@ class ModelsOutput(BaseModel):
     models: list[ModelOutput]
 
 
-def render(generation: Generation, extras: Sequence[ContentBlock] = ()) -> CallToolResult:
-    """One text block that stands alone, structured content that stands alone, and `extras`."""
-    output = GenerationOutput.model_validate(generation.to_dict())
+def render(
+    generation: Generation,
+    extras: Sequence[ContentBlock] = (),
+    *,
+    earlier: Sequence[Generation] | None = None,
+) -> CallToolResult:
+    """One text block that stands alone, structured content that stands alone, and `extras`.
+
+    `earlier` is of `get_generation` alone: None for `generate_image`.
+    """
+    content = generation.to_dict() | {"next": next_step(generation)}
+    output = GenerationOutput.model_validate(content).model_dump()
+    if earlier is not None:
+        output["earlier"] = [_earlier(one).model_dump() for one in earlier]
     return CallToolResult(
-        content=[TextContent(type="text", text=describe(generation)), *extras],
-        structured_content=output.model_dump(),
+        content=[TextContent(type="text", text=describe(generation, earlier or ())), *extras],
+        structured_content=output,
     )
 
 
-def describe(generation: Generation) -> str:
+def next_step(generation: Generation) -> str | None:
+    """What the assistant should do now; some hosts show it nothing but the structured part."""
+    if generation.status != "pending":
+        return None
+    return (
+        f'call get_generation with record_id "{generation.record_id}" for the result, again after'
+        " some seconds if need be; do not order it again"
+    )
+
+
+def _earlier(generation: Generation) -> EarlierOutput:
+    created_at = datetime.fromtimestamp(generation.created_at, UTC)
+    return EarlierOutput(
+        record_id=generation.record_id,
+        status=generation.status,
+        prompt=generation.request.prompt[:MAX_EARLIER_PROMPT],
+        created_at=created_at.isoformat(timespec="seconds"),
+    )
+
+
+def describe(generation: Generation, earlier: Sequence[Generation] = ()) -> str:
     """The result in a few lines: addresses first, one a line."""
     lines = [
         f"{number}. {image.url}{' (blurred by the service)' if image.blurred else ''}"
@@ -80,17 +135,16 @@ def describe(generation: Generation) -> str:
     ]
     lines += [f"saved: {image.path}" for image in generation.images if image.path]
     if generation.status == "pending":
-        lines.append(
-            f"Still being drawn after {generation.elapsed:.0f} s. Call get_generation with"
-            f' record_id "{generation.record_id}" for the result, again after some seconds if need'
-            " be; do not order it again."
-        )
+        step = next_step(generation) or ""
+        lines.append(f"Still being drawn after {generation.elapsed:.0f} s; {step}.")
     facts = [f"model {generation.model}", generation.request.aspect_ratio]
     facts += [f"seed {generation.seed}"] if generation.seed is not None else []
     facts += [f"{generation.elapsed:.1f} s"] if generation.status == "done" else []
     lines.append(f"{', '.join(facts)}; record id {generation.record_id}")
     if generation.notice:
         lines.append(f"Note: {generation.notice}.")
+    for one in map(_earlier, earlier):
+        lines.append(f"Earlier: {one.record_id}, {one.status}, {one.created_at}: {one.prompt}")
     return "\n".join(lines)
 
 

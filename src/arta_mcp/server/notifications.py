@@ -6,15 +6,22 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from mcp import types
+from mcp import MCPError, types
 from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import MCPServer
-from mcp.server.subscriptions import SubscriptionBus
+from mcp.server.subscriptions import ListenHandler, SubscriptionBus
 from mcp.shared.subscriptions import ResourcesListChanged, ResourceUpdated
+from mcp.types import INVALID_PARAMS
 
 from arta_mcp.server.resources import GENERATION, GENERATIONS
 from arta_mcp.server.sdk import connection_of, lowlevel_server
+
+MAX_SUBSCRIPTIONS = 200
+"""resources that one connection or stream hears of: four times the generations that are listed"""
+
+MAX_URI = 300
+"""characters; that of a generation, whose record id has 200 at most, is shorter"""
 
 
 def add_notifications(
@@ -32,7 +39,11 @@ def add_notifications(
     async def subscribe(
         ctx: ServerRequestContext[Any], params: types.SubscribeRequestParams
     ) -> types.EmptyResult:
-        subscribed.setdefault(connection_of(ctx), set()).add(str(params.uri))
+        uris = subscribed.setdefault(connection_of(ctx), set())
+        # VS Code subscribes to whatever it reads; what never changes is not kept
+        if can_change(str(params.uri)):
+            check_count(len(uris | {str(params.uri)}))
+            uris.add(str(params.uri))
         return types.EmptyResult()
 
     async def unsubscribe(
@@ -41,7 +52,16 @@ def add_notifications(
         subscribed.get(connection_of(ctx), set[str]()).discard(str(params.uri))
         return types.EmptyResult()
 
+    async def listen(
+        ctx: ServerRequestContext[Any], params: types.SubscriptionsListenRequestParams
+    ) -> types.SubscriptionsListenResult:
+        check_count(len(params.notifications.resource_subscriptions or ()))
+        return await streams(ctx, params)
+
+    # the streams themselves are bounded by the SDK, the resources of each are not (mcp 2.3)
+    streams = ListenHandler(bus)
     core = lowlevel_server(server)
+    core.add_request_handler("subscriptions/listen", types.SubscriptionsListenRequestParams, listen)
     core.add_request_handler("resources/subscribe", types.SubscribeRequestParams, subscribe)
     core.add_request_handler("resources/unsubscribe", types.UnsubscribeRequestParams, unsubscribe)
 
@@ -54,3 +74,19 @@ def add_notifications(
                     await connection.send_resource_updated(uri)
 
     return publish
+
+
+def can_change(uri: str) -> bool:
+    """Whether a notification about this resource can ever be sent: pictures do not change."""
+    is_generation = uri.startswith(f"{GENERATIONS}/") and "/images/" not in uri
+    return uri == GENERATIONS or (is_generation and len(uri) <= MAX_URI)
+
+
+def check_count(count: int) -> None:
+    """Raises MCPError for more subscriptions than a client may have."""
+    if count > MAX_SUBSCRIPTIONS:
+        raise MCPError(
+            INVALID_PARAMS,
+            f"there are {count} subscriptions; allowed are {MAX_SUBSCRIPTIONS}."
+            f" Hint: subscribe to {GENERATIONS}, which changes with every one of them",
+        )

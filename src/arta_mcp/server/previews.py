@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import io
 import logging
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
+from mcp.server.apps import client_supports_apps
+from mcp.server.mcpserver import Context
 
 from arta_mcp.errors import ArtaError, ProtocolError
 from arta_mcp.generations.downloads import MAX_DOWNLOADS
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import Generation
 
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
 log = logging.getLogger(__name__)
 
+PICTURE_HOSTS = {
+    "Cherry Studio": "CherryHQ/cherry-studio issue 13029, 1.7.19, 2026-02-25",
+    "lmstudio-mcp-bridge": "LM Studio: lmstudio-bug-tracker issue 1746, 0.4.9, 2026-04-03",
+    "chat-ui-mcp": "HuggingChat: huggingface/chat-ui pull request 1988, 2025-11-19",
+}
+"""name that a host introduces itself with -> the evidence that it shows the person a picture that
+stands in a result, and makes no text of it; docs/clients.md has those that do not"""
 
 PREVIEW = 512, 150 * 1000
 """pixels of the longer side and bytes of a preview inside a result"""
@@ -23,6 +38,33 @@ MAX_PREVIEWS_SIZE = 700 * 1000
 
 READABLE = 1536, 700 * 1000
 """the same of a picture that is read as a resource: in base64 it stays under 1 MiB"""
+
+
+GAP = 6
+"""pixels between the pictures of a contact sheet"""
+
+
+def shows_pictures(ctx: Context[Any, Any]) -> bool:
+    """Whether the host of this call is known to show pictures, and not in the gallery already.
+
+    Choosing by name is what the specification says a server SHOULD NOT do: no capability says
+    whether a person sees a picture of a result, or a model 46,000 characters of base64.
+    """
+    client = ctx.session.client_params
+    name = client.client_info.name if client else ""
+    return name in PICTURE_HOSTS and not client_supports_apps(ctx)
+
+
+async def make_preview(generations: Generations, generation: Generation) -> bytes | None:
+    """One small picture of a whole result as WebP; None when none of it can be had."""
+    previews = await make_previews(generations, generation)
+    match [previews[index] for index in sorted(previews)]:
+        case []:
+            return None
+        case [one]:
+            return one
+        case several:
+            return await anyio.to_thread.run_sync(tile, several, *PREVIEW)
 
 
 async def make_previews(generations: Generations, generation: Generation) -> dict[int, bytes]:
@@ -61,13 +103,34 @@ def shrink(content: bytes, side: int, size: int) -> bytes:
             small = picture.convert("RGBA" if "A" in picture.getbands() else "RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as exc:
         raise ProtocolError("what came as a picture cannot be read as one") from exc
+    return encode(small, side, size)
+
+
+def tile(previews: Sequence[bytes], side: int, size: int) -> bytes:
+    """All previews on one contact sheet within `side` pixels and `size` bytes, row by row."""
+    from PIL import Image
+
+    columns = math.ceil(math.sqrt(len(previews)))
+    cell = side // columns
+    sheet = Image.new("RGB", (columns * cell, math.ceil(len(previews) / columns) * cell), "white")
+    for number, content in enumerate(previews):
+        with Image.open(io.BytesIO(content)) as preview:
+            preview.thumbnail((cell - GAP, cell - GAP))
+            left = number % columns * cell + (cell - preview.width) // 2
+            top = number // columns * cell + (cell - preview.height) // 2
+            sheet.paste(preview, (left, top))
+    return encode(sheet, side, size)
+
+
+def encode(picture: Picture, side: int, size: int) -> bytes:
+    """The picture as WebP within `side` pixels and `size` bytes; it is made smaller in place."""
     # first a worse quality, which few people see at this size, then fewer pixels; noise, which no
     # format makes small, ends here too
     while True:
-        small.thumbnail((side, side))
+        picture.thumbnail((side, side))
         for quality in (86, 70, 50, 30):
             buffer = io.BytesIO()
-            small.save(buffer, "WEBP", quality=quality, method=2)
+            picture.save(buffer, "WEBP", quality=quality, method=2)
             if buffer.tell() <= size:
                 return buffer.getvalue()
         side = side * 2 // 3

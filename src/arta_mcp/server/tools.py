@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import anyio
 from mcp import types
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 from mcp.types.version import is_version_at_least
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from arta_mcp.errors import SubmitUnknown, Unavailable, UnknownRecord
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.server.calls import current_call
-from arta_mcp.server.content import GenerationOutput, ModelsOutput, render, render_models
-from arta_mcp.server.previews import make_previews
+from arta_mcp.server.content import (
+    GenerationOutput,
+    LookUpOutput,
+    ModelsOutput,
+    render,
+    render_models,
+)
+from arta_mcp.server.previews import make_preview, make_previews, shows_pictures
 from arta_mcp.server.resources import GALLERY, IMAGE
-from arta_mcp.server.sdk import StrictTool, with_fields_of
+from arta_mcp.server.sdk import StrictTool
 
 DRAWS = types.ToolAnnotations(
     read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True
@@ -31,20 +39,56 @@ READS = types.ToolAnnotations(
 SHOWN_IN_GALLERY = {"ui": {"resourceUri": GALLERY}}
 """what makes a host with MCP Apps show a tool's result as pictures"""
 
-RecordId = Annotated[
-    str, Field(min_length=1, max_length=200, description="record_id of an earlier result")
-]
-MaxWait = Annotated[
-    float,
-    Field(
-        ge=0,
-        le=600,
-        description="seconds to wait, within the server's own limit; 0 or null: one look",
-    ),
-]
-Search = Annotated[
-    str, Field(max_length=200, description="words to look for: `van gogh`, `logo`, `flux`")
-]
+
+MAX_EARLIER = 4
+"""generations that are named before the newest one"""
+
+SUBMIT_CHECK_INTERVAL = 0.25
+"""seconds between two looks for the record id of a submit under way"""
+
+
+class LookUp(BaseModel):
+    """The arguments of `get_generation`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    record_id: (
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=200,
+                description="record_id of an earlier result; without it the newest generation",
+            ),
+        ]
+        | None
+    ) = None
+    max_wait: (
+        Annotated[
+            float,
+            Field(
+                ge=0,
+                le=600,
+                description="seconds to wait at most; without it as long as generate_image waits;"
+                " 0: one look",
+            ),
+        ]
+        | None
+    ) = None
+
+
+class Search(BaseModel):
+    """The arguments of `list_models`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    search: (
+        Annotated[
+            str,
+            Field(max_length=200, description="words to look for: `van gogh`, `logo`, `flux`"),
+        ]
+        | None
+    ) = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +96,26 @@ class ResultExtras:
     """Which blocks a result has beside text and structured content; none unless a setting says."""
 
     resource_links: bool = False
-    previews: bool = False
+    previews: Literal["auto", "on", "off"] = "off"
+    """`on`: one of each picture; `auto`: one of the whole result for hosts known to show it"""
 
     async def render(
-        self, generation: Generation, generations: Generations, ctx: Context[Any, Any]
+        self,
+        generation: Generation,
+        generations: Generations,
+        ctx: Context[Any, Any],
+        *,
+        earlier: Sequence[Generation] | None = None,
     ) -> types.CallToolResult:
         """The result of a call, its extra blocks in the order of the pictures."""
         # hosts on earlier revisions fail the whole call on a block that they do not know
         knows_links = is_version_at_least(ctx.protocol_version or "", "2025-06-18")
-        previews = await make_previews(generations, generation) if self.previews else {}
+        previews: dict[int, bytes] = {}
+        if self.previews == "on":
+            previews = await make_previews(generations, generation)
+        elif self.previews == "auto" and shows_pictures(ctx):
+            preview = await make_preview(generations, generation)
+            previews = {0: preview} if preview else {}
         record_id, total = generation.record_id, len(generation.images)
         blocks: list[types.ContentBlock] = []
         for index in range(total):
@@ -79,40 +134,47 @@ class ResultExtras:
             if index in previews:
                 data = base64.b64encode(previews[index]).decode("ascii")
                 blocks.append(types.ImageContent(type="image", data=data, mime_type="image/webp"))
-        return render(generation, blocks)
+        return render(generation, blocks, earlier=earlier)
 
 
 def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
     """The three tools, in the order in which a host lists them."""
 
     async def generate_image(
-        ctx: Context[Any, Any], **arguments: Any
+        ctx: Context[Any, Any], arguments: GenerationRequest
     ) -> Annotated[types.CallToolResult, GenerationOutput]:
-        # each argument was validated by the SDK with the request's own fields: not once more
-        request = GenerationRequest.model_construct(**arguments)
         generation = await generations.generate(
-            request, progress_reporter(ctx), call=current_call()
+            arguments, progress_reporter(ctx), call=current_call()
         )
         return await extras.render(generation, generations, ctx)
 
     async def get_generation(
-        ctx: Context[Any, Any], record_id: RecordId, max_wait: MaxWait | None = None
-    ) -> Annotated[types.CallToolResult, GenerationOutput]:
-        wait = None if max_wait is None else min(max_wait, generations.limits.max_wait)
-        generation = await generations.get(
-            record_id, progress_reporter(ctx), max_wait=wait, call=current_call()
+        ctx: Context[Any, Any], arguments: LookUp
+    ) -> Annotated[types.CallToolResult, LookUpOutput]:
+        call, longest = current_call(), generations.limits.max_wait
+        wait = longest if arguments.max_wait is None else min(arguments.max_wait, longest)
+        until = anyio.current_time() + wait
+        record_id, earlier = arguments.record_id, ()
+        if record_id is None:
+            record_id, earlier = await find_newest(generations, until)
+        left = max(0.0, until - anyio.current_time())
+        found = await generations.get(
+            record_id,
+            progress_reporter(ctx),
+            max_wait=None if arguments.max_wait is None else left,
+            call=call,
         )
-        return await extras.render(generation, generations, ctx)
+        return await extras.render(found, generations, ctx, earlier=earlier)
 
     async def list_models(
-        search: Search | None = None,
+        arguments: Search,
     ) -> Annotated[types.CallToolResult, ModelsOutput]:
         catalogue = await generations.catalogue()
-        return render_models(catalogue, catalogue.search(search), generations.backend)
+        return render_models(catalogue, catalogue.search(arguments.search), generations.backend)
 
     return [
         StrictTool.from_function(
-            with_fields_of(GenerationRequest, generate_image),
+            generate_image,
             title="Generate image",
             description="Draws 1 to 8 pictures of a prompt and returns their addresses; show them"
             " to the person. Takes some seconds to a minute and reports progress. If it answers"
@@ -124,7 +186,8 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
             get_generation,
             title="Get generation",
             description="The pictures of an earlier generate_image by its record id, or where it"
-            " stands. Draws nothing new. Works after a time-out or a restart.",
+            " stands; without record_id those of the newest, and which came before. Draws nothing"
+            " new. Works after a time-out or a restart.",
             annotations=READS,
             meta=SHOWN_IN_GALLERY,
         ),
@@ -135,6 +198,30 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
             annotations=READS,
         ),
     ]
+
+
+async def find_newest(generations: Generations, until: float) -> tuple[str, tuple[Generation, ...]]:
+    """The record id of the newest generation, and those before it, newest first.
+
+    One whose submit is still under way is waited for until `until`. A refused one is none: no
+    job came of it. Raises UnknownRecord when there is none, SubmitUnknown for one that was lost.
+    """
+    while True:
+        found = await generations.history(MAX_EARLIER + 1)
+        found = tuple(one for one in found if one.status != "refused")
+        if not found:
+            raise UnknownRecord("there is no generation yet", hint="call generate_image")
+        newest, *earlier = found
+        if newest.record_id is not None:
+            return newest.record_id, tuple(earlier)
+        if newest.status == "unknown":
+            raise SubmitUnknown("the answer to the newest generation's submit was lost")
+        if anyio.current_time() >= until:
+            raise Unavailable(
+                "the newest generation has no record id yet",
+                hint="call get_generation again in some seconds; do not order it again",
+            )
+        await anyio.sleep(SUBMIT_CHECK_INTERVAL)
 
 
 def progress_reporter(ctx: Context[Any, Any]) -> Callable[[Update], Awaitable[None]]:

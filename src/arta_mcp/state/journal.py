@@ -52,7 +52,7 @@ CREATE TABLE journal (
     number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, version INTEGER NOT NULL,
     service TEXT NOT NULL, owner TEXT NOT NULL, key TEXT, fingerprint TEXT NOT NULL,
     request TEXT NOT NULL, style TEXT NOT NULL,
-    engine TEXT, engine_model TEXT, details TEXT NOT NULL,
+    engine TEXT NOT NULL, engine_model TEXT, details TEXT NOT NULL,
     phase TEXT NOT NULL, process TEXT, lease_until REAL, created_at REAL NOT NULL,
     caller TEXT, answered_at REAL, cut_after REAL,
     record_id TEXT, seed INTEGER, submitted_at REAL, seen_waiting REAL,
@@ -342,11 +342,12 @@ def _shape(db: sqlite3.Connection) -> None:
             # answered: a generation of an older version is never taken up by an equal call
             new = (
                 "id, lower(hex(randomblob(16))), 0, '', '{}', created_at,"
+                " CASE service WHEN 'local' THEN 'sketch' ELSE 'arta' END,"
                 " CASE service WHEN 'local' THEN 'sketch' END"
             )
             db.execute(
-                f"INSERT INTO journal (number, id, version, owner, details, answered_at, engine,"  # noqa: S608  # constants only
-                f" {_OLD_COLUMNS}) SELECT {new}, {there} FROM generations"
+                "INSERT INTO journal (number, id, version, owner, details, answered_at, engine,"  # noqa: S608  # constants only
+                f" engine_model, {_OLD_COLUMNS}) SELECT {new}, {there} FROM generations"
             )
             db.execute("DROP TABLE generations")
         for statement in (*_INDEXES, *_FOR_0_1_0):

@@ -33,7 +33,7 @@ class JournalEntry:
     fingerprint: str
     request: str
     style: str
-    engine: str | None = None
+    engine: str = "arta"
     engine_model: str | None = None
     details: str = "{}"
     phase: Phase
