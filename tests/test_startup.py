@@ -97,7 +97,8 @@ import json, os, sys
 class Gate:
     def find_spec(self, name, path=None, target=None):
         if name == "arta_mcp.app":
-            print(json.dumps({"modules": list(sys.modules)}), file=sys.stderr, flush=True)
+            # past the thread that else passes on what is written to stderr
+            print(json.dumps({"modules": list(sys.modules)}), file=sys.__stderr__, flush=True)
             os._exit(0)
 sys.meta_path.insert(0, Gate())
 from arta_mcp.cli import main

@@ -10,8 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-import anyio
-
 from arta_mcp.cli.console import (
     FAILED,
     OK,
@@ -24,6 +22,7 @@ from arta_mcp.cli.console import (
     print_picture,
 )
 from arta_mcp.cli.progress import ProgressDisplay
+from arta_mcp.cli.stopping import run_until_stopped
 from arta_mcp.cli.thumbnails import detect_protocol, render
 from arta_mcp.config import Settings
 from arta_mcp.errors import ArtaError, InvalidRequest
@@ -65,7 +64,7 @@ def run_session(
         async with open_generations(settings, output_dir=folder, warn=print_message) as generations:
             return await use(generations)
 
-    return anyio.run(run)
+    return run_until_stopped(run)
 
 
 def run_generation(
