@@ -97,8 +97,8 @@ def _report_end(exc: BaseException) -> int:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return FAILED
         case OSError():
-            where = f" ({exc.filename})" if exc.filename else ""
-            print_message(f"error: {sanitize(exc.strerror or str(exc))}{sanitize(where)}")
+            where = f" ({sanitize(str(exc.filename))})" if exc.filename else ""
+            print_message(f"error: {sanitize(exc.strerror or str(exc))}{where}")
         case _:
             print_message(f"error: {type(exc).__name__}: {sanitize(str(exc), 200)}")
             print_message(

@@ -27,9 +27,14 @@ from filelock import FileLock, Timeout
 from arta_mcp.arta.account import Account
 from arta_mcp.arta.protocol import Image, is_record_id, is_token
 from arta_mcp.errors import ConfigError, ProtocolError, Unavailable
-from arta_mcp.files import UnsafeFolder, make_private_folder, write_atomically
+from arta_mcp.files import make_private_folder, write_atomically
 from arta_mcp.redaction import Secret, sanitize
-from arta_mcp.state.checks import check_folder, check_journal, check_modes
+from arta_mcp.state.checks import (
+    check_folder,
+    check_journal,
+    check_modes,
+    explain_folder_error,
+)
 from arta_mcp.state.records import JournalEntry, StateDescription, StyleList, Timing
 from arta_mcp.untrusted_json import is_object, json_or_none, list_or_empty, text
 
@@ -221,14 +226,7 @@ class SqliteState:
             raise self._explain(exc) from exc
 
     def _explain(self, exc: OSError) -> ConfigError | Unavailable:
-        where = f"the state folder {self._directory}"
-        if isinstance(exc, UnsafeFolder):
-            return ConfigError(f"{where} {exc}", hint="set ARTA_STATE_DIR elsewhere")
-        why = exc.strerror or type(exc).__name__
-        return Unavailable(
-            f"{where} cannot be used: {sanitize(why)}",
-            hint="make room or set the permissions, or set ARTA_STATE_DIR elsewhere",
-        )
+        return explain_folder_error(self._directory, exc)
 
     async def _journal(self, work: Work[T]) -> T:
         """Runs `work` in a transaction, waiting for other writers.
