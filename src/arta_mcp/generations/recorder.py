@@ -28,6 +28,9 @@ RETRY_FOR = 30.0
 RETRY_PAUSE = 0.5
 """seconds between two tries"""
 
+SHUTDOWN_TIMEOUT = 9.0
+"""seconds that a write has when the process is told to end: a submit has eight, its id comes after"""
+
 Write = Callable[[JournalEntry], Awaitable[JournalEntry | None]]
 
 
@@ -64,7 +67,9 @@ class Recorder:
         await self._record(entry, note)
 
     async def _record(self, entry: JournalEntry, write: Write) -> JournalEntry:
-        writing = self._background.detach(partial(self._write, entry, write))
+        writing = self._background.detach(
+            partial(self._write, entry, write), shutdown_timeout=SHUTDOWN_TIMEOUT
+        )
         if await writing.wait(WRITE_TIMEOUT):
             with suppress(RuntimeError):  # given up: the process ends, and has tried
                 return writing.result() or entry

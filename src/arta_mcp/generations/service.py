@@ -267,11 +267,7 @@ class Generations:
         call = call or Call()
         reporter = ProgressReporter(on_update)
         backend = await self._open()
-        try:
-            entry = await backend.state.find(self._service, call.owner, record_id)
-        except ArtaError as exc:
-            exc.record_id = exc.record_id or record_id
-            raise
+        entry = await backend.state.find(self._service, call.owner, record_id)
         if entry is None:
             with anyio.move_on_after(call.allowed_wait(max_wait or 0.0) + POLL_TIMEOUT):
                 entry = await self._adopt(backend, record_id, call.owner)
