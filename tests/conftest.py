@@ -60,6 +60,7 @@ def forget_secrets() -> Iterator[None]:
     """What one test makes up as a secret must not be redacted from the texts of others."""
     known = dict(redaction._known)  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
     yield
+    redaction._sorted = None  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
     redaction._newest.clear()  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
     redaction._known.clear()  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
     redaction._known.update(known)  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone

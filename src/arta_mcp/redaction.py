@@ -16,6 +16,9 @@ from weakref import WeakValueDictionary
 MAX_QUOTED = 500
 """characters of text from outside that an error quotes at most"""
 
+MAX_ID = 200
+"""characters of an id; those of the service that were captured are UUIDs"""
+
 MIN_SECRET = 6
 """characters; replacing anything shorter would mangle ordinary words"""
 
@@ -43,6 +46,8 @@ class _Known:
 # its `_Known`, this holds them weakly, and the deque keeps those made last for a while longer.
 _known: WeakValueDictionary[str, _Known] = WeakValueDictionary()
 _newest: deque[_Known] = deque(maxlen=MAX_ENDED)
+_sorted: _Known | None = None
+"""the forms of all, the longest first, until another secret is made: sorting costs every text"""
 
 # Reading settings, the bar's thread and the event loop all make and redact secrets.
 _known_lock = threading.Lock()
@@ -82,12 +87,14 @@ class Secret:
 
 
 def _remember(value: str) -> _Known:
+    global _sorted
     with _known_lock:
         known = _known.get(value)
         if known is None:
             forms = _forms_of(value)
             is_token = len(value) > MIN_PREFIX and _TOKEN.fullmatch(value)
             known = _known[value] = _Known(forms, forms if is_token else ())
+            _sorted = None
         _newest.append(known)
         return known
 
@@ -129,13 +136,11 @@ def redact_known(text: str) -> str:
     A token that somebody cut, and of which the first MIN_PREFIX characters or more are left, goes
     as well.
     """
-    with _known_lock:
-        known = list(_known.values())
-    # The longest first: a secret may be part of another form of itself.
-    for form in sorted({form for one in known for form in one.forms}, key=len, reverse=True):
+    known = _sort_known()
+    for form in known.forms:
         if form in text:
             text = text.replace(form, "[redacted]")
-    for token in {token for one in known for token in one.tokens}:
+    for token in known.tokens:
         start, rest = token[:MIN_PREFIX], token[MIN_PREFIX:]
         if start in text:
             head, *tails = text.split(start)
@@ -144,10 +149,35 @@ def redact_known(text: str) -> str:
     return text
 
 
+def _sort_known() -> _Known:
+    """All that is known as one; the longest first, as a secret may be part of another's form."""
+    global _sorted
+    with _known_lock:
+        if _sorted is None:
+            known = list(_known.values())
+            forms = {form for one in known for form in one.forms}
+            tokens = {token for one in known for token in one.tokens}
+            _sorted = _Known(
+                tuple(sorted(forms, key=len, reverse=True)),
+                tuple(sorted(tokens, key=len, reverse=True)),
+            )
+        return _sorted
+
+
 def _count_alike(one: str, other: str) -> int:
     """How many characters both begin with."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
+_PLAIN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:=+@-]*")
+"""no step in a path, no option, nothing that ends a quote, a word of a shell or of Markdown"""
+
+
+def is_plain_id(text: str) -> bool:
+    """Whether an id from outside can stand as it is in a hint, a log, a path and a shell line."""
+    is_plain = len(text) <= MAX_ID and _PLAIN_ID.fullmatch(text) is not None
+    return is_plain and redact_known(text) == text
 
 
 def sanitize(text: str, limit: int = MAX_QUOTED) -> str:

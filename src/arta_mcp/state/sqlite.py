@@ -420,4 +420,7 @@ def _entry(row: tuple[object, ...]) -> JournalEntry:
         for one in stored
     )
     values["paths"] = tuple(json.loads(values["paths"]))
+    # 0.1.0 took any printable text of a service for an id.
+    if values["record_id"] is not None and not is_record_id(values["record_id"]):
+        values["record_id"] = None
     return JournalEntry(**values)
