@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from arta_mcp import __version__
-from arta_mcp.cli.console import print_data
+from arta_mcp.cli.console import print_data, print_json, print_message
 from arta_mcp.redaction import Secret
 from harness.installed import TIMEOUT, Machine
 from harness.shell import Shell
@@ -199,3 +200,15 @@ def test_an_address_keeps_its_signature_and_loses_our_secret(
     Secret("our-own-key-123")
     print_data(f"{signed}&key=our-own-key-123")
     assert capsys.readouterr().out == f"{signed}&key=[redacted]\n"
+
+
+def test_no_line_acts_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "a\x1b]0;title\x07\x9b31m\rb\u202ec\u2066"
+    print_message(f"warning: {hostile}")
+    print_data(f"{hostile}\tx\xa0y")
+    print_json({"style": hostile, "again": "ä\x9b"})
+    said = capsys.readouterr()
+    for line in (*said.out.splitlines(), said.err.rstrip("\n")):
+        assert line.replace("\t", "").replace("\xa0", "").isprintable()
+    assert "x\xa0y" in said.out
+    assert json.loads(said.out.splitlines()[-1]) == {"style": hostile, "again": "ä\x9b"}

@@ -46,7 +46,7 @@ def test_every_model_is_listed_as_json_and_nothing_made(shell: Shell) -> None:
     listed = said.json["models"]
     assert said.code == 0
     assert isinstance(listed, list)
-    assert {model["name"] for model in listed} == {style.name for style in SHIPPED.styles}  # pyright: ignore[reportUnknownVariableType]  # JSON
+    assert {model["name"] for model in listed} == {style.name for style in SHIPPED.search(None)}  # pyright: ignore[reportUnknownVariableType]  # JSON
 
 
 def test_a_search_that_finds_nothing_says_how_to_see_all(shell: Shell) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from itertools import accumulate
+from typing import Annotated, Literal, TypeVar
 
 from mcp.types import CallToolResult, ContentBlock, TextContent
 from pydantic import BaseModel, Field
@@ -11,7 +12,13 @@ from pydantic import BaseModel, Field
 from arta_mcp.errors import ArtaError
 from arta_mcp.generations.values import Generation
 from arta_mcp.redaction import redact
-from arta_mcp.styles import Catalogue, Style
+from arta_mcp.styles import CATEGORIES, Catalogue, Style
+
+T = TypeVar("T", bound=BaseModel)
+
+MAX_PART = 40_000
+"""characters of a result's text, and of what a service lists in its structured part; with the
+prompts under 50,000, over which Claude Code moves a result into a file"""
 
 
 class ImageOutput(BaseModel):
@@ -66,10 +73,25 @@ class ModelsOutput(BaseModel):
 def render(generation: Generation, extras: Sequence[ContentBlock] = ()) -> CallToolResult:
     """One text block that stands alone, structured content that stands alone, and `extras`."""
     output = GenerationOutput.model_validate(generation.to_dict())
+    output.images = cut_list(output.images)
     return CallToolResult(
-        content=[TextContent(type="text", text=describe(generation)), *extras],
+        content=[TextContent(type="text", text=cut_text(describe(generation))), *extras],
         structured_content=output.model_dump(),
     )
+
+
+def cut_text(text: str) -> str:
+    """At most MAX_PART characters and a line that says so; no address or id is cut in two."""
+    if len(text) <= MAX_PART:
+        return text
+    end = max(text.rfind("\n", 0, MAX_PART), text.rfind(", ", 0, MAX_PART), 0)
+    return f"{text[:end]}\nLeft out: {len(text) - end} characters more than a result may have."
+
+
+def cut_list(entries: Sequence[T]) -> list[T]:
+    """The first entries, as many as have MAX_PART characters as JSON."""
+    ends = accumulate(len(entry.model_dump_json()) for entry in entries)
+    return [entry for entry, end in zip(entries, ends, strict=True) if end <= MAX_PART]
 
 
 def describe(generation: Generation) -> str:
@@ -102,21 +124,22 @@ def render_models(catalogue: Catalogue, found: tuple[Style, ...], backend: str) 
         source=catalogue.source,
         default=catalogue.default.id,
         total=len(found),
-        models=[ModelOutput(id=s.id, style=s.name, category=s.category) for s in found],
+        models=cut_list([ModelOutput(id=s.id, style=s.name, category=s.category) for s in found]),
     )
     return CallToolResult(
-        content=[TextContent(type="text", text=describe_models(catalogue, found))],
+        content=[TextContent(type="text", text=cut_text(describe_models(catalogue, found)))],
         structured_content=output.model_dump(),
     )
 
 
 def describe_models(catalogue: Catalogue, found: tuple[Style, ...]) -> str:
-    """Ids by category, one category a line."""
+    """Ids by category, one category a line, with what it is for."""
     origin = "as the service lists them" if catalogue.source == "live" else "as shipped"
-    lines = [f"{len(found)} models, {origin}, {catalogue.as_of}; default {catalogue.default.id}"]
+    count = "1 model" if len(found) == 1 else f"{len(found)} models"
+    lines = [f"{count}, {origin}, {catalogue.as_of}; default {catalogue.default.id}"]
     for category in dict.fromkeys(style.category for style in found):
         ids = ", ".join(style.id for style in found if style.category == category)
-        lines.append(f"{category}: {ids}")
+        lines.append(f"{category} ({CATEGORIES[category]}): {ids}")
     if not found:
         lines.append("Nothing matches; call list_models without search to see all.")
     return "\n".join(lines)

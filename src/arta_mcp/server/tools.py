@@ -42,7 +42,8 @@ MaxWait = Annotated[
     ),
 ]
 Search = Annotated[
-    str, Field(max_length=200, description="words to look for: `van gogh`, `logo`, `flux`")
+    str,
+    Field(max_length=200, description="words to look for: `van gogh`, `photorealistic`, `logo`"),
 ]
 
 
