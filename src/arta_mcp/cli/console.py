@@ -41,10 +41,10 @@ def print_message(line: str) -> None:
     _print(redact(line), sys.stderr)
 
 
-def print_data(line: str) -> None:
-    """One line of a result, on stdout, without our own secrets."""
+def print_data(line: str, *, head: str = "") -> None:
+    """One line of a result, on stdout, without our own secrets; `head` is ours, with colours."""
     # Not `redact`: the signature in an image address may be a JWT, and the address must open.
-    _print(redact_known(line), sys.stdout)
+    _print(redact_known(line), sys.stdout, head=head)
 
 
 def print_json(value: object) -> None:
@@ -56,7 +56,7 @@ def print_json(value: object) -> None:
 def print_picture(picture: str) -> None:
     """A picture as terminals take it, on stderr."""
     # Not redacted: it is no text, and a cut in its base64 would make it unreadable.
-    _print(picture, sys.stderr, raw=True)
+    _print("", sys.stderr, head=picture)
 
 
 def print_error(error: ArtaError, where: str = "") -> None:
@@ -95,9 +95,8 @@ def columns(default: int = 80) -> int:
     return default
 
 
-def _print(text: str, stream: TextIO, *, raw: bool = False) -> None:
-    if not raw:
-        text = _ACTS_ON_TERMINAL.sub(lambda found: repr(found[0])[1:-1], text)
+def _print(text: str, stream: TextIO, *, head: str = "") -> None:
+    text = head + _ACTS_ON_TERMINAL.sub(lambda found: repr(found[0])[1:-1], text)
     # A bar on the screen has loaded tqdm already; without one nothing is loaded for it.
     if "tqdm" not in sys.modules:
         print(text, file=stream, flush=True)
