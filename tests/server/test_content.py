@@ -178,3 +178,13 @@ async def test_list_models_counts_one_model_as_one_and_says_what_a_category_is_f
         assert f"\n{category} ({meaning}): " in every
     assert "qa-t2i" not in every
     assert "studio-ghibli-style" in text_of(await call(world, "list_models", search="anime"))
+
+
+async def test_a_ratio_in_another_spelling_is_the_same_call(tmp_path: Path) -> None:
+    world = new_world(tmp_path)
+    given = {"prompt": "a lake", "idempotency_key": "k"}
+    for spelled in ("16:9", "16x9", "'16\uff1a9' "):
+        result = await call(world, "generate_image", aspect_ratio=spelled, **given)
+        assert result.structured_content is not None
+        assert result.structured_content["aspect_ratio"] == "16:9"
+    assert world.service.seen["submit"] == 1
