@@ -27,7 +27,7 @@ from arta_mcp.errors import (
     RateLimited,
     UnknownStyle,
 )
-from arta_mcp.redaction import Secret, redact, sanitize
+from arta_mcp.redaction import Secret, redact, redact_known, sanitize
 
 SENTINEL = "sentinel-3f9a71c2"
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl"
@@ -215,9 +215,14 @@ def test_the_beginning_of_a_jwt_is_one_whosever_it_is() -> None:
 
 def test_an_address_that_begins_as_a_secret_one_does_stays_whole() -> None:
     proxy = Secret("http://127.0.0.1:8080")
-    for address in ("http://127.0.0.1:8099/x.png", "https://a.example/?to=http%3A%2F%2F127.0.0.2"):
-        assert redact(address) == address
-    assert redact(proxy.reveal()) == "[redacted]"
+    token = Secret(JWT)
+    for address in (
+        "http://127.0.0.1:8099/x.png",
+        "https://a.example/?to=http%3A%2F%2F127.0.0.2",
+        f"https://a.example/?sig={JWT[:-6]}ABCDEF",
+    ):
+        assert redact_known(address) == address
+    assert redact_known(f"{proxy.reveal()} {token.reveal()}") == "[redacted] [redacted]"
 
 
 def test_a_short_value_is_no_secret_since_it_would_mangle_words() -> None:

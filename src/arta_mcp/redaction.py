@@ -113,8 +113,9 @@ def _forms_of(value: str) -> tuple[str, ...]:
     return tuple(forms)
 
 
-_TOKEN = re.compile(r"[\w.+/=~-]+")
-"""what a token is made of; the address of a proxy, whose beginning is in others too, is none"""
+_TOKEN = re.compile(r"(?!eyJ)[\w.+/=~-]+")
+"""a token whose beginning is its own: not a JWT and not the address of a proxy, which begin as
+others do (a picture's signature may be a JWT); the beginning of a JWT is known by its shape"""
 
 # No part backtracks and none starts inside a word: a megabyte of `eyJeyJeyJ` takes milliseconds.
 _TOKEN_SHAPES = re.compile(
