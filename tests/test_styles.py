@@ -201,6 +201,8 @@ def test_a_test_name_of_the_service_is_found_by_its_exact_name_alone():
         ("fast", {"f2-turbo", "f2-klein-4b", "f2-klein-9b"}),
         ("fast flux", {"f2-turbo"}),
         ("photorealstic", {"professional"}),
+        ("pixel-artt", {"flux"}),
+        ("linearts", {"black-ink"}),
     ],
 )
 def test_words_that_people_use_find_the_styles_that_serve(words: str, some: set[str]):

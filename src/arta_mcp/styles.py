@@ -253,7 +253,8 @@ class Catalogue:
         for style in self.styles:
             if style.is_leaked and style != exact:
                 continue
-            tagged = {word for tag in tags if style.name in _TAGS[tag] for word in tag.split("-")}
+            mine = [tag for tag in tags if style.name in _TAGS[tag]]
+            tagged = {word for tag in mine for word in (tag, *tag.split("-"))}
             ranks = [_match_word(word, self._words[style], style.category) for word in words]
             found = [
                 4 if rank is None else rank

@@ -429,6 +429,13 @@ def test_an_address_holds_no_markdown_image_and_no_tag(tail: str, escaped: str) 
         assert image.url == host + escaped == escape_address(image.url)
 
 
+def test_an_address_is_not_longer_than_it_may_be_when_it_is_escaped() -> None:
+    for tail in ("ä" * 2000, "x" * 5000):
+        with pytest.raises(ProtocolError, match="an image has no web address"):
+            Image.parse({"url": f"https://a.example/{tail}"})
+    assert escape_address("no address [x](y)") == "no%20address%20%5Bx%5D(y)"
+
+
 @pytest.mark.parametrize("host", ["a<b>", "a`b", "![x](y)", "[x]", "a\\b", "a|b", "a;b", "a'b"])
 def test_a_host_that_no_address_has_is_none(host: str) -> None:
     assert not is_web_address(f"https://{host}/x.png")

@@ -49,6 +49,8 @@ _MAX_ADDRESS = 4096
 _AUTHORITY = re.compile(r"([\w.~-]+|\[[0-9A-Fa-f:.]+\])(:\d*)?")
 """host and port; a name with letters of any script is one, a `<` or a blank is in none"""
 
+_ORIGIN = re.compile(r"(?i)\Ahttps?://[^/?#]*")
+
 # RFC 3986: what may stand behind the authority. Brackets may not: without them an address is no
 # image or link of Markdown, without angles no tag.
 _URI_CHARACTERS = "/?#@!$&'()*+,;=:%"
@@ -273,11 +275,12 @@ class Image:
     @classmethod
     def parse(cls, entry: object) -> Image:
         """One entry of `response`; raises ProtocolError when it has no web address."""
-        url = text(entry, "url") if is_object(entry) else ""
-        if not is_object(entry) or not is_web_address(url):
-            raise ProtocolError(f"an image has no web address: {sanitize(repr(url), 120)}")
+        given = text(entry, "url") if is_object(entry) else ""
+        url = escape_address(redact_known(given)) if is_web_address(given) else ""
+        if not is_object(entry) or not 0 < len(url) <= _MAX_ADDRESS:
+            raise ProtocolError(f"an image has no web address: {sanitize(repr(given), 120)}")
         return cls(
-            url=escape_address(redact_known(url)),
+            url=url,
             name=sanitize(text(entry, "name"), 200),
             blurred=entry.get("isBlur") is True,
             mime_type=sanitize(text(entry, "MIME"), MAX_MIME_TYPE) or "image/png",
@@ -416,10 +419,9 @@ def escape_address(url: str) -> str:
 
     A server reads both as the same.
     """
-    scheme, _, rest = url.partition("//")
-    host = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    tail = quote(rest.removeprefix(host), safe=_URI_CHARACTERS, errors="replace")
-    return f"{scheme}//{host}{tail}"
+    tail = _ORIGIN.sub("", url)
+    origin = url.removesuffix(tail)
+    return origin + quote(tail, safe=_URI_CHARACTERS, errors="replace")
 
 
 def is_token(value: str) -> bool:
