@@ -389,6 +389,18 @@ def test_detail_is_a_string_or_a_list(caller: Caller) -> None:
     assert caller.refusal("detail-list@submit").words == "steps: Input should be at most 50"
 
 
+def test_words_lists_and_ids_can_be_such_as_nobody_should_show(caller: Caller) -> None:
+    assert len(caller.ask_with("long-words@sign_up").json()["detail"]) == 300_000
+    assert len(caller.ask_with("many-styles@styles").content) > 700_000
+    with pytest.raises(ProtocolError, match="24000 entries"):
+        parse_styles(caller.ask_with("many-styles@styles").content)
+    for endpoint in ("submit", "status"):
+        answer = caller.ask_with(f"foreign-id@{endpoint}=x; reboot")
+        assert answer.json()["record_id"] == "x; reboot"
+        with pytest.raises(ProtocolError, match="without a record id"):
+            Job.parse(answer.content)
+
+
 def test_a_redirect_points_elsewhere_and_the_job_is_not_made(caller: Caller) -> None:
     jobs = len(caller.service.jobs)
     answer = caller.ask_with("redirect-307@submit=http://127.0.0.1:9/trap")
