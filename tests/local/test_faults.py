@@ -22,6 +22,7 @@ from arta_mcp.arta.protocol import (
     SUBMIT_PATH,
     Job,
     Tokens,
+    is_record_id,
     parse_styles,
     status_path,
 )
@@ -29,7 +30,7 @@ from arta_mcp.arta.refusals import Refusal, parse_retry_after
 from arta_mcp.engines.base import ImageRequest
 from arta_mcp.errors import AuthError, ConfigError, ProtocolError
 from arta_mcp.local.faults.catalogue import ENDPOINTS, FAULTS, Fault
-from arta_mcp.untrusted_json import is_object, json_or_none
+from arta_mcp.untrusted_json import is_object, json_or_none, text
 from harness.service import ScriptedServer, ScriptedService
 
 NOW = 1_000_000.25
@@ -244,9 +245,12 @@ def _kind(answer: httpx.Response) -> object:
     body = json_or_none(answer.content)
     kept = ("status", "response", "error_code", "error_details")
     fields = body if is_object(body) else {}
-    return answer.status_code, {
-        name: value if name in kept else type(value) for name, value in fields.items()
-    }
+    can_be_id = is_record_id(text(fields, "record_id"))  # each time another one
+    return (
+        answer.status_code,
+        can_be_id,
+        {name: value if name in kept else type(value) for name, value in fields.items()},
+    )
 
 
 # What the connection does
