@@ -58,10 +58,12 @@ def need() -> Callable[[bool, str], None]:
 @pytest.fixture(autouse=True)
 def forget_secrets() -> Iterator[None]:
     """What one test makes up as a secret must not be redacted from the texts of others."""
-    known = dict(redaction._forms)  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
+    known = dict(redaction._known)  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
     yield
-    redaction._forms.clear()  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
-    redaction._forms.update(known)  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
+    redaction._sorted = None  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
+    redaction._newest.clear()  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
+    redaction._known.clear()  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
+    redaction._known.update(known)  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
 
 
 # A computer, and a service that stands for the remote one

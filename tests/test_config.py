@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from arta_mcp import __version__, config
-from arta_mcp.config import SETTINGS, Settings
+from arta_mcp.config import SETTINGS, Settings, without_settings
 from arta_mcp.errors import ConfigError
 from arta_mcp.matching import suggest
 from arta_mcp.redaction import Secret
@@ -80,7 +80,12 @@ BAD: dict[str, tuple[str, ...]] = {
     "ARTA_FRONT_DESK": ("maybe",),
     **dict.fromkeys(ADDRESSES, BAD_ADDRESSES),
 }
-LITERALS = ("${ARTA_API_KEY}", "${user_config.api_key}", "x${y}")
+LITERALS = (
+    *("${ARTA_API_KEY}", "${user_config.api_key}", "x${y}", "{{ARTA_API_KEY}}", "{{ user.key }}"),
+    *("$ARTA_API_KEY", "$env:ARTA_API_KEY", "%ARTA_API_KEY%", "<your-key>", "<YOUR KEY HERE>"),
+    *("undefined", "null", "None", "[object Object]", "your-api-key", "YOUR_API_KEY"),
+)
+QUOTED = ('"{}"', "'{}'", "`{}`", "“{}”", "\u2018{}\u2019", " '{}' ")
 
 
 def read(name: str, value: str) -> object:
@@ -141,8 +146,73 @@ def test_a_bad_value_is_refused_in_a_line_that_names_the_variable(name: str) -> 
 def test_a_placeholder_that_a_host_left_is_refused_and_says_so(name: str) -> None:
     for value in LITERALS:
         error = refused({name: value})
-        assert error.message == f"{name} is the literal {value}, which the host did not fill in"
+        found = f"is the literal {value}"
+        if BY_NAME[name].secret:
+            found = "holds a placeholder"
+        assert error.message == f"{name} {found}, which the host did not fill in"
         assert name in error.hint
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_value_in_quotes_is_refused_without_showing_it(name: str) -> None:
+    for quotes in QUOTED:
+        error = refused({name: quotes.format(GOOD[name][0].strip())})
+        assert error.message == f"{name} stands in quotes, which are taken as a part of it"
+        assert "quotes" in error.hint
+
+
+SECRET_PARTS = {
+    "ARTA_API_KEY": ("{}${{X}}", "${{X}}{}", "'{}'", '"{}"', "{} {}", "{}ä", "{}\n", "{}\x00"),
+    "ARTA_PROXY": (
+        *("http://me:{}@${{HOST}}", "http://me:{}@[::1", "'http://me:{}@p.example'", "me:{}@p:1"),
+        *("{}", "http://{}@", "ftp://me:{}@p.example", "http://me:{}@p.example:port"),
+    ),
+    **dict.fromkeys(
+        ADDRESSES,
+        (
+            *("https://me:{}@${{HOST}}", "https://me:{}@a.example", "'https://me:{}@a.example'"),
+            *("https://a.example/?token={}", "ftp://a.example/?token={}", "http://b/#{}"),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SECRET_PARTS)
+def test_no_error_about_what_may_be_secret_quotes_it(name: str) -> None:
+    secret = "s3ntinel-pw-0123"
+    for form in SECRET_PARTS[name]:
+        value = form.format(secret, secret)
+        if value.strip() == secret or (name, form) == ("ARTA_API_KEY", "{}\n"):
+            continue
+        error = refused({name: value})
+        assert error.message.startswith(name)
+        assert secret not in f"{error.message} {error.hint} {error!r} {error.args}", form
+
+
+def test_everything_that_is_wrong_is_told_at_once_and_each_with_its_way_out() -> None:
+    wrong = {name: values[0] for name, values in BAD.items()} | {"ARTA_API_KEY": "'quoted-key'"}
+    error = refused(wrong)
+    for name in BY_NAME:
+        assert f"{name} " in error.message
+        assert f"{name}: " in error.hint
+    assert error.message.isprintable()
+    two = refused({"ARTA_MAX_WAIT": "abc", "ARTA_PREVIEW": "yes"})
+    assert two.message == (
+        "ARTA_MAX_WAIT is 'abc', not a number of seconds in 0..3600; and ARTA_PREVIEW is 'yes'"
+    )
+    assert two.hint == (
+        "ARTA_MAX_WAIT: set ARTA_MAX_WAIT to a number, or leave it out;"
+        " ARTA_PREVIEW: use one of auto, on, off"
+    )
+    missing = refused({"ARTA_BACKEND": "arta", "ARTA_MAX_WAIT": "abc"})
+    assert "ARTA_API_KEY is not set" in missing.message
+    assert "ARTA_MAX_WAIT is 'abc'" in missing.message
+    assert "is not set" not in refused({"ARTA_BACKEND": "arta", "ARTA_API_KEY": "x y z"}).message
+
+
+def test_a_program_that_we_start_gets_none_of_our_settings() -> None:
+    environ = {"ARTA_API_KEY": KEY, "ARTA_APIKEY": KEY, "PATH": "/bin", "HOME": "/root"}
+    assert without_settings(environ) == {"PATH": "/bin", "HOME": "/root"}
 
 
 # Backend and addresses

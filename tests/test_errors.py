@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import gc
 import io
 import json
 import logging
@@ -26,7 +27,7 @@ from arta_mcp.errors import (
     RateLimited,
     UnknownStyle,
 )
-from arta_mcp.redaction import Secret, redact, sanitize
+from arta_mcp.redaction import Secret, redact, redact_known, sanitize
 
 SENTINEL = "sentinel-3f9a71c2"
 JWT = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2lnbmF0dXJl"
@@ -182,11 +183,46 @@ def test_of_two_secrets_the_longer_goes_whole() -> None:
     assert redact("sentinel-short-and-more") == "[redacted]"
 
 
-def test_a_secret_in_use_is_remembered_however_many_come_after(secret: Secret) -> None:
-    for number in range(2000):
+def test_a_secret_is_redacted_as_long_as_anybody_holds_it(secret: Secret) -> None:
+    copied = copy.deepcopy(Secret("a-copy-outlives-its-original"))
+    for number in range(5000):
         Secret(f"later-secret-{number:06}")
-        secret.reveal()
     assert redact(f"a {SENTINEL} b") == "a [redacted] b"
+    assert copied.reveal() not in redact(f"a {copied.reveal()} b")
+
+
+def test_secrets_that_nobody_holds_are_remembered_in_a_bounded_number() -> None:
+    for number in range(5000):
+        Secret(f"token-of-some-hour-{number:06}")
+    gc.collect()
+    assert redact("token-of-some-hour-004999") == "[redacted]"
+    assert len(redaction._known) < 2 * redaction.MAX_ENDED  # pyright: ignore[reportPrivateUsage]  # the bound itself
+
+
+@pytest.mark.parametrize("length", [16, 17, 40, 60, 99])
+@pytest.mark.parametrize("tail", ["", "...", "… and more", "x"])
+def test_a_token_that_was_cut_is_still_a_token(length: int, tail: str) -> None:
+    token = Secret("AMf-vBx" + "9aZ_q" * 40)
+    shown = redact(f"no such token: {token.reveal()[:length]}{tail}")
+    assert shown == f"no such token: [redacted]{tail}"
+
+
+def test_the_beginning_of_a_jwt_is_one_whosever_it_is() -> None:
+    for length in range(20, len(JWT)):
+        shown = redact(f"token {JWT[:length]}... refused")
+        assert shown.replace(".", "") == "token [redacted] refused"
+
+
+def test_an_address_that_begins_as_a_secret_one_does_stays_whole() -> None:
+    proxy = Secret("http://127.0.0.1:8080")
+    token = Secret(JWT)
+    for address in (
+        "http://127.0.0.1:8099/x.png",
+        "https://a.example/?to=http%3A%2F%2F127.0.0.2",
+        f"https://a.example/?sig={JWT[:-6]}ABCDEF",
+    ):
+        assert redact_known(address) == address
+    assert redact_known(f"{proxy.reveal()} {token.reveal()}") == "[redacted] [redacted]"
 
 
 def test_a_short_value_is_no_secret_since_it_would_mangle_words() -> None:
@@ -219,17 +255,14 @@ def test_quoted_words_are_one_printable_line_of_bounded_length(text: str) -> Non
 
 def test_quoting_redacts_before_it_cuts(secret: Secret) -> None:
     assert SENTINEL[:4] not in sanitize(f"{'x' * 10}{SENTINEL}", 14)
-    assert sanitize("word \x1b[31m\u202e\r\n red") == "word [31m red"
 
 
-def test_the_secrets_in_use_stay_known_however_many_come_after_them() -> None:
-    key, old = Secret("the-key-in-use-1"), Secret("an-old-token-of-yesterday")
-    for number in range(500):
-        Secret(f"token-number-{number:05}")
-        if number % 50 == 0:
-            key.reveal()
-    assert redact("the-key-in-use-1") == "[redacted]"
-    assert redact("token-number-00499") == "[redacted]"
-    assert len(redaction._forms) <= 500  # pyright: ignore[reportPrivateUsage]  # the bound itself
-    assert redact("an-old-token-of-yesterday") == "an-old-token-of-yesterday"
-    assert old.reveal()
+def test_what_shows_nothing_or_turns_a_line_round_is_shown_as_its_escape() -> None:
+    assert sanitize("word \x1b[31m\u202e\r\n red") == r"word \x1b[31m\u202e red"
+    assert sanitize("a\x00b\ud800c\U000e0041") == r"a\x00b\ud800c\U000e0041"
+
+
+def test_a_quote_that_was_cut_is_closed() -> None:
+    assert sanitize(repr("x" * 100), 20) == "'xxxxxxxxxxxxxxxxx…'"
+    assert sanitize(repr("it's " * 100), 20) == "\"it's it's it's it…\""
+    assert sanitize(repr("x" * 18), 20) == repr("x" * 18)

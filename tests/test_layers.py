@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "untrusted_json": "errors redaction",
     "styles": "errors matching redaction",
     # the remote side, and what outlives a process
-    "arta": "background errors redaction untrusted_json",
+    "arta": "background errors redaction styles untrusted_json",
     "config": "arta errors redaction",
     "state": "arta errors files redaction untrusted_json",
     # the embedded service and what draws for it

@@ -45,7 +45,7 @@ REQUESTS_GONE_WRONG: list[dict[str, object]] = [
     {"prompt": ""},
     {"prompt": "x", "n": 9},
     {"prompt": "x", "aspect_ratio": "5:7"},
-    {"prompt": "x", "aspect_ratio": "16x9"},
+    {"prompt": "x", "aspect_ratio": "5x4"},
     {"prompt": "x", "num_inference_steps": 51},
     {"prompt": "x", "seed": -1},
     {"prompt": "x", "ratio": "1:1"},

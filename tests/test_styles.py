@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from itertools import islice, product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from arta_mcp import styles
 from arta_mcp.errors import UnknownStyle
+from arta_mcp.redaction import Secret
 from arta_mcp.styles import SHIPPED, Catalogue, Style, category_of
 
 TABLE = Path(__file__).parent / "wire" / "styles_by_day.tsv"
@@ -169,9 +172,55 @@ def test_a_name_that_only_other_programs_list_was_never_valid():
 # Searching
 
 
-def test_a_search_for_nothing_finds_everything():
+def test_a_search_for_nothing_finds_everything_but_test_names():
+    public = tuple(style for style in SHIPPED.styles if not style.is_leaked)
+    assert 90 < len(public) < len(SHIPPED.styles)
     for text in (None, "", "  ", "--"):
-        assert SHIPPED.styles == SHIPPED.search(text)
+        assert SHIPPED.search(text) == public
+
+
+def test_a_test_name_of_the_service_is_found_by_its_exact_name_alone():
+    for style in SHIPPED.styles:
+        if style.is_leaked:
+            assert SHIPPED.search(style.name)[0] == SHIPPED.search(style.id)[0] == style
+    for text in ("flux", "qa", "test", "hunyuan", "our hunyuan", "qa t2i", "gpt image 2 v"):
+        assert not [style.id for style in SHIPPED.search(text) if style.is_leaked]
+
+
+@pytest.mark.parametrize(
+    ("words", "some"),
+    [
+        ("photorealistic", {"professional", "f2-pro", "flux"}),
+        ("photo-realistic portrait", {"professional", "f-pro"}),
+        ("portrait", {"professional", "polaroid-style"}),
+        ("pixel art", {"flux", "gpt4o", "nano-banana-style"}),
+        ("oil painting", {"vincent-van-gogh", "flux"}),
+        ("line art", {"coloring-book-style", "black-ink"}),
+        ("comic", {"cute-cartoon-style"}),
+        ("anime", {"studio-ghibli-style", "revanimated", "anime-tattoo"}),
+        ("fast", {"f2-turbo", "f2-klein-4b", "f2-klein-9b"}),
+        ("fast flux", {"f2-turbo"}),
+        ("photorealstic", {"professional"}),
+        ("pixel-artt", {"flux"}),
+        ("linearts", {"black-ink"}),
+    ],
+)
+def test_words_that_people_use_find_the_styles_that_serve(words: str, some: set[str]):
+    found = ids(words)
+    assert some <= set(found)
+    assert len(found) < len(SHIPPED.styles) / 3
+
+
+def test_a_name_is_found_before_what_only_a_tag_says():
+    live = Catalogue.from_names(["Flux", "GPT4o", "Pixel Art Style"], "2026-12-01")
+    assert ids("pixel art", live) == ["pixel-art-style", "flux", "gpt4o"]
+    assert ids("anime")[0] == "anime-tattoo"
+
+
+def test_every_tag_names_styles_that_were_shipped():
+    shipped = {style.name for style in SHIPPED.styles}
+    for tag, names in styles._TAGS.items():  # pyright: ignore[reportPrivateUsage]  # a table of names that may be mistyped
+        assert names <= shipped, tag
 
 
 def test_a_search_finds_names_aliases_and_categories():
@@ -182,9 +231,9 @@ def test_a_search_finds_names_aliases_and_categories():
     assert {style.id for style in SHIPPED.styles if style.category == "logo"} == set(ids("logo"))
 
 
-def test_a_search_shows_the_exact_name_first_and_test_names_last():
+def test_a_search_shows_the_exact_name_first():
     assert ids("flux")[0] == "flux"
-    assert ids("flux")[-1] == "test-qa-t2i-our-flux2-klein-9b-1"
+    assert ids("f pro")[0] == "f-pro"
 
 
 def test_a_search_forgives_a_misspelt_word():
@@ -256,7 +305,44 @@ def test_in_any_live_list_ids_are_unique_and_find_their_style(names: list[str]):
     for style in live.styles:
         assert style == live.resolve(style.name) == live.resolve(style.id)
         assert style.category in styles.CATEGORIES
-        assert style in live.search(style.category)
+        assert style in live.search(style.name if style.is_leaked else style.category)
+
+
+def test_what_can_be_no_name_is_left_out():
+    token = Secret("sentinel-token-as-a-style")
+    names = ["Flux", "x" * 65, "x" * 284_000, "a\u202eb", f"by {token.reveal()}"]
+    live = Catalogue.from_names(names, "2026-12-01")
+    assert [style.name for style in live.styles] == ["Flux"]
+
+
+def test_a_list_that_is_too_long_to_be_one_teaches_nothing():
+    names = [f"Style {number}" for number in range(styles.MAX_STYLES)]
+    assert len(Catalogue.from_names(names, "2026-12-01").styles) == styles.MAX_STYLES
+    assert Catalogue.from_names([*names, "one more"], "2026-12-01") is SHIPPED
+
+
+HOSTILE_LISTS = {
+    "case only": [
+        "".join(c) for c in islice(product(*zip("ab" * 32, "AB" * 32, strict=True)), 1000)
+    ],
+    "few letters": ["ab" * 30 + f"{n:03}" for n in range(1000)],
+    "many words": [
+        " ".join(f"{n:03}"[i % 3] + "ab"[i % 2] for i in range(21)) for n in range(1000)
+    ],
+    "separators": ["a" + "-_. "[n % 4] * (n % 60 + 1) + str(n) for n in range(1000)],
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE_LISTS)
+def test_no_list_costs_much_time_whatever_is_asked_of_it(kind: str):
+    begun = time.process_time()
+    live = Catalogue.from_names(HOSTILE_LISTS[kind], "2026-12-01")
+    assert live.source == "live"
+    for asked in ("abab" * 16, "ab ba " * 10, "a1b " * 16, "zzzz"):
+        live.search(asked)
+        with pytest.raises(UnknownStyle):
+            live.resolve(f"{asked}?")
+    assert time.process_time() - begun < 1
 
 
 # Categories

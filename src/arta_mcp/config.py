@@ -6,6 +6,7 @@ No I/O happens here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -18,6 +19,18 @@ from arta_mcp.errors import ConfigError
 from arta_mcp.redaction import MIN_SECRET, Secret, sanitize
 
 PREFIX = "ARTA_"
+
+# Some hosts pass on what they have no value for, and people what a page told them to replace;
+# `${...}` is in no address and no key, the others are refused where they are the whole value.
+_PLACEHOLDER = re.compile(
+    r".*\$\{.*|\{\{.*\}\}|\$(env:)?[A-Za-z_]\w*|%\w+%|<[^<>]*>"
+    r"|undefined|null|None|\[object Object\]|(?i:your[-_ ][\w -]*key)",
+    re.DOTALL,
+)
+_QUOTED = re.compile(
+    r"(?P<quote>[\"'`]).*(?P=quote)|[\u201c\u201e\u2018\u201a].*[\u201c\u201d\u2018\u2019]",
+    re.DOTALL,
+)
 
 Parse = Callable[[str, str], object]
 """takes a variable's name and its value, which is not blank; raises ConfigError"""
@@ -44,16 +57,38 @@ class Setting:
     def read(self, environ: Mapping[str, str]) -> object:
         """The value that `environ` gives it, or its default, or None; raises ConfigError."""
         value = environ.get(self.name, "")
-        # Some hosts pass on what they have no value for; `${...}` is in no address and no key.
-        if "${" in value:
+        if _PLACEHOLDER.fullmatch(value.strip()):
+            # An address may hold a password too, before or after the placeholder.
+            may_be_secret = self.secret or "@" in value
+            found = "holds a placeholder" if may_be_secret else f"is the literal {sanitize(value)}"
             raise ConfigError(
-                f"{self.name} is the literal {sanitize(value, 80)}, which the host did not fill in",
+                f"{self.name} {found}, which the host did not fill in",
                 hint=f"give {self.name} a value in the host's configuration, or remove it",
+            )
+        if _QUOTED.fullmatch(value.strip()):
+            raise ConfigError(
+                f"{self.name} stands in quotes, which are taken as a part of it",
+                hint="leave the quotes out",
             )
         if self.empty_means_none and self.name in environ and not value.strip():
             return None
         value = value.strip() or self.default
         return self.parse(self.name, value) if value else None
+
+
+def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a program that we start: no key and no password of ours is its to see."""
+    return {name: value for name, value in environ.items() if not name.startswith(PREFIX)}
+
+
+def _join(problems: Mapping[str, ConfigError]) -> ConfigError:
+    """One error that tells all: who sets a server up in a host sees one at each start."""
+    if len(problems) == 1:
+        return next(iter(problems.values()))
+    return ConfigError(
+        "; and ".join(problem.message for problem in problems.values()),
+        hint="; ".join(f"{name}: {problem.hint}" for name, problem in problems.items()),
+    )
 
 
 def _refuse(name: str, value: str, why: str, hint: str = "", *, limit: int = 80) -> ConfigError:
@@ -126,14 +161,15 @@ def _address(name: str, value: str) -> str:
     if "@" in value:
         raise ConfigError(f"{name} holds a user name or password", hint="leave them out")
     scheme, host = _scheme_and_host(value)
+    shown = re.split(r"[?#]", value)[0]  # a query may hold a key
     if scheme not in ("http", "https"):
-        raise _refuse(name, value, ", not an https address", limit=120)
-    if "?" in value or "#" in value:
-        raise _refuse(name, value, "; leave out what follows the path", limit=120)
+        raise _refuse(name, shown, ", not an https address", limit=120)
+    if shown != value:
+        raise _refuse(name, shown, " and more; leave out what follows the path", limit=120)
     # The key and the tokens travel in it.
     if scheme == "http" and not is_loopback(host):
         why = "; plain http is for this machine only"
-        raise _refuse(name, value, why, "use https://", limit=120)
+        raise _refuse(name, shown, why, "use https://", limit=120)
     return value.rstrip("/")
 
 
@@ -254,13 +290,21 @@ class Settings:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> Settings:
-        """Raises ConfigError naming the first variable that cannot be used."""
-        values = {setting.field: setting.read(environ) for setting in SETTINGS}
-        if values["backend"] == "arta" and values["api_key"] is None:
-            raise ConfigError(
+        """Raises ConfigError naming every variable that cannot be used."""
+        values: dict[str, object] = {}
+        problems: dict[str, ConfigError] = {}
+        for setting in SETTINGS:
+            try:
+                values[setting.field] = setting.read(environ)
+            except ConfigError as exc:
+                problems[setting.name] = exc
+        if values.get("backend") == "arta" and values.get("api_key", "wrong") is None:
+            problems["ARTA_BACKEND"] = ConfigError(
                 "ARTA_BACKEND is 'arta' but ARTA_API_KEY is not set",
                 hint="set ARTA_API_KEY, or ARTA_BACKEND=local to draw without an account",
             )
+        if problems:
+            raise _join(problems)
         if values["backend"] == "auto":
             values["backend"] = "arta" if values["api_key"] else "local"
         # Not refused: a newer version's variable must not keep an older one from starting.

@@ -20,7 +20,8 @@
       ProtocolError             the service broke its contract: report it
 
 A message is one plain sentence that quotes the wrong value, lower case, no full stop: it is read
-after a colon. Every text passes through `redact` on its way in, so no error can show a secret.
+after a colon. Every text is redacted, escaped and cut on its way in, and a record id that is none
+is dropped: whoever raises it, no error shows a secret, acts on a terminal or fills a conversation.
 No I/O happens here.
 """
 
@@ -28,7 +29,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from arta_mcp.redaction import redact, sanitize
+from arta_mcp.redaction import escape, is_plain_id, redact, sanitize, shorten
+
+MAX_TEXT = 4000
+"""characters of a message or a hint; what it quotes of others is cut shorter where it is read"""
 
 
 class ArtaError(Exception):
@@ -37,10 +41,19 @@ class ArtaError(Exception):
     default_hint = ""
 
     def __init__(self, message: str, *, hint: str = "", record_id: str | None = None) -> None:
-        self.message = redact(message)
-        self.hint = redact(hint or self.default_hint)
+        self.message = shorten(escape(redact(message)), MAX_TEXT)
+        self.hint = shorten(escape(redact(hint or self.default_hint)), MAX_TEXT)
         self.record_id = record_id
         super().__init__(self.message)
+
+    @property
+    def record_id(self) -> str | None:
+        """The generation that it is about; a hint may say it as a word of a shell."""
+        return self._record_id
+
+    @record_id.setter
+    def record_id(self, value: str | None) -> None:
+        self._record_id = value if value is not None and is_plain_id(value) else None
 
     def __str__(self) -> str:
         return self.message

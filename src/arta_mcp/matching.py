@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from difflib import SequenceMatcher, get_close_matches
 from itertools import islice
 
 MAX_WORD = 64
 """characters of a text that are compared; no name has more than half as many"""
+
+MAX_WORDS = 8
+"""words of a text that are compared one by one"""
 
 MIN_LIKENESS = 0.65
 """least likeness (0 to 1) of a suggestion: `4:5` resembles `4:3`, `zzzz` resembles no style"""
@@ -38,25 +40,61 @@ def rank(word: str, choices: Iterable[str]) -> list[tuple[float, str]]:
     word like one of the other, whichever is more: `van goh` is like `vincent-van-gogh`. What is
     alike in several of these ways is nearer: `fluxx` is nearer to `flux` than to `flux-dev`.
     """
-    asked = normalize(word[:MAX_WORD]).split("-")
+    asked = normalize(word[:MAX_WORD]).split("-")[:MAX_WORDS]
     offered = {choice: normalize(choice[:MAX_WORD]).split("-") for choice in set(choices)}
-    # Each pair of words is compared once, in however many choices they stand: comparing letters
-    # is what costs, and a caller may ask with 40 words for one of a thousand names.
+    # Each pair of words is compared once, in however many choices they stand.
     vocabulary = {other for words in offered.values() for other in words}
-    n = max(1, len(vocabulary))
-    close = {w: set(get_close_matches(w, vocabulary, n, MIN_WORD_LIKENESS)) for w in asked}
+    close = {one: _find_close(one, vocabulary) for one in asked}
     known = set[str]().union(*close.values())
+    whole = _Letters("".join(asked))
     scored: list[tuple[float, str, float]] = []
-    matcher = SequenceMatcher(a="".join(asked), autojunk=False)
     for choice, words in offered.items():
-        matcher.set_seq2("".join(words))
         ways = (
-            matcher.ratio() if any(words) else 0.0,
+            whole.likeness("".join(words)),
             _share([one for one in asked if not close[one].isdisjoint(words)], asked),
             _share([other for other in words if other in known], words),
         )
         scored.append((-sum(ways), choice, max(ways)))
     return [(likeness, choice) for _, choice, likeness in sorted(scored)]
+
+
+class _Letters:
+    """A text that others are compared to, by their longest common subsequence.
+
+    Not difflib: on texts of few different letters, as somebody may list a thousand of, it takes
+    some milliseconds a pair. This takes one step a letter, whatever they are: a row of the table
+    of common subsequences is one number (Hyyrö, "Bit-parallel LCS-length computation revisited").
+    """
+
+    def __init__(self, text: str) -> None:
+        self._length = len(text)
+        self._places: dict[str, int] = {}
+        """letter -> where it stands, a bit each"""
+        for place, letter in enumerate(text):
+            self._places[letter] = self._places.get(letter, 0) | 1 << place
+
+    def likeness(self, other: str) -> float:
+        """The share of letters (0 to 1) that both texts have in one order; 0 for an empty one."""
+        if not self._length or not other:
+            return 0.0
+        row = every = (1 << self._length) - 1
+        for letter in other:
+            matched = row & self._places.get(letter, 0)
+            row = ((row + matched) | (row - matched)) & every
+        common = self._length - row.bit_count()
+        return 2 * common / (self._length + len(other))
+
+
+def _find_close(word: str, vocabulary: set[str]) -> set[str]:
+    """The words of a vocabulary that are nearly `word`."""
+    letters, length = _Letters(word), len(word)
+    return {
+        other
+        for other in vocabulary
+        # The first part is cheap, and true of few: it bounds what the letters can have in common.
+        if 2 * min(length, len(other)) >= MIN_WORD_LIKENESS * (length + len(other))
+        and letters.likeness(other) >= MIN_WORD_LIKENESS
+    }
 
 
 def _share(some: list[str], words: list[str]) -> float:

@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Literal
 
 from arta_mcp.errors import UnknownStyle
-from arta_mcp.matching import MAX_WORD, normalize, rank, suggest
-from arta_mcp.redaction import sanitize
+from arta_mcp.matching import MAX_WORD, MAX_WORDS, normalize, rank, suggest
+from arta_mcp.redaction import redact_known, sanitize
 
 AS_OF = "2026-05-30"
 """the day on which the service itself listed the shipped styles"""
@@ -22,8 +22,23 @@ AS_OF = "2026-05-30"
 DEFAULT = "flux"
 """the one id in every list ever seen that suits any prompt"""
 
-CATEGORIES = ("flux", "gpt", "nano", "photo", "art", "logo", "tattoo", "other")
-"""in the order in which a catalogue lists them"""
+MAX_STYLES = 1000
+"""styles of one list; the service has had 110 to 150. A longer list is no list of styles"""
+
+MAX_STYLE = 64
+"""characters of a style's name; the longest known one has 33"""
+
+CATEGORIES = {
+    "flux": "for any prompt; turbo and klein are the fast ones",
+    "gpt": "for any prompt, and for text in a picture",
+    "nano": "banana for any prompt, the others for dolls, cards and posters",
+    "photo": "as if taken with a camera",
+    "art": "a manner of painting, drawing or animation",
+    "logo": "emblems, marks, icons",
+    "tattoo": "designs for tattoos",
+    "other": "what fits nowhere else",
+}
+"""category -> what it is for, in the order in which a catalogue lists them"""
 
 
 def _names(listed: str) -> tuple[str, ...]:
@@ -78,6 +93,36 @@ _ALIASES = {"flux-dev": "F Dev", "flux-pro": "F Pro", "gpt-image": "GPT4o"}
 _LEAKED = re.compile(r"(?i)^(qa|our|test)_|\btest\b")
 """a test name of the service's own staff: it works today, but is suggested to no one"""
 
+_GENERAL = "Flux, F Dev, F Pro, F2 Pro, GPT4o, High GPT4o, Nano Banana Style, Nano Banana Pro Style"
+_CAMERA = """Professional, Cinematic Filmstill Style, Film Grain Style, F2 Analog Style,
+    Polaroid Style, Snapchat Style"""
+_ANIMATED = """Studio Ghibli Style, GPT4o Ghibli, RevAnimated, Kawaii, Arcane Style,
+    Devil Maycry Style, Anime tattoo"""
+_INKED = "Coloring Book Style, Black Ink, Dotwork, Minimalistic Logo, Hand-drawn Logo, Mini tattoo"
+_TAGS = {
+    tag: frozenset(_names(listed))
+    for tags, listed in {
+        # Words that people use for what they want, where no name has them. A general model
+        # serves where no style is made for it: it follows the prompt, which says the manner.
+        "photorealistic, photo-realistic, photorealism, realistic, realism, photograph": (
+            f"{_CAMERA}, F Pro, F2 Pro, Flux, Nano Banana Pro Style, Hunyuan Style"
+        ),
+        "portrait, portraits, headshot, selfie": f"{_CAMERA}, F Pro, F2 Pro, Nano Banana Pro Style",
+        "pixel-art, pixel, pixelart, 8-bit": _GENERAL,
+        "oil-painting, oil, painting, painterly": f"Vincent Van Gogh, Surrealism, {_GENERAL}",
+        "line-art, lineart, line-drawing, outline": _INKED,
+        "comic, comics, cartoon": (
+            f"Cute Cartoon Style, Arcane Style, Devil Maycry Style, Kawaii, New School, {_GENERAL}"
+        ),
+        "anime, manga": _ANIMATED,
+        "fast, fastest, quick": "F2 Turbo, F2 Klein 4B, F2 Klein 9B",
+        "text, lettering, typography": "GPT4o, High GPT4o, Nano Banana Pro Style, F2 Pro",
+        "3d, render": "3d Render Style, Clay Style, Low Poly, Isometric Flux Style",
+    }.items()
+    for tag in _names(tags)
+}
+"""a word of people's (or several, joined by -) -> the wire names of the styles that serve it"""
+
 _BY_HAND = {
     name: category
     for category, listed in {
@@ -116,7 +161,7 @@ class Style:
 
     @property
     def is_leaked(self) -> bool:
-        """Whether it is a test name: shown last, suggested never."""
+        """Whether it is a test name: shown to who searches for it exactly, suggested to nobody."""
         return _LEAKED.search(self.name) is not None
 
 
@@ -137,21 +182,28 @@ class Catalogue:
     ) -> Catalogue:
         """The catalogue of a list of wire names in any order; unknown ones get an id and category.
 
-        Blank and unprintable names are left out. Without any name left the answer is `SHIPPED`,
-        whose `source` says so.
+        What can be no name is left out. Without any name left, or with over MAX_STYLES, the answer
+        is `SHIPPED`, whose `source` says so.
         """
-        shown = {name for name in names if name.strip() and name.isprintable()}
+        listed = set(names)
+        if len(listed) > MAX_STYLES:
+            return SHIPPED
+        shown = filter(is_style_name, listed)
         taken: dict[str, Style] = {}
+        # Each slug counts on from where it stood: a thousand names may have the same one.
+        numbers: dict[str, int] = {}
         # Sorted, so that the ids are the same in whatever order a service lists its names; first
         # those that are their own slug and so keep it: exact names and ids agree.
         for name in sorted(shown, key=lambda name: (_slug(name) != name, name.casefold(), name)):
-            own, number = _slug(name), 2
+            own = slug = _slug(name)
             while own in taken:
-                own, number = f"{_slug(name)}-{number}", number + 1
+                numbers[slug] = numbers.get(slug, 1) + 1
+                own = f"{slug}-{numbers[slug]}"
             taken[own] = Style(own, name, category_of(name))
+        places = {category: place for place, category in enumerate(CATEGORIES)}
         styles = sorted(
             taken.values(),
-            key=lambda s: (CATEGORIES.index(s.category), s.is_leaked, s.name.casefold(), s.name),
+            key=lambda s: (places[s.category], s.is_leaked, s.name.casefold(), s.name),
         )
         return cls(tuple(styles), as_of, source) if styles else SHIPPED
 
@@ -166,37 +218,52 @@ class Catalogue:
         An exact wire name goes first. Otherwise case does not matter, `-`, `_`, `.` and blanks are
         alike, and a closing `style` may be left out (`nano-banana`).
         """
-        if style := self._exact.get(model) or self._by_key.get(normalize(model)):
+        if style := self.find(model):
             return style
         raise self._explain_unknown(model)
+
+    def find(self, model: str) -> Style | None:
+        """What `resolve` gives; None for an unknown model, and no search for near ones."""
+        return self._exact.get(model) or self._by_key.get(normalize(model))
 
     def search(self, text: str | None) -> tuple[Style, ...]:
         """The styles that all words of `text` occur in, best first; None or blank finds all.
 
-        Words are searched in name, id, aliases and category, as beginnings and as parts too.
-        A misspelt word counts as the nearest one that the catalogue knows.
+        Words are searched in name, id, aliases and category, as beginnings and as parts too, and
+        in what people call such pictures (`portrait`, `pixel art`). A misspelt word counts as the
+        nearest one that the catalogue knows. A leaked test name is found by nothing but itself.
         """
         key = normalize((text or "")[:MAX_WORD])
         if not key:
-            return self.styles
-        words = key.split("-")
+            return tuple(style for style in self.styles if not style.is_leaked)
+        words = key.split("-")[:MAX_WORDS]
         if found := self._find_all(words):
             return found
-        known = {*CATEGORIES, *(word for words in self._words.values() for word in words)}
+        known = {*CATEGORIES, *_TAGS, *(word for words in self._words.values() for word in words)}
         # A word that is known keeps its spelling: only what nothing answers to may be misspelt.
         nearest = [word if word in known else [*suggest(word, known), word][0] for word in words]
         return self._find_all(nearest)
 
     def _find_all(self, words: list[str]) -> tuple[Style, ...]:
-        """The styles that all `words` occur in: the exact name first, leaked test names last."""
-        exact = self._by_key.get("-".join(words))
-        hits: list[tuple[bool, bool, int, Style]] = []
+        """The styles that all `words` occur in: the exact name first, what a tag finds last."""
+        key = "-".join(words)
+        exact = self._by_key.get(key)
+        tags = [tag for tag in _TAGS if f"-{tag}-" in f"-{key}-"]
+        hits: list[tuple[bool, int, Style]] = []
         for style in self.styles:
+            if style.is_leaked and style != exact:
+                continue
+            mine = [tag for tag in tags if style.name in _TAGS[tag]]
+            tagged = {word for tag in mine for word in (tag, *tag.split("-"))}
             ranks = [_match_word(word, self._words[style], style.category) for word in words]
-            found = [rank for rank in ranks if rank is not None]
-            if len(found) == len(ranks):
-                hits.append((style != exact, style.is_leaked, sum(found), style))
-        return tuple(style for *_, style in sorted(hits, key=lambda hit: hit[:3]))
+            found = [
+                4 if rank is None else rank
+                for word, rank in zip(words, ranks, strict=True)
+                if rank is not None or word in tagged
+            ]
+            if len(found) == len(words):
+                hits.append((style != exact, sum(found), style))
+        return tuple(style for *_, style in sorted(hits, key=lambda hit: hit[:2]))
 
     def _explain_unknown(self, model: str) -> UnknownStyle:
         """Gone since when, never there, or only misspelt; each with what to ask for instead."""
@@ -259,6 +326,13 @@ class Catalogue:
             if style := self._exact.get(name):
                 spelled[style] += f" {alias}"
         return {style: frozenset(normalize(text).split("-")) for style, text in spelled.items()}
+
+
+def is_style_name(name: str) -> bool:
+    """Whether a text from outside can be a style's name: short, printable, no secret of ours."""
+    if len(name) > MAX_STYLE or not name.isprintable() or not name.strip():
+        return False
+    return redact_known(name) == name
 
 
 def category_of(name: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TypeGuard
 
 from arta_mcp.errors import ProtocolError
-from arta_mcp.redaction import redact, sanitize
+from arta_mcp.redaction import sanitize
 
 MAX_DEPTH = 100
 """levels of lists and objects within each other: more than any answer has; all walks are safe"""
@@ -38,9 +38,7 @@ def json_or_none(body: bytes) -> object:
 
 def excerpt(body: bytes, limit: int) -> str:
     """The beginning of a body that is no answer: one line of at most `limit` characters."""
-    # Redacted before it is cut: half a secret would no longer be recognized. Cut before it is
-    # sanitized: the rest of a megabyte is not worth the time.
-    return sanitize(redact(body.decode("utf-8", "replace"))[: 4 * limit], limit)
+    return sanitize(body.decode("utf-8", "replace"), limit)
 
 
 def is_object(value: object) -> TypeGuard[dict[str, object]]:

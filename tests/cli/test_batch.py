@@ -87,6 +87,12 @@ def test_other_options_or_another_name_draw_anew(
     assert service.service.seen["submit"] == 2
 
 
+def test_the_spelling_of_a_ratio_draws_nothing_anew(shell: Shell, service: ScriptedServer) -> None:
+    for spelled in ("16:9", "16x9", "'16:9' "):
+        assert draw(shell, "a lake", "-a", spelled).code == 0
+    assert service.service.seen["submit"] == 1
+
+
 def test_the_spelling_of_a_model_draws_nothing_anew(shell: Shell, service: ScriptedServer) -> None:
     draw(shell, "a hill\n", "-m", "vincent-van-gogh")
     draw(shell, "a hill\n", "-m", "Vincent Van Gogh")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from arta_mcp import __version__
-from arta_mcp.cli.console import print_data
+from arta_mcp.cli.console import print_data, print_json, print_message
 from arta_mcp.redaction import Secret
 from harness.installed import TIMEOUT, Machine
 from harness.shell import Shell
@@ -81,7 +82,7 @@ def test_version_and_help_need_no_settings(shell: Shell, flag: str) -> None:
         ({"ARTA_MAX_WAIT": "abc"}, "ARTA_MAX_WAIT is 'abc'"),
         (
             {"ARTA_API_KEY": "${user_config.api_key}"},
-            "ARTA_API_KEY is the literal ${user_config.api_key}",
+            "ARTA_API_KEY holds a placeholder",
         ),
     ],
 )
@@ -199,3 +200,23 @@ def test_an_address_keeps_its_signature_and_loses_our_secret(
     Secret("our-own-key-123")
     print_data(f"{signed}&key=our-own-key-123")
     assert capsys.readouterr().out == f"{signed}&key=[redacted]\n"
+
+
+def test_no_line_acts_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "a\x1b]0;title\x07\x9b31m\rb\u202ec\u2066"
+    print_message(f"warning: {hostile}")
+    print_data(f"{hostile}\tx\xa0y")
+    print_json({"style": hostile, "again": "ä\x9b"})
+    said = capsys.readouterr()
+    for line in (*said.out.splitlines(), said.err.rstrip("\n")):
+        assert line.replace("\t", "").replace("\xa0", "").isprintable()
+    assert "x\xa0y" in said.out
+    assert json.loads(said.out.splitlines()[-1]) == {"style": hostile, "again": "ä\x9b"}
+
+
+@pytest.mark.parametrize("record_id", ["x; curl evil.example", "x`id`", "$(id)", "x' y", "-x y"])
+def test_what_is_no_record_id_stands_in_no_command_of_a_hint(shell: Shell, record_id: str) -> None:
+    said = shell("get", "--", record_id)
+    assert said.code == 1
+    assert "no generation has the record id" in said.err
+    assert "arta-mcp get" not in said.err

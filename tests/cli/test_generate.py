@@ -116,6 +116,19 @@ def test_open_shows_every_file_in_the_viewer(quick: Machine, tmp_path: Path) -> 
     assert told == [(quick.elsewhere / line).as_uri() for line in ended.stdout.splitlines()]
 
 
+def test_the_viewer_inherits_no_setting_of_ours(quick: Machine, tmp_path: Path) -> None:
+    viewer = tmp_path / "viewer"
+    viewer.write_text(f'#!/bin/sh\nenv > "{tmp_path}/seen"\n', encoding="utf-8")
+    viewer.chmod(0o755)
+    machine = quick.set(BROWSER=f"{viewer} %s", OTHER="x", ARTA_APIKEY="misspelt-secret")
+    ended = machine.run("generate", "a lake", "--open")
+    assert ended.returncode == 0, ended.stderr
+    seen = (tmp_path / "seen").read_text(encoding="utf-8")
+    assert "ARTA_API_KEY" in machine.environ
+    assert "OTHER=x\n" in seen
+    assert "ARTA_" not in seen
+
+
 # At a terminal
 
 

@@ -890,6 +890,7 @@ said["mcpServers"][sys.argv[-2]] = json.loads(sys.argv[-1])
 json.dump(said, open(path, "w"), indent=2)
 """
 ADD_TO_CODE = """
+assert not [name for name in os.environ if name.startswith("ARTA_")]
 path = os.path.join(os.environ["HOME"], ".config/Code/User/mcp.json")
 entry = json.loads(sys.argv[-1])
 name = entry.pop("name")
@@ -927,6 +928,7 @@ def test_claude_code_adds_an_entry_through_its_own_command(
 
 def test_vs_code_adds_an_entry_through_its_own_command(computer: Computer) -> None:
     computer.put_program("code", ADD_TO_CODE)
+    computer.environ["ARTA_API_KEY"] = SECRET
     (computer.home / ".config" / "Code").mkdir(parents=True)
     assert computer.run("install", "vscode") == console.OK
     arguments = computer.arguments_of("code")
@@ -976,7 +978,7 @@ def test_a_file_with_comments_is_never_given_to_vs_code(computer: Computer) -> N
     [
         (
             "sys.exit(f'no \\x1b[1mroom\\nfor eyJhbGciOiJIUzI1NiJ9.e30.c2ln')",
-            "code 1: no [1mroom for [redacted]",
+            "code 1: no \\x1b[1mroom for [redacted]",
         ),
         ("print('odd'); sys.exit(7)", "claude ended with exit code 7: odd"),
         ("time.sleep(60)", "claude gave no answer in "),

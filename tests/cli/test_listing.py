@@ -35,6 +35,13 @@ def test_at_a_terminal_lists_have_a_header_and_no_line_is_too_long(shell: Shell)
     assert row.index("flux") == header.index("MODEL")
 
 
+def test_a_prompt_is_listed_in_its_own_letters_and_acts_on_nothing(shell: Shell) -> None:
+    joined = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f469\u200d\U0001f680"
+    assert shell("generate", f"{joined} \x9b31m \u202e", "--no-save").code == 0
+    prompt = shell("history").out.rstrip("\n").split("\t")[-1]
+    assert prompt == f"{joined} \\x9b31m \\u202e"
+
+
 def test_models_are_found_by_category(shell: Shell) -> None:
     shown = shell("models", "--search", "tattoo").out.splitlines()
     assert {line.split("\t")[1] for line in shown} == {"tattoo"}
@@ -46,7 +53,7 @@ def test_every_model_is_listed_as_json_and_nothing_made(shell: Shell) -> None:
     listed = said.json["models"]
     assert said.code == 0
     assert isinstance(listed, list)
-    assert {model["name"] for model in listed} == {style.name for style in SHIPPED.styles}  # pyright: ignore[reportUnknownVariableType]  # JSON
+    assert {model["name"] for model in listed} == {style.name for style in SHIPPED.search(None)}  # pyright: ignore[reportUnknownVariableType]  # JSON
 
 
 def test_a_search_that_finds_nothing_says_how_to_see_all(shell: Shell) -> None:

@@ -18,6 +18,7 @@ from harness import fault_matrix
 from harness.fault_matrix import HOPELESS, KEY, MAX_SECONDS, TOKEN, Case, Outcome
 
 LOST = {"reset-before", "reset-after", "answer-lost"}
+WORDY = {"422", "detail-string", "detail-list", "long-words"}
 GARBLED = {"empty-body", "html-body", "not-object", "truncated-json", "endless-body"}
 DOWN = {"500", "502", "504", "late-500", "late-502", "late-504"}
 WAITS = {"429-wait", "429-date", "503-wait", "503-date"}
@@ -26,7 +27,7 @@ HARMLESS = {"refused"}
 TOO_MANY = {"429", "TOO_MANY_ATTEMPTS_TRY_LATER", "QUOTA_EXCEEDED"}
 GONE = {"TOKEN_EXPIRED", "USER_NOT_FOUND", "INVALID_REFRESH_TOKEN", "PROJECT_NUMBER_MISMATCH"}
 AUTH = {
-    *{"400", "401", "403", "404", "409", "422", "redirect-302", "redirect-307", "echo"},
+    *{"400", "401", "403", "404", "409", "redirect-302", "redirect-307", "echo", *WORDY},
     *{"wrong-types", "OPERATION_NOT_ALLOWED", "ADMIN_ONLY_OPERATION", "PROJECT_DISABLED"},
     *{"USER_DISABLED", "MISSING_REFRESH_TOKEN", "INVALID_GRANT_TYPE", "MISSING_GRANT_TYPE"},
     *{"API_KEY_INVALID", "API_KEY_ANDROID_APP_BLOCKED", "PERMISSION_DENIED", "INVALID_ARGUMENT"},
@@ -122,11 +123,11 @@ def _at_submit(case: Case, name: str) -> Expected:
         told = "RateLimited" if name.startswith("429") else "Unavailable"
         asks_again = name in WAITS and not case.at_length
         return Expected(told, submits=-2 if asks_again else 1)
-    if name in LOST | GARBLED | DOWN | SLOW | {"wrong-types"}:
+    if name in LOST | GARBLED | DOWN | SLOW | {"wrong-types", "foreign-id"}:
         return Expected("SubmitUnknown", submits=1)
     if name in {"401", "stale-token"}:
         return Expected("done" if times == 1 else "AuthError", refreshes=1, submits=2)
-    if name in {"400", "422", "detail-string", "detail-list", "echo"}:
+    if name in WORDY | {"400", "echo"}:
         return Expected("PromptRejected", submits=1)
     if name == "404":
         return Expected("ProtocolError", submits=1)
@@ -137,7 +138,16 @@ def _at_submit(case: Case, name: str) -> Expected:
 def _at_status(case: Case, name: str) -> Expected:
     times = case.fault.times
     passing = LOST | GARBLED | DOWN | WAITS | SLOW
-    passing |= {"wrong-types", "408", "429", "503", "redirect-302", "redirect-307", "stuck"}
+    passing |= {
+        "wrong-types",
+        "foreign-id",
+        "408",
+        "429",
+        "503",
+        "redirect-302",
+        "redirect-307",
+        "stuck",
+    }
     if name == "foreign-url":
         return Expected("done", submits=1, unsaved=2)
     if name in HARMLESS:  # the pictures are asked for while the port is shut, or just after it
@@ -157,7 +167,7 @@ def _at_status(case: Case, name: str) -> Expected:
         return Expected("UnknownRecord", submits=1)
     if name in {"all-blurred"}:
         return Expected("PromptRejected", submits=1)
-    broken = {"400", "409", "422", "detail-string", "detail-list", "echo"}
+    broken = WORDY | {"400", "409", "echo"}
     assert name in broken | {"done-null", "done-empty", "foreign-scheme"}, "no rule"
     return Expected("ProtocolError", submits=1)
 
@@ -171,7 +181,8 @@ def _at_image(case: Case, name: str) -> Expected:
 def _at_styles(case: Case, name: str) -> Expected:
     if name in HARMLESS | SLOW and not case.at_length:
         return Expected("done")
-    return Expected("ProtocolError" if name in GARBLED | {"wrong-types"} else "Unavailable")
+    broken = GARBLED | {"wrong-types", "many-styles"}
+    return Expected("ProtocolError" if name in broken else "Unavailable")
 
 
 CASES = list(fault_matrix.cases())

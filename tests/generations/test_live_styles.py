@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from itertools import islice, product
 from pathlib import Path
 
 import anyio
@@ -15,6 +17,7 @@ from arta_mcp.errors import UnknownStyle
 from arta_mcp.generations.live_styles import WAIT_TIMEOUT, LiveCatalogue
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.local.faults.catalogue import Fault
+from arta_mcp.state.records import StyleList
 from arta_mcp.state.sqlite import SqliteState
 from harness.world import ORIGIN, World, new_world
 
@@ -74,6 +77,51 @@ async def test_without_an_answer_the_shipped_table_serves(world: World) -> None:
         await generations.catalogue()
     assert (catalogue.source, catalogue.as_of) == ("shipped", "2026-05-30")
     assert world.service.seen["styles"] == 1
+
+
+def many_names() -> tuple[str, ...]:
+    """24,000 names of 32 letters in 792 kB, which differ in case only."""
+    spelled = product(*zip("abcdefgh" * 4, "ABCDEFGH" * 4, strict=True))
+    return tuple("".join(letters) for letters in islice(spelled, 24_000))
+
+
+async def test_a_list_of_24000_names_is_not_taken_and_holds_nobody_up(world: World) -> None:
+    world.app = lister = Lister(app=world.service)
+    lister.names = many_names()
+    longest, last = 0.0, time.perf_counter()
+    generations = world.generations()
+
+    async def tick() -> None:
+        nonlocal longest, last
+        while True:
+            await anyio.sleep(0.01)
+            now = time.perf_counter()
+            longest, last = max(longest, now - last), now
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(tick)
+        async with generations:
+            await generations.catalogue()
+            with pytest.raises(UnknownStyle):
+                await generations.generate(GenerationRequest(prompt="x", model="abcd" * 16))
+        group.cancel_scope.cancel()
+    assert lister.asked == 1
+    assert generations.known_catalogue.source == "shipped"
+    assert longest < 0.5
+
+
+async def test_a_list_of_24000_names_that_an_earlier_version_stored_is_had_anew(
+    world: World,
+) -> None:
+    state = SqliteState(world.folder / "state")
+    await state.keep_styles("test", StyleList(many_names(), time.time()))
+    await state.close()
+    with anyio.fail_after(5):
+        async with world.generations() as generations:
+            await generations.catalogue()
+    assert world.service.seen["styles"] == 1
+    assert generations.known_catalogue.source == "live"
+    assert len(generations.known_catalogue.styles) == 110
 
 
 async def test_a_slow_answer_is_not_waited_for(

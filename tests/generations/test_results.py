@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from arta_mcp.arta.protocol import Image
 from arta_mcp.generations.results import request_of, to_generation, to_sample
 from arta_mcp.generations.schedule import DurationSample
 from arta_mcp.state.records import JournalEntry, Timing
+from arta_mcp.styles import MAX_STYLE
 
 BEGAN = 1_000_000.0
 
@@ -56,3 +59,15 @@ def test_an_entry_without_a_readable_request_is_still_told(request_text: str) ->
 def test_what_the_engine_wants_said_is_said_first() -> None:
     told = to_generation(entry("{}"), now=BEGAN, **ARTA | {"engine_notice": "by rules"})
     assert told.notice == "by rules"
+
+
+def test_what_an_earlier_version_wrote_down_unseen_is_shown_short_and_harmless() -> None:
+    image = Image("https://a.example/![x](https://b.example)", "", False, "x" * 300_000)
+    stored = replace(
+        entry("{}"), style="s" * 284_000, error="e\x1b" * 100_000, images=(image,), phase="done"
+    )
+    told = to_generation(stored, backend="arta", engine_notice=None, now=BEGAN)
+    assert told.images[0].url == "https://a.example/!%5Bx%5D(https://b.example)"
+    assert len(repr(told)) < 10_000
+    assert "\x1b" not in str(told.error)
+    assert (told.model, len(told.style)) == (told.style, MAX_STYLE)

@@ -32,10 +32,10 @@ def test_defaults_are_those_of_the_design() -> None:
             "",
         ),
         (
-            {"prompt": "x", "aspect_ratio": "16x9"},
-            "aspect_ratio is '16x9'; allowed is one of"
+            {"prompt": "x", "aspect_ratio": " 5x4"},
+            "aspect_ratio is ' 5x4'; allowed is one of"
             " 1:1, 2:3, 3:2, 3:4, 4:3, 9:16, 16:9, 9:21, 21:9",
-            "did you mean 16:9?",
+            "did you mean 4:3?",
         ),
         (
             {"prompt": "x", "stepps": 3},
@@ -57,6 +57,36 @@ def test_a_wrong_argument_is_named_with_value_and_bounds(
     with pytest.raises(InvalidRequest) as caught:
         GenerationRequest.of(**arguments)
     assert (caught.value.message, caught.value.hint) == (sentence, hint)
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        *("16:9 ", " 16 : 9", "'16:9'", '"16:9"', "`16:9`", "\u201c16:9\u201d", "16x9", "16X9"),
+        *(
+            "16 x 9",
+            "16\u00d79",
+            "16/9",
+            "16\uff1a9",
+            "\uff11\uff16\uff1a\uff19",
+            "16\u22369",
+            "16:9\n",
+        ),
+    ],
+    ids=ascii,
+)
+def test_a_ratio_is_read_however_it_is_spelled_and_is_one_request(spelled: str) -> None:
+    request = GenerationRequest.of(prompt="x", aspect_ratio=spelled)
+    assert request == GenerationRequest.of(prompt="x", aspect_ratio="16:9")
+
+
+@pytest.mark.parametrize(
+    "value", ["16", "16:", "169", "16:9:1", "16-9", "9:16x", "", 16, None, "1" * 99]
+)
+def test_what_is_no_ratio_is_quoted_as_it_was_given(value: object) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        GenerationRequest.of(prompt="x", aspect_ratio=value)
+    assert caught.value.value == value
 
 
 def test_a_missing_prompt_is_told() -> None:

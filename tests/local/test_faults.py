@@ -22,6 +22,7 @@ from arta_mcp.arta.protocol import (
     SUBMIT_PATH,
     Job,
     Tokens,
+    is_record_id,
     parse_styles,
     status_path,
 )
@@ -29,7 +30,7 @@ from arta_mcp.arta.refusals import Refusal, parse_retry_after
 from arta_mcp.engines.base import ImageRequest
 from arta_mcp.errors import AuthError, ConfigError, ProtocolError
 from arta_mcp.local.faults.catalogue import ENDPOINTS, FAULTS, Fault
-from arta_mcp.untrusted_json import is_object, json_or_none
+from arta_mcp.untrusted_json import is_object, json_or_none, text
 from harness.service import ScriptedServer, ScriptedService
 
 NOW = 1_000_000.25
@@ -244,9 +245,12 @@ def _kind(answer: httpx.Response) -> object:
     body = json_or_none(answer.content)
     kept = ("status", "response", "error_code", "error_details")
     fields = body if is_object(body) else {}
-    return answer.status_code, {
-        name: value if name in kept else type(value) for name, value in fields.items()
-    }
+    can_be_id = is_record_id(text(fields, "record_id"))  # each time another one
+    return (
+        answer.status_code,
+        can_be_id,
+        {name: value if name in kept else type(value) for name, value in fields.items()},
+    )
 
 
 # What the connection does
@@ -387,6 +391,18 @@ def test_a_foreign_body_breaks_the_contract_with_status_200(
 def test_detail_is_a_string_or_a_list(caller: Caller) -> None:
     assert isinstance(caller.ask_with("detail-string@submit").json()["detail"], str)
     assert caller.refusal("detail-list@submit").words == "steps: Input should be at most 50"
+
+
+def test_words_lists_and_ids_can_be_such_as_nobody_should_show(caller: Caller) -> None:
+    assert len(caller.ask_with("long-words@sign_up").json()["detail"]) == 300_000
+    assert len(caller.ask_with("many-styles@styles").content) > 700_000
+    with pytest.raises(ProtocolError, match="24000 entries"):
+        parse_styles(caller.ask_with("many-styles@styles").content)
+    for endpoint in ("submit", "status"):
+        answer = caller.ask_with(f"foreign-id@{endpoint}=x; reboot")
+        assert answer.json()["record_id"] == "x; reboot"
+        with pytest.raises(ProtocolError, match="without a record id"):
+            Job.parse(answer.content)
 
 
 def test_a_redirect_points_elsewhere_and_the_job_is_not_made(caller: Caller) -> None:

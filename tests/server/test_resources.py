@@ -21,7 +21,9 @@ from arta_mcp.engines.sketch.engine import draw
 from arta_mcp.errors import ArtaError, UnknownRecord
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.server.build import build_server
+from arta_mcp.server.completions import MAX_COMPLETIONS
 from arta_mcp.server.notifications import MAX_SUBSCRIPTIONS, add_notifications
+from arta_mcp.styles import SHIPPED
 from harness.errors import WORDS, every_error
 from harness.world import World, new_world
 
@@ -65,7 +67,7 @@ async def test_generations_are_resources(world: World, mode: str) -> None:
 async def test_models_are_a_resource(world: World, mode: str) -> None:
     async with client(world, mode) as asked:
         listed = json.loads(content(await asked.read_resource("arta://models")))
-    assert len(listed["models"]) == 110
+    assert len(listed["models"]) == len(SHIPPED.search(None)) == 99  # no test names
     assert listed["source"] == "shipped"
 
 
@@ -147,15 +149,17 @@ async def test_models_ratios_and_record_ids_are_completed(world: World, mode: st
     assert record.completion.values == [record_id]
 
 
-async def test_an_answer_holds_as_many_completions_as_the_specification_allows(
-    world: World,
+async def test_an_answer_holds_as_many_completions_as_it_may(
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert MAX_COMPLETIONS == 100  # by the specification; there are fewer models
+    monkeypatch.setattr("arta_mcp.server.completions.MAX_COMPLETIONS", 50)
     draw_prompt = PromptReference(type="ref/prompt", name="draw")
     async with client(world) as asked:
         every = (await asked.complete(draw_prompt, {"name": "model", "value": ""})).completion
         some = (await asked.complete(draw_prompt, {"name": "model", "value": "flux"})).completion
         none = (await asked.complete(draw_prompt, {"name": "idea", "value": "a"})).completion
-    assert (len(every.values), every.total, every.has_more) == (100, 110, True)
+    assert (len(every.values), every.total, every.has_more) == (50, 99, True)
     assert (len(some.values), some.has_more) == (some.total, False)
     assert none.values == []
 

@@ -245,7 +245,7 @@ WRONG: list[tuple[dict[str, object], tuple[str, ...]]] = [
     ({"prompt": "x", "n": 9}, ("n is 9", "1..8")),
     ({"prompt": "x", "n": "many"}, ("n is 'many'", "1..8")),
     ({"prompt": "x", "aspect_ratio": "5:7"}, ("aspect_ratio is '5:7'", "16:9")),
-    ({"prompt": "x", "aspect_ratio": "16x9"}, ("aspect_ratio", "did you mean 16:9?")),
+    ({"prompt": "x", "aspect_ratio": "5x4"}, ("aspect_ratio is '5x4'", "did you mean 4:3?")),
     ({"prompt": "x", "num_inference_steps": 51}, ("num_inference_steps is 51", "1..50")),
     ({"prompt": "x", "guidance_scale": 21}, ("guidance_scale is 21", "1..20")),
     ({"prompt": "x", "seed": -1}, ("seed is -1", "0..4294967295")),

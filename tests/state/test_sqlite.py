@@ -594,6 +594,12 @@ async def test_of_many_tasks_with_one_key_one_sends_and_all_have_its_entry(folde
     assert len({entry.id for entry, _ in found}) == 1
 
 
+async def test_what_an_earlier_version_took_for_an_id_is_read_as_none(state: SqliteState) -> None:
+    await submitted(state, "x; curl evil.example")
+    await submitted(state, "rec-1")
+    assert [entry.record_id for entry in await state.latest(*OURS, 9)] == ["rec-1", None]
+
+
 async def test_of_many_that_adopt_one_record_all_have_the_same_entry(folder: Path) -> None:
     async with opened(folder) as one, opened(folder) as two:
         stranger = replace((await begin(one))[0], id="", record_id="r1")

@@ -19,7 +19,7 @@ from arta_mcp.arta.protocol import (
     parse_styles,
     status_path,
 )
-from arta_mcp.arta.refusals import Refusal, styles_in_refusal
+from arta_mcp.arta.refusals import Refusal
 from arta_mcp.arta.tokens import TokenSource
 from arta_mcp.arta.transport import Answer, Transport
 from arta_mcp.arta.url_guard import is_loopback
@@ -203,7 +203,7 @@ def _explain_submit(refusal: Refusal, style: str) -> ArtaError:
     """The error for a refused submit; only some refusals say that no job was made."""
     said = f"the service refuses with {refusal.status}: {_words(refusal)}"
     match refusal.status:
-        case 400 | 422 if valid := styles_in_refusal(refusal.words):
+        case 400 | 422 if valid := refusal.valid_styles:
             return RefusedStyle(style, valid)
         case 400 | 422:
             return PromptRejected(said)

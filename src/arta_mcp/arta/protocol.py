@@ -8,6 +8,7 @@ Source of every fact: public clients and captures, gathered in the project's wir
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
@@ -17,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from arta_mcp.arta.refusals import Refusal, detail_words
 from arta_mcp.errors import AuthError, ProtocolError, UnknownRecord
-from arta_mcp.redaction import Secret, redact_known, sanitize
+from arta_mcp.redaction import MAX_ID, Secret, is_plain_id, redact_known, sanitize
+from arta_mcp.styles import MAX_STYLES, is_style_name
 from arta_mcp.untrusted_json import is_object, list_or_empty, read_object, text, words_or_none
 
 MAX_JSON = 1024 * 1024
@@ -32,8 +34,6 @@ SIGN_UP_PATHS = (
     "/v1/accounts:signUp",  # the new one, on identitytoolkit.googleapis.com
 )
 REFRESH_PATH = "/v1/token"
-_MAX_RECORD_ID = 200
-"""characters; the captured ones are UUIDs"""
 
 _MIN_LIFETIME = 1.0
 """seconds of a token; an end that is the issue's float would count as damaged on disk"""
@@ -41,8 +41,19 @@ _MIN_LIFETIME = 1.0
 _MAX_IMAGES = 64
 """of one job, which can have 8"""
 
-_MAX_ADDRESS = 8192
-"""characters of a picture's address, which may carry a signature"""
+MAX_MIME_TYPE = 80
+
+_MAX_ADDRESS = 4096
+"""characters of a picture's address; with a signature and a session's token in it some 2,000"""
+
+_AUTHORITY = re.compile(r"([\w.~-]+|\[[0-9A-Fa-f:.]+\])(:\d*)?")
+"""host and port; a name with letters of any script is one, a `<` or a blank is in none"""
+
+_ORIGIN = re.compile(r"(?i)\Ahttps?://[^/?#]*")
+
+# RFC 3986: what may stand behind the authority. Brackets may not: without them an address is no
+# image or link of Markdown, without angles no tag.
+_URI_CHARACTERS = "/?#@!$&'()*+,;=:%"
 
 STYLES_PATH = "/cms/content/apps/AIArtaAndroid/release/8/default/styles.json"
 
@@ -72,13 +83,11 @@ DEFAULT_NEGATIVE_PROMPT = "blurry, deformed hands, ugly"
 
 
 def is_record_id(text: str) -> bool:
-    """Whether this can be a record id: short, printable, no step in a path, no secret of ours.
+    """Whether this can be a record id: it is shown, logged, and part of commands that we hint at.
 
-    A record id is shown, logged and written to disk as it is, so one that echoes a token is none.
+    One that echoes a token of ours is none.
     """
-    if not 0 < len(text) <= _MAX_RECORD_ID or not text.isprintable():
-        return False
-    return text not in (".", "..") and redact_known(text) == text
+    return is_plain_id(text)
 
 
 def status_path(record_id: str) -> str:
@@ -227,7 +236,7 @@ class Tokens:
             id_token=Secret(id_token),
             refresh_token=Secret(refresh_token),
             expires_in=_lifetime(answer.get("expiresIn", answer.get("expires_in"))),
-            user_id=text(answer, "localId") or text(answer, "user_id"),
+            user_id=sanitize(text(answer, "localId") or text(answer, "user_id"), MAX_ID),
         )
 
     def render_sign_up(self) -> dict[str, str]:
@@ -266,14 +275,15 @@ class Image:
     @classmethod
     def parse(cls, entry: object) -> Image:
         """One entry of `response`; raises ProtocolError when it has no web address."""
-        url = text(entry, "url") if is_object(entry) else ""
-        if not is_object(entry) or not is_web_address(url):
-            raise ProtocolError(f"an image has no web address: {sanitize(repr(url), 120)}")
+        given = text(entry, "url") if is_object(entry) else ""
+        url = escape_address(redact_known(given)) if is_web_address(given) else ""
+        if not is_object(entry) or not 0 < len(url) <= _MAX_ADDRESS:
+            raise ProtocolError(f"an image has no web address: {sanitize(repr(given), 120)}")
         return cls(
-            url=redact_known(url),
+            url=url,
             name=sanitize(text(entry, "name"), 200),
             blurred=entry.get("isBlur") is True,
-            mime_type=sanitize(text(entry, "MIME"), 80) or "image/png",
+            mime_type=sanitize(text(entry, "MIME"), MAX_MIME_TYPE) or "image/png",
         )
 
     def render(self) -> dict[str, str | bool]:
@@ -362,7 +372,8 @@ class Job:
 def parse_styles(body: bytes) -> tuple[str, ...]:
     """The wire styles of the live list, from the newest `textToImage_styles_v*` block.
 
-    Raises ProtocolError when no such block holds a name.
+    What can be no name is left out. Raises ProtocolError when no such block holds a name, or the
+    newest one holds too many.
     """
 
     def version(name: str) -> int:
@@ -375,8 +386,11 @@ def parse_styles(body: bytes) -> tuple[str, ...]:
             blocks[text(block, "name")] = block.get("items")
     for name in sorted(blocks, key=version, reverse=True):
         items = list_or_empty(blocks[name])
+        # Not cut: taken for the whole, the rest of a list would retire living styles.
+        if len(items) > MAX_STYLES:
+            raise ProtocolError(f"the style list has {len(items)} entries, over {MAX_STYLES}")
         found = [text(item, "unique_id") for item in items if is_object(item)]
-        if names := tuple(dict.fromkeys(filter(None, found))):
+        if names := tuple(dict.fromkeys(filter(is_style_name, found))):
             return names
     raise ProtocolError("the style list holds no styles")
 
@@ -396,7 +410,18 @@ def is_web_address(url: str) -> bool:
     except ValueError:
         return False
     # a name and password in it would make httpx send an `Authorization` of its own
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and "@" not in parts.netloc
+    is_plain = _AUTHORITY.fullmatch(parts.netloc) is not None
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and is_plain
+
+
+def escape_address(url: str) -> str:
+    """A web address with all that stands in no URI as %XX; one escaped before stays as it is.
+
+    A server reads both as the same.
+    """
+    tail = _ORIGIN.sub("", url)
+    origin = url.removesuffix(tail)
+    return origin + quote(tail, safe=_URI_CHARACTERS, errors="replace")
 
 
 def is_token(value: str) -> bool:

@@ -15,10 +15,8 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from arta_mcp.redaction import MAX_QUOTED, sanitize
+from arta_mcp.styles import MAX_STYLES, is_style_name
 from arta_mcp.untrusted_json import excerpt, is_object, json_or_none, list_or_empty, text
-
-MAX_DETAIL = 1024 * 1024
-"""characters; a refused style lists every valid one"""
 
 _STATUSES = (
     *("INVALID_ARGUMENT", "PERMISSION_DENIED", "UNAUTHENTICATED", "NOT_FOUND", "ABORTED"),
@@ -41,7 +39,8 @@ _VALID_STYLES = re.compile(rf"not in (?:frozenset\()?\{{({_LITERAL}(?:, ?{_LITER
 class Refusal:
     """An answer that is an error, from either host.
 
-    `code` is Google's (`USER_DISABLED`), empty for the image host; `retry_after` is in seconds.
+    `code` is Google's (`USER_DISABLED`), empty for the image host; `words` are safe to show,
+    `detail` is raw; `retry_after` is in seconds.
     """
 
     status: int
@@ -66,8 +65,14 @@ class Refusal:
             return cls(status, sanitize(words), sanitize(code, 80), retry_after)
         detail = answer.get("detail") if is_object(answer) else None
         if detail is not None:
-            return cls(status, sanitize(detail_words(detail), MAX_DETAIL), "", retry_after, detail)
+            return cls(status, sanitize(detail_words(detail)), "", retry_after, detail)
         return cls(status, excerpt(body, MAX_QUOTED), "", retry_after)
+
+    @property
+    def valid_styles(self) -> tuple[str, ...]:
+        """The wire styles that the refusal of a style lists; () for any other refusal."""
+        # Read from the whole: the words that are shown are cut.
+        return styles_in_refusal(detail_words(self.detail))
 
     def render(self) -> dict[str, object]:
         """The body in the style of the host that refuses: Google's when there is a code."""
@@ -101,14 +106,16 @@ def style_refusal(style: str, valid: list[str]) -> Refusal:
 def styles_in_refusal(message: str) -> tuple[str, ...]:
     """The valid names that a `style_refusal` lists, sorted; () for anything else.
 
-    A list cut short is anything else: taken for the whole, it would retire living styles.
+    A list cut short is anything else: taken for the whole, it would retire living styles. So is
+    one of over MAX_STYLES names; what can be no name is left out.
     """
     refusal = _VALID_STYLES.search(message)
     if refusal is None:
         return ()
     literals: list[str] = re.findall(_LITERAL, refusal[1])
     # repr escapes quotes, backslashes and what cannot be printed; no name has any of the last.
-    return tuple(sorted({re.sub(r"\\(.)", r"\1", literal[1:-1]) for literal in literals}))
+    names = {re.sub(r"\\(.)", r"\1", literal[1:-1]) for literal in literals}
+    return tuple(sorted(filter(is_style_name, names))) if len(names) <= MAX_STYLES else ()
 
 
 def parse_retry_after(value: str | None, *, now: float) -> float | None:

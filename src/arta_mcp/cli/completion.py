@@ -30,7 +30,7 @@ def run_completion(options: argparse.Namespace) -> int:
 
     from arta_mcp.styles import SHIPPED
 
-    known = {"model": tuple(style.id for style in SHIPPED.styles), "aspect_ratio": RATIOS}
+    known = {"model": tuple(style.id for style in SHIPPED.search(None)), "aspect_ratio": RATIOS}
     # The whole line's parser, which the dispatch left here: this module knows no other command.
     parser: Parser = options.root_parser
     for action in parser.actions():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from contextlib import suppress
 from typing import TextIO
@@ -29,27 +30,34 @@ _COMMAND_WORDS = {
 """how the words of a hint, which are those of the tools, are said at a command line"""
 
 
+_ACTS_ON_TERMINAL = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x80-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"
+)
+"""controls, and what turns the rest of a line round; blanks of any kind may be part of a path"""
+
+
 def print_message(line: str) -> None:
     """One line for people, on stderr; every secret and what looks like one is redacted."""
     with suppress(OSError):  # that nobody can be told fails nothing
         _print(redact(line), sys.stderr)
 
 
-def print_data(line: str) -> None:
-    """One line of a result, on stdout, without our own secrets."""
+def print_data(line: str, *, head: str = "") -> None:
+    """One line of a result, on stdout, without our own secrets; `head` is ours, with colours."""
     # Not `redact`: the signature in an image address may be a JWT, and the address must open.
-    _print(redact_known(line), sys.stdout)
+    _print(redact_known(line), sys.stdout, head=head)
 
 
 def print_json(value: object) -> None:
     """One result on a line of stdout, as JSON."""
-    print_data(json.dumps(value, ensure_ascii=False))
+    text = json.dumps(value, ensure_ascii=False)
+    print_data(json.dumps(value) if _ACTS_ON_TERMINAL.search(text) else text)
 
 
 def print_picture(picture: str) -> None:
     """A picture as terminals take it, on stderr."""
     # Not redacted: it is no text, and a cut in its base64 would make it unreadable.
-    _print(picture, sys.stderr)
+    _print("", sys.stderr, head=picture)
 
 
 def print_error(error: ArtaError, where: str = "") -> None:
@@ -95,7 +103,8 @@ def columns(default: int = 80) -> int:
     return default
 
 
-def _print(text: str, stream: TextIO) -> None:
+def _print(text: str, stream: TextIO, *, head: str = "") -> None:
+    text = head + _ACTS_ON_TERMINAL.sub(lambda found: repr(found[0])[1:-1], text)
     # A bar on the screen has loaded tqdm already; without one nothing is loaded for it.
     if "tqdm" not in sys.modules:
         print(text, file=stream, flush=True)

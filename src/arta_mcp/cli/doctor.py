@@ -111,7 +111,7 @@ def print_finding(finding: Finding, environ: Mapping[str, str]) -> None:
         lines = [part for line in lines for part in wrapper.wrap(line)]
     head = f"{status}  {finding.name:<{INDENT - 6}}"
     for line in lines:
-        print_data(f"{head}{line}")
+        print_data(line, head=head)
         head = " " * INDENT
 
 

@@ -10,7 +10,7 @@ from arta_mcp.cli.parser import Subparsers
 from arta_mcp.cli.session import MAX_HISTORY, run_session
 from arta_mcp.cli.tables import count_of, format_time, print_table
 from arta_mcp.config import Settings
-from arta_mcp.redaction import sanitize
+from arta_mcp.redaction import redact, shorten
 
 MAX_PROMPT = 4000
 """characters of a prompt that a row shows at most"""
@@ -47,7 +47,9 @@ def run_history(settings: Settings, options: argparse.Namespace) -> int:
     else:
         rows: list[tuple[str, ...]] = []
         for one in found:
-            when, prompt = format_time(one.created_at), sanitize(one.request.prompt, MAX_PROMPT)
+            # In its own letters: joiners, which `sanitize` would write out, make words and emoji.
+            prompt = shorten(" ".join(redact(one.request.prompt).split()), MAX_PROMPT)
+            when = format_time(one.created_at)
             rows.append((when, one.status, one.record_id or "-", one.model, prompt))
         print_table(("WHEN", "STATUS", "RECORD ID", "MODEL", "PROMPT"), rows)
     return OK

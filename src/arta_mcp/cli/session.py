@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import webbrowser
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,7 +23,7 @@ from arta_mcp.cli.console import (
 from arta_mcp.cli.progress import ProgressDisplay
 from arta_mcp.cli.stopping import run_until_stopped
 from arta_mcp.cli.thumbnails import detect_protocol, render
-from arta_mcp.config import Settings
+from arta_mcp.config import Settings, without_settings
 from arta_mcp.errors import ArtaError, InvalidRequest
 from arta_mcp.generations.values import Generation, GenerationRequest
 from arta_mcp.state.checks import check_folder
@@ -139,16 +139,33 @@ def print_result(generation: Generation, options: argparse.Namespace) -> int:
     if generation.status != "done":
         print_message(f"hint: still being drawn; `arta-mcp get {generation.record_id}` fetches it")
         return PENDING
-    for image in generation.images if options.open else ():
-        if not webbrowser.open(Path(image.path).as_uri() if image.path else image.url):
-            print_message("warning: nothing here opens pictures; set BROWSER to what does")
-            break
+    if options.open:
+        open_pictures(generation, options.environ)
     # The embedded service ends with this command, and its address with it.
     if options.no_save and generation.backend == "local":
         print_message("hint: these addresses answer while `arta-mcp local` or a server runs")
     # Each picture that could not be saved was warned of; a script sees the exit code alone.
     is_complete = options.no_save or all(image.path for image in generation.images)
     return OK if is_complete else FAILED
+
+
+def open_pictures(generation: Generation, environ: MutableMapping[str, str]) -> None:
+    """Opens every picture in its viewer, which inherits this process's environment, `environ`."""
+    with hide_settings(environ):
+        for image in generation.images:
+            if not webbrowser.open(Path(image.path).as_uri() if image.path else image.url):
+                print_message("warning: nothing here opens pictures; set BROWSER to what does")
+                break
+
+
+@contextmanager
+def hide_settings(environ: MutableMapping[str, str]) -> Generator[None]:
+    """Takes our settings out of an environment for a while: `webbrowser` can be given none."""
+    hidden = {name: environ.pop(name) for name in environ.keys() - without_settings(environ).keys()}
+    try:
+        yield
+    finally:
+        environ.update(hidden)
 
 
 def print_pictures(generation: Generation) -> None:

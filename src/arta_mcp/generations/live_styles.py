@@ -72,4 +72,5 @@ class LiveCatalogue:
     def _use(self, listed: StyleList) -> None:
         day = time.strftime("%Y-%m-%d", time.gmtime(listed.listed_at))
         self.catalogue = Catalogue.from_names(listed.names, day)
-        self._fresh_until = listed.listed_at + LIST_TTL
+        if self.catalogue.source == "live":  # else an earlier version stored what is no list
+            self._fresh_until = listed.listed_at + LIST_TTL

@@ -29,7 +29,7 @@ RETRY_PAUSE = 0.5
 """seconds between two tries"""
 
 SHUTDOWN_TIMEOUT = 9.0
-"""seconds that a write has when the process is told to end: a submit has eight, its id comes after"""
+"""seconds that a write has at the end of the process: a submit has eight, then comes its id"""
 
 Write = Callable[[JournalEntry], Awaitable[JournalEntry | None]]
 

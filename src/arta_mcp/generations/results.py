@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from arta_mcp.arta.protocol import Job
-from arta_mcp.errors import ArtaError, JobFailed, PromptRejected, UnknownStyle
+from arta_mcp.arta.protocol import MAX_MIME_TYPE, Job, escape_address
+from arta_mcp.errors import MAX_TEXT, ArtaError, JobFailed, PromptRejected
 from arta_mcp.generations.schedule import DurationSample
 from arta_mcp.generations.values import GeneratedImage, Generation, GenerationRequest
+from arta_mcp.redaction import sanitize
 from arta_mcp.state.records import JournalEntry, Timing
-from arta_mcp.styles import SHIPPED
+from arta_mcp.styles import MAX_STYLE, SHIPPED
 
 
 def to_generation(
@@ -24,7 +25,13 @@ def to_generation(
     phase = entry.phase
     paths = (*entry.paths, *[None] * len(entry.images))  # there are none before pictures are saved
     images = tuple(
-        GeneratedImage(image.url, image.mime_type, image.blurred, path)
+        GeneratedImage(
+            # Escaped again: an earlier version wrote down what it was given.
+            url=escape_address(image.url),
+            mime_type=sanitize(image.mime_type, MAX_MIME_TYPE),
+            blurred=image.blurred,
+            path=path,
+        )
         for image, path in zip(entry.images, paths, strict=False)
     )
     notes = [engine_notice]
@@ -32,10 +39,8 @@ def to_generation(
         notes.append(f"{blurred} of {len(entry.images)} pictures were blurred by the service")
     if missing := sum(path is None for path in entry.paths):
         notes.append(f"{missing} of {len(entry.paths)} pictures could not be saved")
-    try:
-        model = SHIPPED.resolve(entry.style).id
-    except UnknownStyle:  # one that is newer than this version
-        model = entry.style
+    style = sanitize(entry.style, MAX_STYLE)
+    shipped = SHIPPED.find(style)  # none for a style that is newer than this version
     end = entry.finished_at or now
     return Generation(
         record_id=entry.record_id,
@@ -43,15 +48,15 @@ def to_generation(
         backend=backend,
         engine=entry.engine,
         engine_model=entry.engine_model,
-        model=model,
-        style=entry.style,
+        model=shipped.id if shipped else style,
+        style=style,
         request=request_of(entry),
         seed=entry.seed,
         images=images,
         elapsed=round(max(0.0, end - (entry.submitted_at or entry.created_at)), 3),
         created_at=entry.created_at,
         notice=join_notes(*notes),
-        error=entry.error,
+        error=sanitize(entry.error, MAX_TEXT) if entry.error else None,
     )
 
 

@@ -9,12 +9,13 @@ import hashlib
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from arta_mcp.arta.protocol import (
     DEFAULT_NEGATIVE_PROMPT,
@@ -64,6 +65,15 @@ class EngineUsed:
     model: str | None = None
 
 
+def read_ratio(value: object) -> object:
+    """`16:9` for each spelling of it (`16 : 9`, `'16:9'`, `16x9`, full width); else the value."""
+    if not isinstance(value, str) or len(value) > 40:
+        return value
+    plain = re.sub(r"""[\s"'`\u2018\u2019\u201c\u201d]""", "", unicodedata.normalize("NFKC", value))
+    ratio = re.sub("[xX/\u00d7\u2236]", ":", plain)
+    return ratio if ratio in RATIOS else value
+
+
 class GenerationRequest(BaseModel):
     """One call's arguments. `of` raises InvalidRequest instead of pydantic's error."""
 
@@ -79,7 +89,7 @@ class GenerationRequest(BaseModel):
     model: Model = DEFAULT
     negative_prompt: NegativePrompt = DEFAULT_NEGATIVE_PROMPT
     n: ImageCount = 1
-    aspect_ratio: Ratio = "1:1"
+    aspect_ratio: Annotated[Ratio, BeforeValidator(read_ratio)] = "1:1"
     guidance_scale: GuidanceScale = 7
     num_inference_steps: Steps = 30
     seed: Seed | None = None

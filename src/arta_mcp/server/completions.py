@@ -28,7 +28,7 @@ def add_completions(server: MCPServer[Any], generations: Generations) -> None:
         match argument.name:
             case "model":
                 # as known by now: a person who types does not wait for the service's list
-                values = [style.id for style in generations.known_catalogue.styles]
+                values = [style.id for style in generations.known_catalogue.search(None)]
             case "aspect_ratio":
                 values = [*RATIOS]
             case "record_id":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from itertools import accumulate
+from typing import Annotated, Literal, TypeVar
 
 from mcp.types import CallToolResult, ContentBlock, TextContent
 from pydantic import BaseModel, Field
@@ -12,7 +13,13 @@ from pydantic import BaseModel, Field
 from arta_mcp.errors import ArtaError
 from arta_mcp.generations.values import Generation
 from arta_mcp.redaction import redact
-from arta_mcp.styles import Catalogue, Style
+from arta_mcp.styles import CATEGORIES, Catalogue, Style
+
+T = TypeVar("T", bound=BaseModel)
+
+MAX_PART = 40_000
+"""characters of a result's text, and of what a service lists in its structured part; with the
+prompts under 50,000, over which Claude Code moves a result into a file"""
 
 MAX_EARLIER_PROMPT = 200
 """characters of the prompt of an earlier generation: enough to tell it from the others"""
@@ -98,13 +105,30 @@ def render(
     `earlier` is of `get_generation` alone: None for `generate_image`.
     """
     content = generation.to_dict() | {"next": next_step(generation)}
-    output = GenerationOutput.model_validate(content).model_dump()
+    whole = GenerationOutput.model_validate(content)
+    whole.images = cut_list(whole.images)
+    output = whole.model_dump()
     if earlier is not None:
         output["earlier"] = [_earlier(one).model_dump() for one in earlier]
+    text = cut_text(describe(generation, earlier or ()))
     return CallToolResult(
-        content=[TextContent(type="text", text=describe(generation, earlier or ())), *extras],
+        content=[TextContent(type="text", text=text), *extras],
         structured_content=output,
     )
+
+
+def cut_text(text: str) -> str:
+    """At most MAX_PART characters and a line that says so; no address or id is cut in two."""
+    if len(text) <= MAX_PART:
+        return text
+    end = max(text.rfind("\n", 0, MAX_PART), text.rfind(", ", 0, MAX_PART), 0)
+    return f"{text[:end]}\nLeft out: {len(text) - end} characters more than a result may have."
+
+
+def cut_list(entries: Sequence[T]) -> list[T]:
+    """The first entries, as many as have MAX_PART characters as JSON."""
+    ends = accumulate(len(entry.model_dump_json()) for entry in entries)
+    return [entry for entry, end in zip(entries, ends, strict=True) if end <= MAX_PART]
 
 
 def next_step(generation: Generation) -> str | None:
@@ -156,21 +180,22 @@ def render_models(catalogue: Catalogue, found: tuple[Style, ...], backend: str) 
         source=catalogue.source,
         default=catalogue.default.id,
         total=len(found),
-        models=[ModelOutput(id=s.id, style=s.name, category=s.category) for s in found],
+        models=cut_list([ModelOutput(id=s.id, style=s.name, category=s.category) for s in found]),
     )
     return CallToolResult(
-        content=[TextContent(type="text", text=describe_models(catalogue, found))],
+        content=[TextContent(type="text", text=cut_text(describe_models(catalogue, found)))],
         structured_content=output.model_dump(),
     )
 
 
 def describe_models(catalogue: Catalogue, found: tuple[Style, ...]) -> str:
-    """Ids by category, one category a line."""
+    """Ids by category, one category a line, with what it is for."""
     origin = "as the service lists them" if catalogue.source == "live" else "as shipped"
-    lines = [f"{len(found)} models, {origin}, {catalogue.as_of}; default {catalogue.default.id}"]
+    count = "1 model" if len(found) == 1 else f"{len(found)} models"
+    lines = [f"{count}, {origin}, {catalogue.as_of}; default {catalogue.default.id}"]
     for category in dict.fromkeys(style.category for style in found):
         ids = ", ".join(style.id for style in found if style.category == category)
-        lines.append(f"{category}: {ids}")
+        lines.append(f"{category} ({CATEGORIES[category]}): {ids}")
     if not found:
         lines.append("Nothing matches; call list_models without search to see all.")
     return "\n".join(lines)

@@ -58,7 +58,9 @@ def add_resources(server: MCPServer[Any], generations: Generations) -> None:
     @readable(server, MODELS, "Models", "The models (styles) that generate_image can draw with.")
     async def models() -> str:
         catalogue = await generations.catalogue()
-        listed = [{"id": s.id, "style": s.name, "category": s.category} for s in catalogue.styles]
+        listed = [
+            {"id": s.id, "style": s.name, "category": s.category} for s in catalogue.search(None)
+        ]
         content = {"as_of": catalogue.as_of, "source": catalogue.source, "models": listed}
         return json.dumps(content, ensure_ascii=False)
 

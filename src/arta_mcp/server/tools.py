@@ -85,7 +85,10 @@ class Search(BaseModel):
     search: (
         Annotated[
             str,
-            Field(max_length=200, description="words to look for: `van gogh`, `logo`, `flux`"),
+            Field(
+                max_length=200,
+                description="words to look for: `van gogh`, `photorealistic`, `logo`",
+            ),
         ]
         | None
     ) = None

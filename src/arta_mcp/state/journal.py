@@ -15,7 +15,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from arta_mcp.arta.protocol import Image
+from arta_mcp.arta.protocol import Image, is_record_id
 from arta_mcp.errors import Unavailable
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import UNANSWERED_TTL
@@ -315,6 +315,9 @@ def _parse(row: tuple[Any, ...]) -> JournalEntry:
             raise ValueError("phase")
         values["images"] = tuple(map(_image, json.loads(values["images"])))
         values["paths"] = tuple(path and str(path) for path in json.loads(values["paths"]))
+        # 0.1.0 took any printable text of a service for an id.
+        if values["record_id"] is not None and not is_record_id(values["record_id"]):
+            values["record_id"] = None
         values["caller"] = (values["caller"] or "").partition("/")[2] or None
         return JournalEntry(**values)
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as exc:

@@ -17,6 +17,7 @@ from arta_mcp.cli.install.config_file import ConfigFile, describe_change
 from arta_mcp.cli.install.hosts import NAMES, NEXT_STEPS, Host, HostEnvironment, find_host
 from arta_mcp.cli.install.server_entry import ServerEntry, build_entry, is_our_program, mask_entry
 from arta_mcp.cli.parser import Parser, Subparsers
+from arta_mcp.config import without_settings
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
 from arta_mcp.redaction import sanitize
 
@@ -184,7 +185,7 @@ def add_by_command(
     try:
         done = subprocess.run(  # noqa: S603  # no shell; the user's own program and our JSON
             command,
-            env=dict(environment.environ),
+            env=without_settings(environment.environ),
             # A question would wait for an answer that cannot come.
             stdin=subprocess.DEVNULL,
             capture_output=True,

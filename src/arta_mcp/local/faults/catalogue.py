@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from email.utils import formatdate
 from http import HTTPStatus
+from itertools import islice, product
 from math import ceil
 
 import anyio
@@ -24,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from arta_mcp.arta.protocol import MAX_IMAGE
+from arta_mcp.arta.protocol import MAX_IMAGE, render_styles
 from arta_mcp.arta.refusals import Refusal
 from arta_mcp.errors import ConfigError
 from arta_mcp.local.service import answer_fields
@@ -341,6 +342,11 @@ def swap_types(context: FaultContext) -> Response:
     return JSONResponse(swapped, status_code=context.response.status_code)
 
 
+def _many_names() -> tuple[str, ...]:
+    spelled = product(*zip("abcdefgh" * 4, "ABCDEFGH" * 4, strict=True))
+    return tuple("".join(letters) for letters in islice(spelled, 24_000))
+
+
 # What the job is
 
 
@@ -470,7 +476,22 @@ FAULTS: Mapping[str, FaultKind] = {
         for form, detail in (("string", "the form is not acceptable"), ("list", _BAD_FIELDS))
     },
     "echo": FaultKind(f"{_REFUSED} 400 and words that repeat its secrets", echo, handled=False),
+    "long-words": FaultKind(
+        f"{_REFUSED} 422 and 300,000 characters of words",
+        answer(422, {"detail": "x" * 300_000}),
+        handled=False,
+    ),
+    "many-styles": FaultKind(
+        "the style list has 24,000 names, which differ in case only",
+        lambda _: JSONResponse(render_styles(_many_names())),
+        ("styles",),
+    ),
     # The job
+    "foreign-id": FaultKind(
+        "the record id is one that a shell would run",
+        set_field("record_id", "x; echo $HOME `id` #"),
+        _JOB,
+    ),
     **{
         name: FaultKind(sentence, set_field(field, value), _JOB)
         for name, sentence, field, value in (
