@@ -47,6 +47,8 @@ HOMES = {
     "asyncio": "local",
     "filelock": "state",
     "httpx": "arta",
+    "httpcore": "arta",
+    "h2": "arta",
     "jwt": "local",
     "mcp": "server",
     "platformdirs": "app",
