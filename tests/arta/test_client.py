@@ -245,7 +245,9 @@ async def test_a_refused_submit_made_no_job_and_says_what_to_do(
     assert len(world.service.jobs) == before
 
 
-@pytest.mark.parametrize("fault", ["429-wait", "429-date", "503-wait", "503-date"])
+@pytest.mark.parametrize(
+    "fault", [f"{status}-{form}" for status in (429, 503) for form in ("wait", "date", "ahead")]
+)
 async def test_a_submit_that_was_put_off_is_sent_again_when_the_time_comes(
     world: World, fault: str
 ) -> None:

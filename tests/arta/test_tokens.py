@@ -449,7 +449,7 @@ async def test_a_sign_up_refused_in_the_words_of_a_refresh_is_an_error_too(
     assert str(error) == f"the identity host refuses a sign-up with {code}"
 
 
-@pytest.mark.parametrize("kind", ["wait", "date"])
+@pytest.mark.parametrize("kind", ["wait", "date", "ahead"])
 @pytest.mark.parametrize("endpoint", ["sign_up", "refresh"])
 async def test_a_short_retry_after_is_sat_out(world: World, kind: str, endpoint: str) -> None:
     if endpoint == "refresh":

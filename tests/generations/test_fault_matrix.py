@@ -20,7 +20,7 @@ from harness.fault_matrix import HOPELESS, KEY, MAX_SECONDS, TOKEN, Case, Outcom
 LOST = {"reset-before", "reset-after", "answer-lost"}
 GARBLED = {"empty-body", "html-body", "not-object", "truncated-json", "endless-body"}
 DOWN = {"500", "502", "504", "late-500", "late-502", "late-504"}
-WAITS = {"429-wait", "429-date", "503-wait", "503-date"}
+WAITS = {f"{status}-{form}" for status in (429, 503) for form in ("wait", "date", "ahead")}
 SLOW = {"slow-headers", "slow-body"}
 HARMLESS = {"refused"}
 TOO_MANY = {"429", "TOO_MANY_ATTEMPTS_TRY_LATER", "QUOTA_EXCEEDED"}

@@ -356,6 +356,13 @@ def test_retry_after_comes_as_asked(caller: Caller) -> None:
     assert parse_retry_after(dated, now=NOW) == 30.75
 
 
+def test_a_clock_that_is_ahead_says_so_itself(caller: Caller) -> None:
+    answer = caller.ask_with("503-ahead@submit=30")
+    assert answer.headers["Retry-After"] == formatdate(1_007_231, usegmt=True)
+    assert answer.headers["Date"] == formatdate(1_007_200, usegmt=True)
+    assert caller.ask_with("400@submit").headers["Date"] == formatdate(1_000_000, usegmt=True)
+
+
 @pytest.mark.parametrize(
     ("name", "endpoint"),
     [

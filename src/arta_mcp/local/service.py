@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
+from email.utils import formatdate
 from functools import partial
 from pathlib import Path
 
@@ -141,6 +142,7 @@ class Service:
             response = _render(Refusal(413, "Request body too large"))
         else:
             response = await self.respond(endpoint, whole)
+        response.headers.setdefault("Date", formatdate(self.clock(), usegmt=True))
         path = request.path_params
         named = path.get("record_id") or path.get("name", "").partition("-")[0]
         named = named or text(answer_fields(response), "record_id")

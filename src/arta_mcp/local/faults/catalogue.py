@@ -34,6 +34,9 @@ from arta_mcp.untrusted_json import is_object, list_or_empty
 MAX_SECONDS = 60.0
 """no fault lasts longer"""
 
+CLOCK_SKEW = 7200.0
+"""seconds that the clock of a service is ahead of ours, where a fault makes it so"""
+
 MAX_ENDLESS = 64 * 1024 * 1024
 """bytes after which even the endless body ends"""
 
@@ -273,16 +276,21 @@ _GOOGLE_STATES = {
 
 
 def refuse(status: int, retry_after: str = "") -> Effect:
-    """A refusal with a Retry-After as a `wait` or a `date`, or with the header it is given."""
+    """A refusal with the header it is given, or a Retry-After: a `wait`, a `date`, a date `ahead`.
+
+    The last is by the service's own `Date`, whose clock is not ours.
+    """
 
     def respond(context: FaultContext) -> Response:
         name, colon, value = context.value.partition(":")
         headers = {name.strip(): value.strip()} if colon else {}
         if retry_after == "wait":
             headers = {"Retry-After": context.value or "1"}
-        elif retry_after == "date":  # rounded up: it says whole seconds, and none may be too early
-            date = formatdate(ceil(context.now + context.seconds), usegmt=True)
-            headers = {"Retry-After": date}
+        elif retry_after:
+            now = context.now + (CLOCK_SKEW if retry_after == "ahead" else 0)
+            # rounded up: it says whole seconds, and none may be too early
+            date = formatdate(ceil(now + context.seconds), usegmt=True)
+            headers = {"Retry-After": date, "Date": formatdate(now, usegmt=True)}
         return _refusal(context, status, HTTPStatus(status).phrase, headers)
 
     return respond
@@ -440,7 +448,11 @@ FAULTS: Mapping[str, FaultKind] = {
             takes_seconds=True,
         )
         for status in (429, 503)
-        for form, words in (("wait", "in seconds"), ("date", "as an HTTP date"))
+        for form, words in (
+            ("wait", "in seconds"),
+            ("date", "as an HTTP date"),
+            ("ahead", "as an HTTP date, by a clock that is two hours ahead"),
+        )
     },
     **{
         f"late-{status}": FaultKind(
