@@ -42,7 +42,7 @@ MAY_IMPORT = {
 """room -> the rooms that it may import at most; nothing imports `cli`"""
 
 HOMES = {
-    "PIL": "cli engines server",
+    "PIL": "cli engines generations",
     "argparse": "cli",
     "asyncio": "local",
     "filelock": "state",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import platform
 import sys
 import textwrap
@@ -13,6 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from datetime import date
 from email.utils import parsedate_to_datetime
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -34,6 +34,7 @@ from arta_mcp.cli.parser import Subparsers
 from arta_mcp.cli.tables import count_of, format_time
 from arta_mcp.config import SETTINGS, Settings
 from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Unavailable
+from arta_mcp.generations.pictures import decode, run_in_turn
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.matching import suggest
 from arta_mcp.state.records import StateCheck as Finding
@@ -264,8 +265,6 @@ async def check_service(settings: Settings, *, draw: bool) -> AsyncGenerator[Fin
 
 async def check_picture(settings: Settings, generations: Generations) -> Finding:
     """One real picture, opened. Raises ArtaError."""
-    from PIL import Image
-
     request = GenerationRequest.of(prompt="a sailing boat at night, a test by arta-mcp doctor")
     wait = min(settings.job_timeout, PICTURE_TIMEOUT)
     generation = await generations.generate(request, max_wait=wait)
@@ -276,7 +275,6 @@ async def check_picture(settings: Settings, generations: Generations) -> Finding
         return Finding("picture", "warn", detail, remedy)
     # As a host would get it, and opened: bytes that are no picture are no success.
     content = (await generations.picture(record_id, 0)).content
-    with Image.open(io.BytesIO(content)) as picture:
-        size = f"{picture.width}x{picture.height}"
+    width, height = (await run_in_turn(partial(decode, content))).size
     took = f"{generation.elapsed:.1f} s"
-    return Finding("picture", "ok", f"{size}, drawn in {took}, record id {record_id}")
+    return Finding("picture", "ok", f"{width}x{height}, drawn in {took}, record id {record_id}")

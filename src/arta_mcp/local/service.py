@@ -14,6 +14,7 @@ from pathlib import Path
 
 import anyio
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -122,7 +123,13 @@ class Service:
         self._app = Starlette(routes=routes, exception_handlers=handlers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
+        async def send_dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                date = formatdate(self.clock(), usegmt=True)
+                MutableHeaders(scope=message).setdefault("Date", date)
+            await send(message)
+
+        await self._app(scope, receive, send_dated)
 
     @property
     def jobs(self) -> tuple[str, ...]:
@@ -142,7 +149,6 @@ class Service:
             response = _render(Refusal(413, "Request body too large"))
         else:
             response = await self.respond(endpoint, whole)
-        response.headers.setdefault("Date", formatdate(self.clock(), usegmt=True))
         path = request.path_params
         named = path.get("record_id") or path.get("name", "").partition("-")[0]
         named = named or text(answer_fields(response), "record_id")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
+import anyio
 from mcp import types
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.tools import Tool
 from mcp.types.version import is_version_at_least
 from pydantic import Field
 
+from arta_mcp.generations.results import join_notes
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.server.content import GenerationOutput, ModelsOutput, render, render_models
@@ -54,12 +56,24 @@ class ResultExtras:
     previews: bool = False
 
     async def render(
-        self, generation: Generation, generations: Generations, ctx: Context[Any, Any]
+        self,
+        generation: Generation,
+        generations: Generations,
+        ctx: Context[Any, Any],
+        *,
+        until: float,
     ) -> types.CallToolResult:
-        """The result of a call, its extra blocks in the order of the pictures."""
+        """The result of a call, its extra blocks in the order of the pictures.
+
+        `until` is when the call's waiting ends, by `anyio.current_time()`.
+        """
         # hosts on earlier revisions fail the whole call on a block that they do not know
         knows_links = is_version_at_least(ctx.protocol_version or "", "2025-06-18")
-        previews = await make_previews(generations, generation) if self.previews else {}
+        previews: dict[int, bytes] = {}
+        if self.previews:
+            previews, missing = await make_previews(generations, generation, until=until)
+            notice = join_notes(generation.notice, missing)
+            generation = replace(generation, notice=notice)
         record_id, total = generation.record_id, len(generation.images)
         blocks: list[types.ContentBlock] = []
         for index in range(total):
@@ -89,15 +103,17 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
     ) -> Annotated[types.CallToolResult, GenerationOutput]:
         # each argument was validated by the SDK with the request's own fields: not once more
         request = GenerationRequest.model_construct(**arguments)
+        until = anyio.current_time() + generations.limits.max_wait
         generation = await generations.generate(request, progress_reporter(ctx))
-        return await extras.render(generation, generations, ctx)
+        return await extras.render(generation, generations, ctx, until=until)
 
     async def get_generation(
         ctx: Context[Any, Any], record_id: RecordId, max_wait: MaxWait | None = None
     ) -> Annotated[types.CallToolResult, GenerationOutput]:
+        until = anyio.current_time() + generations.limits.max_wait
         wait = min(max_wait or 0.0, generations.limits.max_wait)
         generation = await generations.get(record_id, progress_reporter(ctx), max_wait=wait)
-        return await extras.render(generation, generations, ctx)
+        return await extras.render(generation, generations, ctx, until=until)
 
     async def list_models(
         search: Search | None = None,

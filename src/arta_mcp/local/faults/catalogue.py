@@ -11,10 +11,12 @@ import re
 import socket
 import struct
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from email.utils import formatdate
+from functools import cache
 from http import HTTPStatus
 from math import ceil
 
@@ -238,6 +240,30 @@ def enlarge(context: FaultContext) -> Response:
     """A body of just more than the largest picture."""
     total = 16 + (MAX_IMAGE // _CHUNK + 1) * _CHUNK
     return BrokenResponse(context, pieces=_flood(context, total), length=total)
+
+
+def swap_picture(context: FaultContext) -> Response:
+    """A PNG that is small on the wire and vast in memory."""
+    return Response(make_bomb(), media_type="image/png")
+
+
+def spoil(context: FaultContext) -> Response:
+    """The body with noughts for its second half."""
+    body = bytes(context.response.body)
+    half = len(body) // 2
+    return replace_body(body[:half] + bytes(len(body) - half), "image/png")(context)
+
+
+@cache
+def make_bomb() -> bytes:
+    """A PNG of 21 kB that is 13,300 pixels square, one bit each."""
+    side = 13_300
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((side + 7) // 8 + 1) * side, 9)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    )
 
 
 async def _drops(body: bytes, seconds: float) -> AsyncIterator[bytes]:
@@ -554,6 +580,8 @@ FAULTS: Mapping[str, FaultKind] = {
             ("image-too-large", "the picture has more than 32 MiB", enlarge),
             ("image-not-one", "the picture is a web page", replace_body(_HTML, "image/png")),
             ("image-empty", "the picture has no byte", replace_body(b"", "image/png")),
+            ("image-bomb", "the picture is small, and vast unpacked", swap_picture),
+            ("image-broken", "the picture cannot be decoded", spoil),
         )
     },
 }
