@@ -131,6 +131,7 @@ def standing(job: Job) -> str:
         "queued": job.is_queued,
         "drawing": job.is_waiting and not job.is_queued,
         "done": job.is_done,
+        "empty": job.is_empty,
         "failed": job.is_failed,
     }
     (word,) = [word for word, is_so in claims.items() if is_so]

@@ -15,8 +15,8 @@ import anyio
 from arta_mcp.arta.account import Account
 from arta_mcp.arta.protocol import Addresses, Refresh, SignUp, Tokens
 from arta_mcp.arta.refusals import Refusal
-from arta_mcp.arta.transport import Transport
-from arta_mcp.background import BackgroundTasks, retry
+from arta_mcp.arta.transport import Answer, Transport
+from arta_mcp.background import BackgroundTasks, pause_after_failure, retry
 from arta_mcp.errors import (
     AccountGone,
     ArtaError,
@@ -39,11 +39,6 @@ GONE_CODES = (
 """refusals of a refresh after which a new account is the only way on"""
 
 QUOTA_CODES = ("TOO_MANY_ATTEMPTS_TRY_LATER", "QUOTA_EXCEEDED", "RESOURCE_EXHAUSTED")
-
-MAX_TRIES = 3
-
-MAX_PAUSE = 10.0
-"""seconds of a `Retry-After` that are waited for; a longer one is the caller's"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,9 +147,11 @@ class TokenSource:
         self, url: str, *, json: dict[str, str | bool] | None = None, form: bytes | None = None
     ) -> Tokens:
         """One POST, repeated where that is safe: a refresh is, a sign-up is only when refused."""
+        answer: Answer | None = None
 
         async def post() -> Tokens:
-            key = quote(self._identity.api_key.reveal(), safe="")
+            nonlocal answer
+            answer, key = None, quote(self._identity.api_key.reveal(), safe="")
             answer = await self._transport.exchange(
                 "POST", f"{url}?key={key}", json=json, form=form
             )
@@ -164,18 +161,16 @@ class TokenSource:
             raise _explain(Refusal.parse(answer.status, answer.headers, answer.body, now=now))
 
         def pause_after(exc: ArtaError, tries: int) -> float | None:
-            if tries >= MAX_TRIES:
-                return None
-            match exc:
-                case RateLimited() | Unavailable() if exc.retry_after is not None:
-                    return exc.retry_after if exc.retry_after <= MAX_PAUSE else None
-                case NotSent():
-                    return 0.5 * tries
-                # A second sign-up after a lost answer would leave an account that no one knows.
-                case Unavailable() | ProtocolError() if form:
-                    return 0.5 * tries
-                case _:
-                    return None
+            match answer:
+                case None:  # after a sign-up it would leave an account that no one knows
+                    is_safe = isinstance(exc, NotSent) or form is not None
+                case Answer(status=status) if 200 <= status < 300:  # nonsense, and likewise
+                    is_safe = form is not None
+                case Answer(status=status):
+                    is_safe = status in (408, 429) or status >= 500
+            # AuthError and ConfigError are for good
+            passes = isinstance(exc, RateLimited | Unavailable | ProtocolError)
+            return pause_after_failure(exc, tries) if is_safe and passes else None
 
         return await retry(post, pause_after, sleep=self._sleep)
 

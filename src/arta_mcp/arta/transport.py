@@ -37,6 +37,9 @@ EXCHANGE_TIMEOUT = 30.0
 DOWNLOAD_TIMEOUT = 60.0
 """seconds for each step to one picture"""
 
+STALL_TIMEOUT = 15.0
+"""seconds without a byte of a picture, after which another try is the better hope"""
+
 MAX_REDIRECTS = 3
 """of one picture; a CDN needs one or two"""
 
@@ -159,7 +162,8 @@ class Transport:
                 f"the picture's host {sanitize(target.host, 80)} is inside this network"
             )
         client = self._get_client(target.scheme, public_only=not private)
-        request = client.build_request("GET", target)
+        stall = httpx.Timeout(STALL_TIMEOUT, connect=CONNECT_TIMEOUT)
+        request = client.build_request("GET", target, timeout=stall)
         return await self._send(client, request, limit=limit, timeout=self._download_timeout)
 
     async def _send(

@@ -474,7 +474,7 @@ class Generations:
 
         async def refresh() -> JournalEntry:
             try:
-                job = await backend.client.poll(entry.record_id or "")
+                job = await backend.client.poll_until_answered(entry.record_id or "")
             except ArtaError as exc:
                 log.info("%s is given as stored: %s", entry.record_id, exc.message)
                 return entry
@@ -496,7 +496,7 @@ class Generations:
         if not is_record_id(record_id):
             raise UnknownRecord(unknown)
         try:
-            job = await backend.client.poll(record_id)
+            job = await backend.client.poll_until_answered(record_id)
         except PollFailed as exc:
             raise Unavailable(exc.message, record_id=record_id) from exc
         except UnknownRecord as exc:
