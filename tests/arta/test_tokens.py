@@ -405,6 +405,12 @@ SIGN_UP_ERRORS = {
     "PROJECT_DISABLED": (AuthError, "anonymous accounts"),
     "API_KEY_INVALID": (AuthError, "ARTA_API_KEY"),
     "API_KEY_ANDROID_APP_BLOCKED": (AuthError, "official app"),
+    "API_KEY_IOS_APP_BLOCKED": (AuthError, "official app"),
+    "API_KEY_HTTP_REFERRER_BLOCKED": (AuthError, "web pages of its owner"),
+    "API_KEY_SERVICE_BLOCKED": (AuthError, "allow it the Identity Toolkit API"),
+    "SERVICE_DISABLED": (AuthError, "switch it on"),
+    "CONFIGURATION_NOT_FOUND": (AuthError, "no Firebase Authentication"),
+    "UNAUTHENTICATED": (AuthError, "App Check"),
     "PERMISSION_DENIED": (AuthError, "ARTA_API_KEY"),
     "INVALID_ARGUMENT": (AuthError, "ARTA_API_KEY"),
     "TOO_MANY_ATTEMPTS_TRY_LATER": (RateLimited, "wait some minutes"),
@@ -438,6 +444,24 @@ async def test_a_refused_sign_up_is_one_error_that_says_what_to_do(
     assert world.seen == ((4 if passes else 1), 0)
     assert world.slept == ([0.5, 1.0, 2.0] if passes else [])
     assert not world.file().exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("Requests from this iOS client application <empty> are blocked.", "official app"),
+        ("Requests from referer <empty> are blocked.", "web pages of its owner"),
+        ("Requests to this API identitytoolkit method x are blocked.", "Identity Toolkit API"),
+        ("The provided API key has an IP address restriction.", "other machines"),
+        ("The request is missing a valid API key.", "ARTA_API_KEY"),
+    ],
+)
+async def test_a_refusal_without_a_reason_is_known_by_its_words(
+    world: World, words: str, hint: str
+) -> None:
+    error = {"code": 403, "message": words, "status": "PERMISSION_DENIED"}
+    world.app = answering(403, {"error": error})
+    assert hint in (await world.refused()).hint
 
 
 @pytest.mark.parametrize("fault", ["408", "429", "500", "502", "503", "504", "late-502"])

@@ -434,6 +434,28 @@ async def test_variables_about_certificates_are_nothing_to_a_service_on_this_mac
         assert (await transport.download(url, limit=MAX_JSON, private=True)).status == 200
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("form", ["http://127.0.0.1:{}", "127.0.0.1:{}", "socks5://127.0.0.1:{}"])
+async def test_a_proxy_that_is_down_is_told_as_one(
+    set_proxy: Callable[..., None], scheme: str, form: str
+) -> None:
+    set_proxy(ALL_PROXY=form.format(closed_port()))
+    async with Transport(user_agent="test") as transport:
+        with pytest.raises(
+            NotSent, match=r"no connection to a\.example through the proxy"
+        ) as caught:
+            await transport.exchange("GET", f"{scheme}://a.example/")
+    assert "ARTA_PROXY" in caught.value.hint
+
+
+async def test_who_goes_around_the_proxy_is_told_of_none(set_proxy: Callable[..., None]) -> None:
+    set_proxy(ALL_PROXY=f"http://127.0.0.1:{closed_port()}", NO_PROXY="127.0.0.1")
+    async with Transport(user_agent="test") as transport:
+        with pytest.raises(NotSent, match=r"no connection to 127\.0\.0\.1: ") as caught:
+            await transport.exchange("GET", f"http://127.0.0.1:{closed_port()}/")
+    assert "proxy" not in f"{caught.value} {caught.value.hint}"
+
+
 class Denying:
     """A proxy that repeats in its status line what it was sent."""
 

@@ -27,7 +27,13 @@ _STATUSES = (
 _BESIDE = {
     **{status: status for status in _STATUSES},
     "API_KEY_INVALID": "INVALID_ARGUMENT",
-    "API_KEY_ANDROID_APP_BLOCKED": "PERMISSION_DENIED",
+    **dict.fromkeys(
+        (
+            *("API_KEY_ANDROID_APP_BLOCKED", "API_KEY_IOS_APP_BLOCKED", "API_KEY_SERVICE_BLOCKED"),
+            *("API_KEY_HTTP_REFERRER_BLOCKED", "SERVICE_DISABLED"),
+        ),
+        "PERMISSION_DENIED",
+    ),
 }
 """Google's codes that stand beside a sentence instead of in it, with the `status` of each"""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -39,6 +40,41 @@ GONE_CODES = (
 """refusals of a refresh after which a new account is the only way on"""
 
 QUOTA_CODES = ("TOO_MANY_ATTEMPTS_TRY_LATER", "QUOTA_EXCEEDED", "RESOURCE_EXHAUSTED")
+
+_HINTS = {
+    "OPERATION_NOT_ALLOWED|ADMIN_ONLY_OPERATION|PROJECT_DISABLED": (
+        "this project gives out no anonymous accounts any more"
+    ),
+    "_(ANDROID|IOS)_APP_BLOCKED|(Android|iOS) client application .* blocked": (
+        "this key serves the official app only; use your own"
+    ),
+    "REFERRER_BLOCKED|referr?er .* blocked": (
+        "this key serves the web pages of its owner only; use your own"
+    ),
+    "IP_ADDRESS_BLOCKED|IP address restriction": (
+        "this key serves other machines than this one; use your own"
+    ),
+    "SERVICE_BLOCKED|Requests to this API .* blocked": (
+        "this key is not for signing in; allow it the Identity Toolkit API and the Token Service"
+        " API, or use another"
+    ),
+    "SERVICE_DISABLED": (
+        "the project of this key has the Identity Toolkit API switched off; switch it on, or use a"
+        " key of another project"
+    ),
+    "CONFIGURATION_NOT_FOUND": (
+        "the project of this key has no Firebase Authentication; set it up, or use a key of"
+        " another project"
+    ),
+    "CONSUMER_(SUSPENDED|INVALID)": (
+        "the project of this key is suspended or gone; use a key of another project"
+    ),
+    "App ?Check|APP_CHECK|RECAPTCHA": (
+        "this project serves attested apps only (App Check, reCAPTCHA), whatever the key; only its"
+        " owner can change that"
+    ),
+}
+"""what to do about a refusal that another key, or none, would mend, by its code or its words"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,14 +226,12 @@ def _explain(refusal: Refusal) -> ArtaError:
                 hint="the operator disabled this account; `arta-mcp account reset` drops it,"
                 " but ask first whether you may use the service",
             )
-        case "OPERATION_NOT_ALLOWED" | "ADMIN_ONLY_OPERATION" | "PROJECT_DISABLED":
-            return AuthError(said, hint="this project gives out no anonymous accounts any more")
-        case "API_KEY_ANDROID_APP_BLOCKED":
-            return AuthError(said, hint="this key serves the official app only; use your own")
         case _ if refusal.status == 503 and refusal.retry_after is not None:
             hint = f"wait {refusal.retry_after:.0f} s, then try again"
             return Unavailable(said, retry_after=refusal.retry_after, hint=hint)
         case _ if refusal.status >= 500 or refusal.status == 408:
             return Unavailable(said)
         case _:
-            return AuthError(said)
+            signs = _HINTS.items()
+            hint = next((hint for sign, hint in signs if re.search(sign, words)), "")
+            return AuthError(said, hint=hint)

@@ -46,6 +46,10 @@ MAX_REDIRECTS = 3
 FREE_PIECES, MIN_PIECE = 4096, 256
 """pieces that a body may come in whatever their size, and bytes of each one more, on average"""
 
+PROXY_HINT = (
+    "see whether the proxy is up: ARTA_PROXY names it, or HTTPS_PROXY, HTTP_PROXY and ALL_PROXY"
+)
+
 _HTTPCORE = ("connection", "http11", "http2", "proxy", "socks")
 _LEAKING_LOGGERS = ("httpx", *map("httpcore.{}".format, _HTTPCORE))
 """the loggers that see what is sent"""
@@ -174,6 +178,9 @@ class Transport:
         from arta_mcp.arta.connections import BoundedStream, has_surplus, says_untouched
 
         host, response = sanitize(request.url.host, 80), None
+        chosen = client._transport_for_url(request.url)  # pyright: ignore[reportPrivateUsage]  # public nowhere
+        is_proxied = chosen is not _transports(client)[0]
+        where, hint = (f"{host} through the proxy", PROXY_HINT) if is_proxied else (host, "")
         for password in self._passwords:
             password.reveal()  # what is in use stays among what is redacted
         try:
@@ -184,28 +191,28 @@ class Transport:
                 try:
                     body = await _read_body(response, limit, ours)
                     if ours is not None:
-                        ours.is_spoilt = has_surplus(_get_pool(client, request.url), ours)
+                        ours.is_spoilt = has_surplus(getattr(chosen, "_pool", None), ours)
                 finally:
                     with anyio.CancelScope(shield=True), anyio.move_on_after(1):
                         await response.aclose()
         # NotSent only where httpx never had a connection, or HTTP/2 says that nothing was done: a
         # submit is sent again after it, so whatever may have had its effect must not become it.
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
-            raise NotSent(f"no connection to {host}: {_reason(exc)}") from exc
+            raise NotSent(f"no connection to {where}: {_reason(exc)}", hint=hint) from exc
         except httpx.ProxyError as exc:
             # The status alone: a proxy's words can hold the password that it was sent.
             status = re.match(r"\d{3}\b", str(exc))
             why = f"the proxy answers with {status[0]}" if status else "the proxy refuses"
-            raise NotSent(f"no way to {host}: {why}") from exc
+            raise NotSent(f"no way to {host}: {why}", hint=hint) from exc
         except httpx.UnsupportedProtocol as exc:
             raise NotSent(f"no way to {host}: {_reason(exc)}") from exc
         except TimeoutError as exc:
-            raise Unavailable(f"no answer from {host} in {timeout:g} s") from exc
+            raise Unavailable(f"no answer from {where} in {timeout:g} s", hint=hint) from exc
         # InvalidURL: httpx reads the address of a redirect although it is not to follow it
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as exc:
             if response is None and says_untouched(exc.__cause__):  # behind a head it is untrue
                 raise NotSent(f"{host} turned the request away unread") from exc
-            raise Unavailable(f"no whole answer from {host}: {_reason(exc)}") from exc
+            raise Unavailable(f"no whole answer from {where}: {_reason(exc)}", hint=hint) from exc
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, headers, body)
 
@@ -322,12 +329,6 @@ def _set_backends(client: httpx.AsyncClient, *, public_only: bool) -> None:
             # A proxy may stand anywhere, and resolves the names that it is asked for itself.
             backend = CheckingBackend(public_only=public_only and index == 0)
             transport._pool._network_backend = backend  # pyright: ignore[reportPrivateUsage]  # public nowhere
-
-
-def _get_pool(client: httpx.AsyncClient, url: httpx.URL) -> object:
-    """The pool that holds the connection to this address."""
-    chosen = client._transport_for_url(url)  # pyright: ignore[reportPrivateUsage]  # public nowhere
-    return getattr(chosen, "_pool", None)
 
 
 async def _read_body(response: httpx.Response, limit: int, stream: BoundedStream | None) -> bytes:

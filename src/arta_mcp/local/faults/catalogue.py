@@ -424,7 +424,8 @@ _BAD_FIELDS = [
     {"type": "less_than_equal", "loc": ["body", "steps"], "msg": "Input should be at most 50"}
 ]
 _OTHER_PROJECT = "the refresh token is of another project than the key"
-_BLOCKED = "Requests from this Android client application <empty> are blocked."
+_BLOCKED = "Requests from this {} client application <empty> are blocked."
+_NO_API = "Identity Toolkit API has not been used in project 1 before or it is disabled."
 _METADATA = "http://169.254.169.254/latest/meta-data"  # where clouds keep their credentials
 _TO_FILE = edit_images(lambda context, _: {"url": context.value or "file:///etc/passwd"})
 _TO_METADATA = edit_images(lambda context, _: {"url": context.value or _METADATA})
@@ -546,6 +547,7 @@ FAULTS: Mapping[str, FaultKind] = {
             ("OPERATION_NOT_ALLOWED", ("sign_up",), "anonymous sign-in is switched off"),
             ("ADMIN_ONLY_OPERATION", ("sign_up",), "sign-up is switched off"),
             ("PROJECT_DISABLED", ("sign_up",), "the project is switched off"),
+            ("CONFIGURATION_NOT_FOUND", ("sign_up",), "the project has no Authentication"),
             ("TOKEN_EXPIRED", _REFRESH, "the credential is no longer valid"),
             ("USER_DISABLED", _REFRESH, "the account is banned"),
             ("USER_NOT_FOUND", _REFRESH, "the account is deleted"),
@@ -567,7 +569,12 @@ FAULTS: Mapping[str, FaultKind] = {
         )
         for code, status, words in (
             ("API_KEY_INVALID", 400, "API key not valid. Please pass a valid API key."),
-            ("API_KEY_ANDROID_APP_BLOCKED", 403, _BLOCKED),
+            ("API_KEY_ANDROID_APP_BLOCKED", 403, _BLOCKED.format("Android")),
+            ("API_KEY_IOS_APP_BLOCKED", 403, _BLOCKED.format("iOS")),
+            ("API_KEY_HTTP_REFERRER_BLOCKED", 403, "Requests from referer <empty> are blocked."),
+            ("API_KEY_SERVICE_BLOCKED", 403, "Requests to this API method are blocked."),
+            ("SERVICE_DISABLED", 403, _NO_API),
+            ("UNAUTHENTICATED", 401, "Firebase App Check token is invalid."),
             ("PERMISSION_DENIED", 403, "The request is missing a valid API key."),
             ("INVALID_ARGUMENT", 400, "Invalid JSON payload received. Unexpected token."),
         )
