@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -14,6 +15,7 @@ import h2.connection
 import h2.errors
 import h2.events
 import h2.exceptions
+import httpx
 import pytest
 import trustme
 from anyio.abc import ByteStream, SocketAttribute
@@ -21,9 +23,11 @@ from anyio.streams.tls import TLSListener
 
 from arta_mcp.arta import connections
 from arta_mcp.arta.connections import MAX_OVERHEAD
-from arta_mcp.arta.protocol import MAX_IMAGE
+from arta_mcp.arta.protocol import MAX_IMAGE, Addresses, Submit
 from arta_mcp.arta.transport import Transport
+from arta_mcp.background import open_background
 from arta_mcp.errors import NotSent, ProtocolError, Unavailable
+from harness.world import Client
 
 pytestmark = pytest.mark.anyio
 
@@ -143,6 +147,42 @@ async def test_a_request_that_may_have_been_looked_at_stays_open(
             with pytest.raises(Unavailable) as caught:
                 await ours.exchange("POST", f"https://localhost:{port}/", form={"a": "b"})
             assert not isinstance(caught.value, NotSent)
+
+
+@pytest.mark.parametrize("refusal", [refuse, go_away])
+async def test_a_submit_that_http2_says_was_not_looked_at_is_sent_again(
+    authority: trustme.CA, tmp_path: Path, refusal: Answer
+) -> None:
+    submits = list[int]()
+
+    def answer(spoken: h2.connection.H2Connection, stream: int) -> None:
+        submits.append(stream)
+        if len(submits) == 2:  # the sign-up was the first
+            refusal(spoken, stream)
+            return
+        spoken.send_headers(stream, [(":status", "200")])
+        body = {"idToken": "a.b.c", "refreshToken": "d", "record_id": "r1", "status": "IN_QUEUE"}
+        spoken.send_data(stream, json.dumps(body).encode(), end_stream=True)
+
+    slept = list[float]()
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    tls = ssl.create_default_context()
+    authority.configure_trust(tls)  # pyright: ignore[reportUnknownMemberType]  # pyOpenSSL's, which is not here
+    with anyio.fail_after(10):
+        async with listening(http2(answer), authority) as port, open_background() as background:
+            client = Client(
+                state_dir=tmp_path / "state",
+                addresses=Addresses.at_origin(f"https://localhost:{port}"),
+                app=httpx.AsyncHTTPTransport(verify=tls, http2=True),
+                sleep=sleep,
+            )
+            async with client.open_backend(background) as backend:
+                order = Submit(prompt="a red fox in snow", style="Flux", n=1, seed=7)
+                job = await backend.client.submit(order, deadline=5)
+    assert (job.record_id, len(submits), slept) == ("r1", 3, [0.5])
 
 
 async def test_http2_is_spoken_and_a_connection_is_kept(authority: trustme.CA) -> None:
@@ -322,6 +362,22 @@ async def test_four_answers_without_an_end_are_given_up_and_hold_nobody_up(
         tasks.cancel_scope.cancel()
     assert len(failures) == 4
     assert max(stalls) < MAX_STALL
+
+
+async def test_a_picture_that_stalls_is_given_up_long_before_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("arta_mcp.arta.transport.STALL_TIMEOUT", 0.1)
+
+    async def serve(stream: ByteStream) -> None:
+        await stream.receive()
+        await stream.send(OK + b"o")
+        await anyio.sleep_forever()
+
+    with anyio.fail_after(10):
+        async with listening(serve) as port, Transport(user_agent="t", download_timeout=60) as ours:
+            with pytest.raises(Unavailable, match="no whole answer"):
+                await ours.download(f"http://localhost:{port}/", limit=9, private=True)
 
 
 async def test_an_answer_in_many_small_pieces_is_read() -> None:

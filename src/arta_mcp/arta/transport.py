@@ -37,7 +37,7 @@ EXCHANGE_TIMEOUT = 30.0
 DOWNLOAD_TIMEOUT = 60.0
 """seconds for each step to one picture"""
 
-STALL_TIMEOUT = 15.0
+STALL_TIMEOUT = 30.0
 """seconds without a byte of a picture, after which another try is the better hope"""
 
 MAX_REDIRECTS = 3
