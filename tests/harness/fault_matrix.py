@@ -41,19 +41,19 @@ KEY = "sentinel-api-key-9f3c"
 TOKEN = re.compile(r"eyJ[\w-]{8,}")
 """the beginning of every token that the embedded service hands out"""
 
-MAX_WAIT, LITTLE = 20.0, 2.0
+MAX_WAIT, LITTLE = 50.0, 4.0
 """seconds that a call waits: enough, and where the service asks for patience without end"""
 
 JOB_TIMEOUT, HOPELESS = 10.0, 0.6
 """seconds after which a job is given up: where it can still end, and where it cannot"""
 
-SHORT, LONG = 2.0, 20.0
+SHORT, LONG = 2.0, 45.0
 """seconds for one exchange: where an answer is to come too late, and everywhere else"""
 
 TOO_LATE = "30"
 """seconds of a slow answer that nobody waits for"""
 
-MAX_SECONDS = 20.0
+MAX_SECONDS = 55.0
 """that any case may take: the longest are four exchanges that time out, with pauses between"""
 
 VALUES = {

@@ -15,8 +15,8 @@ import httpcore
 
 from arta_mcp.arta.url_guard import resolve_public
 
-MAX_READ = 16 * 1024
-"""bytes that are parsed in one go"""
+MAX_READ, MAX_WHOLE_READ = 16 * 1024, 64 * 1024
+"""bytes that are parsed in one go, and of a body that comes in pieces as large as they are asked"""
 
 MAX_OVERHEAD, OVERHEAD_PER_BYTE = 256 * 1024, 64
 """bytes that give nobody anything (interim answers, empty frames, one endless header) in a row, and
@@ -62,21 +62,22 @@ class BoundedStream(httpcore.AsyncNetworkStream):
     """
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
-        self._stream, self._overhead = stream, 0
+        self._stream, self._overhead, self._max_read = stream, 0, MAX_READ
         self.is_spoilt = False
         """whether more came than the answer, which would be taken for the next one"""
 
     def note_answer(self) -> None:
         """The head of an answer has come."""
-        self._overhead = 0
+        self._overhead, self._max_read = 0, MAX_READ
 
     def note_body(self, size: int) -> None:
         """Somebody got so many bytes of an answer; in HTTP/2 others read on meanwhile."""
         self._overhead = max(0, self._overhead - size * OVERHEAD_PER_BYTE)
+        self._max_read = MAX_READ if size < MAX_READ // 2 else MAX_WHOLE_READ
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """The next bytes, few at a time: between two reads every other task has its turn."""
-        piece = await self._stream.read(min(max_bytes, MAX_READ), timeout)
+        piece = await self._stream.read(min(max_bytes, self._max_read), timeout)
         self._overhead += len(piece)
         if self._overhead > MAX_OVERHEAD:
             raise httpcore.RemoteProtocolError(f"{MAX_OVERHEAD // 1024} KiB that say nothing")
