@@ -42,11 +42,13 @@ MAY_IMPORT = {
 """room -> the rooms that it may import at most; nothing imports `cli`"""
 
 HOMES = {
-    "PIL": "cli engines server",
+    "PIL": "cli engines generations server",
     "argparse": "cli",
     "asyncio": "local server",
     "filelock": "state",
     "httpx": "arta",
+    "httpcore": "arta",
+    "h2": "arta",
     "jwt": "local",
     "mcp": "server",
     "platformdirs": "app",

@@ -72,15 +72,15 @@ TROUBLE = [
     "error-details@status=the prompt is not allowed",
     "403@status",
     "404@status*always",
-    "done-null@status",
-    "done-empty@status",
+    "done-null@status*always",
+    "done-empty@status*always",
     "foreign-scheme@status",
     "all-blurred@status",
     "ADMIN_ONLY_OPERATION@sign_up",
     "API_KEY_INVALID@sign_up",
     "API_KEY_ANDROID_APP_BLOCKED@sign_up",
     "TOO_MANY_ATTEMPTS_TRY_LATER@sign_up*always",
-    "500@sign_up",
+    "500@sign_up*always",
     "not-object@sign_up",
 ]
 
@@ -131,7 +131,8 @@ async def of_request(world: World, wish: dict[str, object]) -> str:
 
 async def of_trouble(world: World, fault: str) -> str:
     world.service.faults.add(Fault.parse(fault))
-    async with world.generations(replace(LIMITS, job_timeout=1)) as generations:
+    timeout = 5 if fault.startswith("done-") else 1  # it is polled three times, a second apart
+    async with world.generations(replace(LIMITS, job_timeout=timeout)) as generations:
         try:
             done = await generations.generate(GenerationRequest(prompt="a fox", n=2, seed=7))
         except ArtaError as exc:

@@ -22,6 +22,12 @@ T = TypeVar("T")
 SHUTDOWN_TIMEOUT = 2.0
 """seconds that detached tasks still have when the block is left: an answer under way arrives"""
 
+PAUSES = (0.5, 1.0, 2.0)
+"""seconds before each further try; what is down for longer is down"""
+
+MAX_PAUSE = 10.0
+"""seconds of a `Retry-After` that are waited for; a longer one is the caller's to hear"""
+
 log = logging.getLogger(__name__)
 
 
@@ -158,6 +164,17 @@ async def open_background(
             await background.finish(shutdown_timeout)
     if failure is not None:
         raise failure
+
+
+def pause_after_failure(exc: ArtaError, tries: int) -> float | None:
+    """Seconds until what is safe to repeat is tried again; None when it was tried enough.
+
+    A `Retry-After` is kept, unless it is beyond what is waited for.
+    """
+    retry_after: float | None = getattr(exc, "retry_after", None)
+    if tries > len(PAUSES) or (retry_after or 0.0) > MAX_PAUSE:
+        return None
+    return max(PAUSES[tries - 1], retry_after or 0.0)
 
 
 async def retry(

@@ -10,7 +10,7 @@
       PromptRejected            write another prompt
       RateLimited               .retry_after: wait
       Unavailable               .retry_after: no answer, an empty one, 5xx: try later
-        NotSent                 nothing left this machine: safe to send again
+        NotSent                 nothing was done about it: safe to send again
         PollFailed              poll again; the job is not touched by it
       SubmitUnknown             the answer was lost: check before asking again
       KeyConflict               the idempotency key belongs to another request: use a new key
@@ -174,7 +174,7 @@ class Unavailable(ArtaError):
 
 
 class NotSent(Unavailable):
-    """No connection was made, so the other side saw nothing of the request."""
+    """No connection was made, or the other side says that it did nothing about the request."""
 
 
 class PollFailed(Unavailable):

@@ -245,7 +245,9 @@ async def test_a_refused_submit_made_no_job_and_says_what_to_do(
     assert len(world.service.jobs) == before
 
 
-@pytest.mark.parametrize("fault", ["429-wait", "429-date", "503-wait", "503-date"])
+@pytest.mark.parametrize(
+    "fault", [f"{status}-{form}" for status in (429, 503) for form in ("wait", "date", "ahead")]
+)
 async def test_a_submit_that_was_put_off_is_sent_again_when_the_time_comes(
     world: World, fault: str
 ) -> None:
@@ -346,9 +348,15 @@ async def test_a_job_that_failed_at_once_is_still_a_job(world: World, fault: str
 
 
 async def test_a_job_that_cannot_be_read_but_has_an_id_is_not_lost(world: World) -> None:
-    job = await world.submit("unknown-status@submit=DONE")
-    assert isinstance(job, Job)
-    assert (job.is_queued, world.submits) == (True, 1)
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.url.path != SUBMIT_PATH:
+            return httpx.Response(200, json={"idToken": "a", "refreshToken": "b"})
+        images = [{"url": "file:///etc/passwd"}]
+        return httpx.Response(200, json={"record_id": "r1", "status": "DONE", "response": images})
+
+    async with world.client(REMOTE, httpx.MockTransport(handler)) as client:
+        job = await client.submit(ORDER, deadline=30)
+    assert (job.record_id, job.is_queued) == ("r1", True)
 
 
 @pytest.mark.parametrize("status", [201, 202])
@@ -398,8 +406,6 @@ async def test_a_look_that_fails_in_passing_says_so(world: World, fault: str) ->
         ("echo", ProtocolError),
         ("403", AuthError),
         ("404", UnknownRecord),
-        ("done-null", ProtocolError),
-        ("done-empty", ProtocolError),
         ("foreign-scheme", ProtocolError),
     ],
 )
@@ -411,6 +417,35 @@ async def test_a_look_that_will_never_tell_more_says_so_with_the_record_id(
     assert isinstance(error, ArtaError)
     assert error.record_id == world.looked_at
     assert world.service.seen["status"] == 1
+
+
+@pytest.mark.parametrize("fault", ["done-null", "done-empty"])
+async def test_a_job_that_is_done_without_pictures_is_neither_done_nor_failed(
+    world: World, fault: str
+) -> None:
+    job = await world.look(f"{fault}@status")
+    assert isinstance(job, Job)
+    assert (job.is_empty, job.is_done, job.is_failed, job.is_waiting) == (True, *[False] * 3)
+
+
+@pytest.mark.parametrize("fault", ["502", "503-wait", "reset-before", "truncated-json", "429"])
+async def test_a_look_that_is_no_loop_is_tried_again(world: World, fault: str) -> None:
+    async with world.client() as client:
+        job = await client.submit(ORDER, deadline=30)
+        world.strike(f"{fault}@status*3")
+        assert (await client.poll_until_answered(job.record_id)).record_id == job.record_id
+    assert (world.service.seen["status"], len(world.slept)) == (4, 3)
+
+
+@pytest.mark.parametrize("fault", ["404", "403", "400"])
+async def test_a_look_that_will_never_tell_more_is_not_tried_again(
+    world: World, fault: str
+) -> None:
+    async with world.client() as client:
+        job = await client.submit(ORDER, deadline=30)
+        world.strike(f"{fault}@status")
+        assert isinstance(await outcome(client.poll_until_answered(job.record_id)), ArtaError)
+    assert (world.service.seen["status"], world.slept) == (1, [])
 
 
 @pytest.mark.parametrize("fault", ["401", "stale-token"])
@@ -532,23 +567,40 @@ async def test_what_is_no_picture_is_refused_whatever_it_is_called(
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [
-        ("image-cut", Unavailable),
         ("image-too-large", ProtocolError),
         ("image-not-one", ProtocolError),
         ("image-empty", ProtocolError),
         ("endless-body", ProtocolError),
         ("404", Unavailable),
-        ("500", Unavailable),
-        ("reset-before", Unavailable),
-        ("redirect-302", Unavailable),
+        ("503-wait@image=11", Unavailable),
     ],
 )
-async def test_a_picture_that_does_not_come_whole_is_an_error(
+async def test_a_picture_that_will_not_come_is_an_error_at_once(
     world: World, fault: str, kind: type[ArtaError]
 ) -> None:
-    error = await world.picture(f"{fault}@image")
+    error = await world.picture(fault if "@" in fault else f"{fault}@image")
     assert isinstance(error, kind)
+    assert (world.service.seen["image"], world.slept) == (1, [])
     assert world.service.seen["leaks"] == 0
+
+
+PASSING = listed("image-cut 500 502 503 504 408 429 503-wait 429-ahead reset-before answer-lost")
+
+
+@pytest.mark.parametrize("fault", [*PASSING, "redirect-302"])
+async def test_a_picture_is_fetched_again_after_what_may_pass(world: World, fault: str) -> None:
+    found = await world.picture(f"{fault}@image*3")
+    assert getattr(found, "suffix", None) == "png"
+    seconds = [1.0, 1.0, 2.0] if fault in ("503-wait", "429-ahead") else [0.5, 1.0, 2.0]
+    assert (world.service.seen["image"], world.slept) == (4, seconds)
+
+
+@pytest.mark.parametrize("fault", PASSING)
+async def test_a_picture_that_never_comes_is_given_up_after_some_tries(
+    world: World, fault: str
+) -> None:
+    assert isinstance(await world.picture(f"{fault}@image*always"), Unavailable)
+    assert world.service.seen["image"] == 4
 
 
 @pytest.mark.parametrize(
@@ -623,7 +675,7 @@ async def test_pictures_are_fetched_without_authorization_also_over_a_redirect(
     world: World, elsewhere: ScriptedServer
 ) -> None:
     url = f"{elsewhere.base_url}/images/{'0' * 32}-0.png"
-    assert isinstance(await world.picture(f"redirect-302@image={url}"), Unavailable)
+    assert isinstance(await world.picture(f"redirect-302@image={url}"), Unavailable)  # a 404 there
     assert world.service.seen["image"] == elsewhere.service.seen["image"] == 1
     assert world.service.seen["leaks"] == elsewhere.service.seen["leaks"] == 0
 
@@ -655,8 +707,6 @@ async def test_the_live_styles_are_those_of_the_service(world: World) -> None:
     ("fault", "kind"),
     [
         ("404", Unavailable),
-        ("503", Unavailable),
-        ("reset-before", Unavailable),
         ("redirect-302", Unavailable),
         ("html-body", ProtocolError),
         ("empty-body", ProtocolError),
@@ -670,3 +720,17 @@ async def test_a_style_list_that_cannot_be_had_is_an_error(
     async with world.client() as client:
         world.strike(f"{fault}@styles")
         assert isinstance(await outcome(client.list_styles()), kind)
+    assert world.service.seen["styles"] == 1
+
+
+@pytest.mark.parametrize("fault", ["502", "503-wait", "429", "reset-before", "answer-lost"])
+async def test_a_style_list_is_asked_for_again_after_what_may_pass(
+    world: World, fault: str
+) -> None:
+    async with world.client() as client:
+        world.strike(f"{fault}@styles*3")
+        assert await client.list_styles()
+        assert (world.service.seen["styles"], len(world.slept)) == (4, 3)
+        world.strike(f"{fault}@styles*always")
+        assert isinstance(await outcome(client.list_styles()), Unavailable)
+    assert world.service.seen["styles"] == 8

@@ -132,6 +132,7 @@ def standing(job: Job) -> str:
         "queued": job.is_queued,
         "drawing": job.is_waiting and not job.is_queued,
         "done": job.is_done,
+        "empty": job.is_empty,
         "failed": job.is_failed,
     }
     (word,) = [word for word, is_so in claims.items() if is_so]
@@ -568,8 +569,8 @@ def test_any_body_is_a_usable_job_or_a_protocol_error(body: bytes) -> None:
         assert job.record_id is None or is_record_id(job.record_id)
         return
     assert status_path(job.record_id).isascii()
-    assert standing(job) in ("queued", "drawing", "done", "failed")
-    assert bool(job.images) is (job.status == "DONE")
+    assert standing(job) in ("queued", "drawing", "done", "failed", "empty")
+    assert not job.images or job.status == "DONE"
     assert job == Job.parse(sent_json(job.render()))
     assert job.words.isprintable()
 

@@ -405,6 +405,12 @@ SIGN_UP_ERRORS = {
     "PROJECT_DISABLED": (AuthError, "anonymous accounts"),
     "API_KEY_INVALID": (AuthError, "ARTA_API_KEY"),
     "API_KEY_ANDROID_APP_BLOCKED": (AuthError, "official app"),
+    "API_KEY_IOS_APP_BLOCKED": (AuthError, "official app"),
+    "API_KEY_HTTP_REFERRER_BLOCKED": (AuthError, "web pages of its owner"),
+    "API_KEY_SERVICE_BLOCKED": (AuthError, "allow it the Identity Toolkit API"),
+    "SERVICE_DISABLED": (AuthError, "switch it on"),
+    "CONFIGURATION_NOT_FOUND": (AuthError, "no Firebase Authentication"),
+    "UNAUTHENTICATED": (AuthError, "App Check"),
     "PERMISSION_DENIED": (AuthError, "ARTA_API_KEY"),
     "INVALID_ARGUMENT": (AuthError, "ARTA_API_KEY"),
     "TOO_MANY_ATTEMPTS_TRY_LATER": (RateLimited, "wait some minutes"),
@@ -429,14 +435,42 @@ SIGN_UP_ERRORS = {
 async def test_a_refused_sign_up_is_one_error_that_says_what_to_do(
     world: World, fault: str
 ) -> None:
-    world.strike(f"{fault}@sign_up")
+    world.strike(f"{fault}@sign_up*always")
     kind, hint = SIGN_UP_ERRORS[fault]
     error = await world.refused()
     assert type(error) is kind
     assert hint in error.hint
-    assert world.seen == (1, 0)
-    assert (world.slept, world.file().exists()) == ([], False)
+    passes = fault.isdigit() and int(fault) in (408, 429, *range(500, 600))
+    assert world.seen == ((4 if passes else 1), 0)
+    assert world.slept == ([0.5, 1.0, 2.0] if passes else [])
+    assert not world.file().exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("Requests from this iOS client application <empty> are blocked.", "official app"),
+        ("Requests from referer <empty> are blocked.", "web pages of its owner"),
+        ("Requests to this API identitytoolkit method x are blocked.", "Identity Toolkit API"),
+        ("The provided API key has an IP address restriction.", "other machines"),
+        ("The request is missing a valid API key.", "ARTA_API_KEY"),
+    ],
+)
+async def test_a_refusal_without_a_reason_is_known_by_its_words(
+    world: World, words: str, hint: str
+) -> None:
+    error = {"code": 403, "message": words, "status": "PERMISSION_DENIED"}
+    world.app = answering(403, {"error": error})
+    assert hint in (await world.refused()).hint
+
+
+@pytest.mark.parametrize("fault", ["408", "429", "500", "502", "503", "504", "late-502"])
+async def test_a_sign_up_that_was_answered_but_not_served_is_tried_again(
+    world: World, fault: str
+) -> None:
+    world.strike(f"{fault}@sign_up*3")
     assert await world.current()
+    assert (world.seen, world.slept) == ((4, 0), [0.5, 1.0, 2.0])
 
 
 @pytest.mark.parametrize("code", GONE)
@@ -449,7 +483,7 @@ async def test_a_sign_up_refused_in_the_words_of_a_refresh_is_an_error_too(
     assert str(error) == f"the identity host refuses a sign-up with {code}"
 
 
-@pytest.mark.parametrize("kind", ["wait", "date"])
+@pytest.mark.parametrize("kind", ["wait", "date", "ahead"])
 @pytest.mark.parametrize("endpoint", ["sign_up", "refresh"])
 async def test_a_short_retry_after_is_sat_out(world: World, kind: str, endpoint: str) -> None:
     if endpoint == "refresh":
@@ -469,10 +503,10 @@ async def test_a_long_retry_after_is_told_instead(world: World) -> None:
     assert (world.slept, world.seen) == ([], (1, 0))
 
 
-async def test_a_limit_that_stays_is_told_after_three_tries(world: World) -> None:
+async def test_a_limit_that_stays_is_told_after_four_tries(world: World) -> None:
     world.strike("429-wait@sign_up*always=2")
     assert isinstance(await world.refused(), RateLimited)
-    assert (world.slept, world.seen) == ([2.0, 2.0], (3, 0))
+    assert (world.slept, world.seen) == ([2.0, 2.0, 2.0], (4, 0))
 
 
 @pytest.mark.parametrize("fault", ["500", "503", "reset-before", "reset-after", "answer-lost"])
@@ -487,7 +521,7 @@ async def test_a_refresh_that_fails_is_safe_to_repeat(world: World, fault: str) 
         world.clock.now += HOUR
         world.strike(f"{fault}@refresh*always")
         assert isinstance(await world.refused(), Unavailable)
-    assert world.seen == (1, 6)
+    assert world.seen == (1, 7)
 
 
 @pytest.mark.parametrize("fault", ["reset-before", "reset-after", "answer-lost"])
@@ -504,7 +538,7 @@ async def test_a_refused_connection_is_tried_again_for_either(world: World) -> N
         world.origin = running.base_url
         with running.refused():
             assert isinstance(await world.refused(), Unavailable)
-        assert (world.slept, world.seen) == ([0.5, 1.0], (0, 0))
+        assert (world.slept, world.seen) == ([0.5, 1.0, 2.0], (0, 0))
         assert await world.current()
 
 
@@ -581,7 +615,7 @@ async def test_one_of_fifty_callers_may_leave_and_the_others_have_their_token(wo
 
 
 async def test_an_error_reaches_every_caller_and_the_next_one_asks_again(world: World) -> None:
-    world.strike("500@sign_up")
+    world.strike("500@sign_up*4")
     errors: list[str] = []
 
     async with world.source() as source:
@@ -597,7 +631,7 @@ async def test_an_error_reaches_every_caller_and_the_next_one_asks_again(world: 
                 tasks.start_soon(ask)
         assert await source.get_token()
     assert errors == ["the identity host refuses with 500: INTERNAL Internal Server Error"]
-    assert world.seen == (2, 0)
+    assert world.seen == (5, 0)
 
 
 # What is sent, and what is shown

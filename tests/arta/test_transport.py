@@ -344,8 +344,8 @@ PLAIN_PASSWORD = "sentinel-p@ss-w"
 @pytest.fixture
 def set_proxy(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Sets the standard variables given, and no other of them."""
-    names = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file", "ssl_cert_dir")
-    for name in names:
+    proxies = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+    for name in (*proxies, "ssl_cert_file", "ssl_cert_dir", "sslkeylogfile"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
 
@@ -392,7 +392,9 @@ async def test_a_name_that_a_proxy_resolves_is_the_proxy_s_to_check(
 async def test_no_proxy_is_asked_for_an_address_inside_a_network(host: str) -> None:
     proxy = f"http://127.0.0.1:{closed_port()}"
     async with Transport(user_agent="test", proxy=proxy) as transport:
-        with pytest.raises(ProtocolError, match=r"is inside this network|is malformed"):
+        with pytest.raises(
+            ProtocolError, match=r"is inside this network|is malformed|is no web address"
+        ):
             await transport.download(f"http://{host}/x.png", limit=1000, private=False)
 
 
@@ -406,6 +408,7 @@ async def test_no_proxy_is_asked_for_an_address_inside_a_network(host: str) -> N
         ({"NO_PROXY": "::1,[::1]"}, "NO_PROXY"),
         ({"SSL_CERT_FILE": "/nonexistent.pem"}, "SSL_CERT_FILE"),
         ({"SSL_CERT_FILE": __file__}, "SSL_CERT_FILE"),
+        ({"SSLKEYLOGFILE": "/nonexistent/keys.log"}, "SSLKEYLOGFILE"),
     ],
     ids=str,
 )
@@ -415,11 +418,44 @@ async def test_variables_that_httpx_cannot_use_are_a_config_error_that_names_the
     set_proxy(**variables)
     async with Transport(user_agent="test") as transport:
         with pytest.raises(ConfigError) as caught:
-            await transport.exchange("GET", f"{PUBLIC}/x")
+            await transport.exchange("GET", "https://93.184.216.34/x")
     said = f"{caught.value.message} {caught.value.hint}"
     assert named in said
     assert [value for value in variables.values() if value in said] == []
     assert "sentinel" not in said
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE"])
+async def test_variables_about_certificates_are_nothing_to_a_service_on_this_machine(
+    set_proxy: Callable[..., None], strike: Callable[[str], str], name: str
+) -> None:
+    set_proxy(**{name: "/nonexistent/file"})
+    async with Transport(user_agent="test") as transport:
+        url = strike("400@status")
+        assert (await transport.exchange("GET", url)).status == 200
+        assert (await transport.download(url, limit=MAX_JSON, private=True)).status == 200
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("form", ["http://127.0.0.1:{}", "127.0.0.1:{}", "socks5://127.0.0.1:{}"])
+async def test_a_proxy_that_is_down_is_told_as_one(
+    set_proxy: Callable[..., None], scheme: str, form: str
+) -> None:
+    set_proxy(ALL_PROXY=form.format(closed_port()))
+    async with Transport(user_agent="test") as transport:
+        with pytest.raises(
+            NotSent, match=r"no connection to a\.example through the proxy"
+        ) as caught:
+            await transport.exchange("GET", f"{scheme}://a.example/")
+    assert "ARTA_PROXY" in caught.value.hint
+
+
+async def test_who_goes_around_the_proxy_is_told_of_none(set_proxy: Callable[..., None]) -> None:
+    set_proxy(ALL_PROXY=f"http://127.0.0.1:{closed_port()}", NO_PROXY="127.0.0.1")
+    async with Transport(user_agent="test") as transport:
+        with pytest.raises(NotSent, match=r"no connection to 127\.0\.0\.1: ") as caught:
+            await transport.exchange("GET", f"http://127.0.0.1:{closed_port()}/")
+    assert "proxy" not in f"{caught.value} {caught.value.hint}"
 
 
 class Denying:
@@ -489,12 +525,11 @@ async def test_a_picture_that_leads_to_itself_is_given_up(location: str) -> None
     assert len(network.asked) == MAX_REDIRECTS + 1
 
 
-async def test_a_picture_goes_to_the_very_address_that_was_checked_under_its_own_name() -> None:
+async def test_a_picture_is_asked_for_under_its_own_name_and_without_a_token() -> None:
     network = Network()
     await network.download(f"{PUBLIC}:8080/a.png?sig=1%2B2")
     (request,) = network.asked
     assert (request.url.host, request.headers["host"]) == ("93.184.216.34", "93.184.216.34:8080")
-    assert request.extensions["sni_hostname"] == "93.184.216.34"
     assert request.url.raw_path == b"/a.png?sig=1%2B2"
     assert "authorization" not in request.headers
 
@@ -506,7 +541,7 @@ async def test_no_picture_is_fetched_from_inside_this_network(host: str, scheme:
     with pytest.raises((ProtocolError, Unavailable)) as caught:
         await network.download(f"{scheme}://{host}/x.png")
     assert network.asked == []
-    reasons = ("is inside this network", "has no address", "is malformed")
+    reasons = ("is inside this network", "has no address", "is malformed", "is no web address")
     assert [reason for reason in reasons if reason in str(caught.value)] != []
 
 
@@ -552,7 +587,8 @@ async def test_a_local_service_may_lie_on_this_machine(host: str) -> None:
 @pytest.mark.parametrize("host", ["nobody.invalid", "a..b", "-", "x" * 70, "."])
 async def test_a_host_without_an_address_is_unavailable(host: str) -> None:
     with pytest.raises(Unavailable, match="has no address"):
-        await Network().download(f"http://{host}/x.png")
+        async with Transport(user_agent="test", direct=True) as transport:
+            await transport.download(f"http://{host}/x.png", limit=1000, private=False)
 
 
 async def test_a_name_and_password_in_an_address_are_sent_to_nobody() -> None:

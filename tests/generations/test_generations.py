@@ -155,6 +155,67 @@ async def test_an_unknown_record_id_is_told(world: World, record_id: str) -> Non
             await generations.get(record_id)
 
 
+async def test_a_service_that_does_not_know_its_newest_job_yet_is_asked_again(world: World) -> None:
+    world.service.faults.add(Fault.parse("404@status*3"))
+    async with world.generations() as generations:
+        assert (await generations.generate(FOX)).status == "done"
+    assert world.service.seen["status"] == 4
+
+
+async def test_a_job_that_its_service_does_not_know_later_on_is_no_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("arta_mcp.generations.polling.MAX_LAG", 0.1)
+    world.service.faults.add(Fault.parse("404@status*always"))
+    async with world.generations() as generations:
+        with anyio.fail_after(10), pytest.raises(UnknownRecord) as caught:
+            await generations.generate(FOX)
+    assert [caught.value.record_id] == [*world.service.jobs]
+
+
+@pytest.fixture
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("arta_mcp.generations.polling.EMPTY_PAUSE", 0.01)
+
+
+@pytest.mark.usefixtures("no_pause")
+@pytest.mark.parametrize("fault", ["done-null", "done-empty"])
+async def test_a_job_that_is_done_without_pictures_is_looked_at_again(
+    world: World, fault: str
+) -> None:
+    world.service.faults.add(Fault.parse(f"{fault}@status*2"))
+    async with world.generations() as generations:
+        done = await generations.generate(FOX)
+    assert (done.status, len(done.images), world.service.seen["status"]) == ("done", 2, 3)
+
+
+@pytest.mark.usefixtures("no_pause")
+@pytest.mark.parametrize("fault", ["done-null", "done-empty"])
+async def test_a_job_that_stays_done_without_pictures_has_failed_and_the_journal_says_so(
+    world: World, fault: str
+) -> None:
+    world.service.faults.add(Fault.parse(f"{fault}@status*always"))
+    async with world.generations() as generations:
+        with pytest.raises(JobFailed, match="says DONE but gives no pictures"):
+            await generations.generate(FOX)
+        (entry,) = await generations.history()
+    assert (entry.status, world.service.seen["status"]) == ("failed", 3)
+    assert entry.error == "the service says DONE but gives no pictures"
+
+
+@pytest.mark.parametrize("fault", ["502", "reset-before", "html-body"])
+async def test_a_look_at_a_job_of_another_machine_is_tried_again(
+    world: World, tmp_path: Path, fault: str
+) -> None:
+    async with world.generations() as generations:
+        done = await generations.generate(FOX)
+    world.service.faults.add(Fault.parse(f"{fault}@status*2"))
+    elsewhere = replace(world, folder=tmp_path / "elsewhere")
+    async with elsewhere.generations() as generations:
+        found = await generations.get(done.record_id or "", max_wait=5)
+    assert (found.status, len(found.images)) == ("done", 2)
+
+
 async def test_the_same_key_gives_the_same_job(world: World) -> None:
     request = FOX.model_copy(update={"idempotency_key": "k1"})
     async with world.generations() as generations:

@@ -76,7 +76,7 @@ async def test_without_an_answer_the_shipped_table_serves(world: World) -> None:
         catalogue = await generations.catalogue()
         await generations.catalogue()
     assert (catalogue.source, catalogue.as_of) == ("shipped", "2026-05-30")
-    assert world.service.seen["styles"] == 1
+    assert 1 <= world.service.seen["styles"] <= 4  # the tries of the first call, none of another
 
 
 def many_names() -> tuple[str, ...]:

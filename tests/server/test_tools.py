@@ -477,15 +477,35 @@ async def test_previews_cost_one_download_each_and_the_generation_is_not_read_ag
     assert (world.service.seen["status"], world.service.seen["image"]) == (1, 3)
 
 
+@pytest.mark.parametrize("fault", ["404", "image-not-one", "image-bomb", "image-broken"])
 async def test_a_preview_that_cannot_be_made_leaves_the_others(
-    world: World, caplog: pytest.LogCaptureFixture
+    world: World, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
-    world.service.faults.add(Fault.parse("404@image"))
+    world.service.faults.add(Fault.parse(f"{fault}@image"))
     async with client(world, extras=ResultExtras(previews="on")) as asked:
         result = await asked.call_tool("generate_image", {"prompt": "x", "n": 3})
     assert not result.is_error
     assert [block.type for block in result.content] == ["text", "image", "image"]
     assert "no preview of" in caplog.text
+    assert "Note: 1 of 3 previews could not be made." in text_of(result)
+
+
+async def test_previews_that_are_not_ready_within_the_call_s_time_are_left_out_and_said(
+    world: World,
+) -> None:
+    world.service.faults.add(Fault.parse("slow-headers@image+1=30"))
+    generations = world.generations(replace(LIMITS, max_wait=1))
+    async with Client(build_server(generations, ResultExtras(previews="on"))) as asked:
+        with anyio.fail_after(8):  # 1 s, on a machine that does other things too
+            result = await asked.call_tool("generate_image", {"prompt": "x", "n": 3})
+            structured: dict[str, Any] = result.structured_content or {}
+            record_id = structured["record_id"]
+            again = await asked.call_tool("get_generation", {"record_id": record_id})
+    assert (structured["status"], result.is_error) == ("done", False)
+    assert [block.type for block in result.content] == ["text", "image", "image"]
+    assert structured["notice"] == "1 of 3 previews were not ready in time"
+    assert [block.type for block in again.content] == ["text", "image", "image", "image"]
+    assert again.structured_content == {**structured, "notice": None, "earlier": []}
 
 
 def noise(request: ImageRequest) -> bytes:

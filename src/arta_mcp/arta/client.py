@@ -23,7 +23,7 @@ from arta_mcp.arta.refusals import Refusal
 from arta_mcp.arta.tokens import TokenSource
 from arta_mcp.arta.transport import Answer, Transport
 from arta_mcp.arta.url_guard import is_loopback
-from arta_mcp.background import retry
+from arta_mcp.background import pause_after_failure, retry
 from arta_mcp.errors import (
     ArtaError,
     AuthError,
@@ -38,9 +38,6 @@ from arta_mcp.errors import (
     UnknownRecord,
 )
 from arta_mcp.redaction import Secret, sanitize
-
-PAUSES = (0.5, 1.0, 2.0)
-"""seconds before a submit that never left is tried again"""
 
 MIN_PAUSE = 0.5
 """seconds before a submit that was put off is tried again, also with a `Retry-After` of 0"""
@@ -111,15 +108,23 @@ class ArtaClient:
 
         def pause_after(exc: ArtaError, tries: int) -> float | None:
             match exc:
-                case NotSent() if tries <= len(PAUSES):
-                    wait, pause = PAUSES[tries - 1], PAUSES[tries - 1]
+                case NotSent():
+                    pause = pause_after_failure(exc, tries)
                 case RateLimited() | Unavailable() if exc.retry_after is not None:
-                    wait, pause = exc.retry_after, max(MIN_PAUSE, exc.retry_after)
+                    pause = max(MIN_PAUSE, exc.retry_after)
                 case _:
                     return None
-            return pause if self._clock() + wait <= end else None
+            return None if pause is None or self._clock() + pause > end else pause
 
         return await retry(submit_once, pause_after, sleep=self._sleep)
+
+    async def poll_until_answered(self, record_id: str) -> Job:
+        """Where a job stands now, for who polls but once: as `poll`, and tried again."""
+
+        def pause_after(exc: ArtaError, tries: int) -> float | None:
+            return pause_after_failure(exc, tries) if isinstance(exc, PollFailed) else None
+
+        return await retry(lambda: self.poll(record_id), pause_after, sleep=self._sleep)
 
     async def poll(self, record_id: str) -> Job:
         """Where a job stands now.
@@ -137,18 +142,20 @@ class ArtaClient:
         except PollFailed:
             raise
         except Unavailable as exc:
-            raise PollFailed(exc.message) from exc
+            raise PollFailed(exc.message, retry_after=exc.retry_after) from exc
         except ArtaError as exc:
             exc.record_id = exc.record_id or record_id
             raise
 
     async def download(self, image: Image) -> Picture:
         """The picture behind an address, at most 32 MiB; raises Unavailable or ProtocolError."""
-        answer = await self._transport.download(
-            image.url, limit=MAX_IMAGE, private=self._may_download_private
-        )
-        if answer.status != 200:
-            raise Unavailable(f"a picture's host answers with {answer.status}")
+
+        async def fetch() -> Answer:
+            return await self._transport.download(
+                image.url, limit=MAX_IMAGE, private=self._may_download_private
+            )
+
+        answer = await self._fetch_again(fetch, "a picture's host")
         suffix = _suffix_of(answer.body)
         if suffix is None:
             raise ProtocolError("what came from a picture's address is not a picture")
@@ -156,10 +163,31 @@ class ArtaClient:
 
     async def list_styles(self) -> tuple[str, ...]:
         """The wire styles of the live list; raises when the service has none to give."""
-        answer = await self._transport.exchange("GET", self._styles_url or "")
-        if answer.status != 200:
-            raise Unavailable(f"the style list's host answers with {answer.status}")
-        return parse_styles(answer.body)
+
+        async def fetch() -> Answer:
+            return await self._transport.exchange("GET", self._styles_url or "")
+
+        return parse_styles((await self._fetch_again(fetch, "the style list's host")).body)
+
+    async def _fetch_again(self, fetch: Callable[[], Awaitable[Answer]], host: str) -> Answer:
+        """The 200 of a GET that needs no token; tried again after whatever may pass."""
+        is_passing = True
+
+        async def fetch_once() -> Answer:
+            nonlocal is_passing
+            is_passing = True
+            answer = await fetch()
+            if answer.status == 200:
+                return answer
+            is_passing = answer.status in (408, 429) or answer.status >= 500
+            wait = self._parse_refusal(answer).retry_after
+            raise Unavailable(f"{host} answers with {answer.status}", retry_after=wait)
+
+        def pause_after(exc: ArtaError, tries: int) -> float | None:
+            may_pass = is_passing and isinstance(exc, Unavailable)
+            return pause_after_failure(exc, tries) if may_pass else None
+
+        return await retry(fetch_once, pause_after, sleep=self._sleep)
 
     async def _post(self, request: Submit, token: Secret) -> Answer:
         try:

@@ -315,7 +315,12 @@ class Job:
 
     @property
     def is_done(self) -> bool:
-        return self.status == "DONE" and not self.is_failed
+        return self.status == "DONE" and not self.is_failed and bool(self.images)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it says DONE and gives no images: perhaps they are only late."""
+        return self.status == "DONE" and not self.is_failed and not self.images
 
     @property
     def is_failed(self) -> bool:
@@ -340,8 +345,6 @@ class Job:
             raise ProtocolError("the service answered without a status", record_id=record_id)
         listed = list_or_empty(answer.get("response")) if status == "DONE" else []
         try:
-            if status == "DONE" and not listed:
-                raise ProtocolError("the service says DONE but gives no images")
             if len(listed) > _MAX_IMAGES:
                 raise ProtocolError(f"the service gives {len(listed)} images for one job")
             images = tuple(map(Image.parse, listed))

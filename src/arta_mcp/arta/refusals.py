@@ -25,7 +25,13 @@ _STATUSES = (
 _BESIDE = {
     **{status: status for status in _STATUSES},
     "API_KEY_INVALID": "INVALID_ARGUMENT",
-    "API_KEY_ANDROID_APP_BLOCKED": "PERMISSION_DENIED",
+    **dict.fromkeys(
+        (
+            *("API_KEY_ANDROID_APP_BLOCKED", "API_KEY_IOS_APP_BLOCKED", "API_KEY_SERVICE_BLOCKED"),
+            *("API_KEY_HTTP_REFERRER_BLOCKED", "SERVICE_DISABLED"),
+        ),
+        "PERMISSION_DENIED",
+    ),
 }
 """Google's codes that stand beside a sentence instead of in it, with the `status` of each"""
 
@@ -55,9 +61,13 @@ class Refusal:
     ) -> Refusal:
         """Never raises: a body that is empty, HTML or broken is itself the message.
 
-        `now` is the time in seconds since the epoch, for a `Retry-After` that is a date.
+        `now` is the time in seconds since the epoch, for a `Retry-After` that is a date; the
+        service's own `Date` goes before it, since their clocks need not agree.
         """
-        retry_after = parse_retry_after(headers.get("retry-after"), now=now)
+        sent_at = _parse_date(headers.get("date", ""))
+        retry_after = parse_retry_after(
+            headers.get("retry-after"), now=now if sent_at is None else sent_at
+        )
         answer = json_or_none(body)
         error = answer.get("error") if is_object(answer) else None
         if is_object(error):
@@ -125,12 +135,20 @@ def parse_retry_after(value: str | None, *, now: float) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            date = parsedate_to_datetime(value)  # the form without a zone is in UTC as well
-            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
-        except (ValueError, OverflowError, OSError):
+        date = _parse_date(value)
+        if date is None:
             return None
+        seconds = date - now
     return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _parse_date(value: str) -> float | None:
+    """An HTTP date in seconds since the epoch; the form without a zone is in UTC as well."""
+    try:
+        date = parsedate_to_datetime(value)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _google_words(error: Mapping[str, object]) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -15,8 +16,8 @@ import anyio
 from arta_mcp.arta.account import Account
 from arta_mcp.arta.protocol import Addresses, Refresh, SignUp, Tokens
 from arta_mcp.arta.refusals import Refusal
-from arta_mcp.arta.transport import Transport
-from arta_mcp.background import BackgroundTasks, retry
+from arta_mcp.arta.transport import Answer, Transport
+from arta_mcp.background import BackgroundTasks, pause_after_failure, retry
 from arta_mcp.errors import (
     AccountGone,
     ArtaError,
@@ -40,10 +41,40 @@ GONE_CODES = (
 
 QUOTA_CODES = ("TOO_MANY_ATTEMPTS_TRY_LATER", "QUOTA_EXCEEDED", "RESOURCE_EXHAUSTED")
 
-MAX_TRIES = 3
-
-MAX_PAUSE = 10.0
-"""seconds of a `Retry-After` that are waited for; a longer one is the caller's"""
+_HINTS = {
+    "OPERATION_NOT_ALLOWED|ADMIN_ONLY_OPERATION|PROJECT_DISABLED": (
+        "this project gives out no anonymous accounts any more"
+    ),
+    "_(ANDROID|IOS)_APP_BLOCKED|(Android|iOS) client application .* blocked": (
+        "this key serves the official app only; use your own"
+    ),
+    "REFERRER_BLOCKED|referr?er .* blocked": (
+        "this key serves the web pages of its owner only; use your own"
+    ),
+    "IP_ADDRESS_BLOCKED|IP address restriction": (
+        "this key serves other machines than this one; use your own"
+    ),
+    "SERVICE_BLOCKED|Requests to this API .* blocked": (
+        "this key is not for signing in; allow it the Identity Toolkit API and the Token Service"
+        " API, or use another"
+    ),
+    "SERVICE_DISABLED": (
+        "the project of this key has the Identity Toolkit API switched off; switch it on, or use a"
+        " key of another project"
+    ),
+    "CONFIGURATION_NOT_FOUND": (
+        "the project of this key has no Firebase Authentication; set it up, or use a key of"
+        " another project"
+    ),
+    "CONSUMER_(SUSPENDED|INVALID)": (
+        "the project of this key is suspended or gone; use a key of another project"
+    ),
+    "App ?Check|APP_CHECK|RECAPTCHA": (
+        "this project serves attested apps only (App Check, reCAPTCHA), whatever the key; only its"
+        " owner can change that"
+    ),
+}
+"""what to do about a refusal that another key, or none, would mend, by its code or its words"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,9 +183,11 @@ class TokenSource:
         self, url: str, *, json: dict[str, str | bool] | None = None, form: bytes | None = None
     ) -> Tokens:
         """One POST, repeated where that is safe: a refresh is, a sign-up is only when refused."""
+        answer: Answer | None = None
 
         async def post() -> Tokens:
-            key = quote(self._identity.api_key.reveal(), safe="")
+            nonlocal answer
+            answer, key = None, quote(self._identity.api_key.reveal(), safe="")
             answer = await self._transport.exchange(
                 "POST", f"{url}?key={key}", json=json, form=form
             )
@@ -164,18 +197,16 @@ class TokenSource:
             raise _explain(Refusal.parse(answer.status, answer.headers, answer.body, now=now))
 
         def pause_after(exc: ArtaError, tries: int) -> float | None:
-            if tries >= MAX_TRIES:
-                return None
-            match exc:
-                case RateLimited() | Unavailable() if exc.retry_after is not None:
-                    return exc.retry_after if exc.retry_after <= MAX_PAUSE else None
-                case NotSent():
-                    return 0.5 * tries
-                # A second sign-up after a lost answer would leave an account that no one knows.
-                case Unavailable() | ProtocolError() if form:
-                    return 0.5 * tries
-                case _:
-                    return None
+            match answer:
+                case None:  # after a sign-up it would leave an account that no one knows
+                    is_safe = isinstance(exc, NotSent) or form is not None
+                case Answer(status=status) if 200 <= status < 300:  # nonsense, and likewise
+                    is_safe = form is not None
+                case Answer(status=status):
+                    is_safe = status in (408, 429) or status >= 500
+            # AuthError and ConfigError are for good
+            passes = isinstance(exc, RateLimited | Unavailable | ProtocolError)
+            return pause_after_failure(exc, tries) if is_safe and passes else None
 
         return await retry(post, pause_after, sleep=self._sleep)
 
@@ -195,14 +226,12 @@ def _explain(refusal: Refusal) -> ArtaError:
                 hint="the operator disabled this account; `arta-mcp account reset` drops it,"
                 " but ask first whether you may use the service",
             )
-        case "OPERATION_NOT_ALLOWED" | "ADMIN_ONLY_OPERATION" | "PROJECT_DISABLED":
-            return AuthError(said, hint="this project gives out no anonymous accounts any more")
-        case "API_KEY_ANDROID_APP_BLOCKED":
-            return AuthError(said, hint="this key serves the official app only; use your own")
         case _ if refusal.status == 503 and refusal.retry_after is not None:
             hint = f"wait {refusal.retry_after:.0f} s, then try again"
             return Unavailable(said, retry_after=refusal.retry_after, hint=hint)
         case _ if refusal.status >= 500 or refusal.status == 408:
             return Unavailable(said)
         case _:
-            return AuthError(said)
+            signs = _HINTS.items()
+            hint = next((hint for sign, hint in signs if re.search(sign, words)), "")
+            return AuthError(said, hint=hint)

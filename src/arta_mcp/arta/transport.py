@@ -17,12 +17,16 @@ from urllib.parse import unquote, urljoin
 import anyio
 
 from arta_mcp.arta.protocol import MAX_JSON, is_web_address
-from arta_mcp.arta.url_guard import is_inside, resolve_public
+from arta_mcp.arta.url_guard import is_inside
 from arta_mcp.errors import ConfigError, NotSent, ProtocolError, Unavailable
 from arta_mcp.redaction import Secret, redact, sanitize
 
 if TYPE_CHECKING:
-    import httpx  # at run time on first use: it is for the first call, not for the first answer
+    import ssl  # at run time on first use, like httpx: for the first call, not the first answer
+
+    import httpx
+
+    from arta_mcp.arta.connections import BoundedStream
 
 CONNECT_TIMEOUT = 10.0
 """seconds until a connection stands; a submit that never left can still be sent again in time"""
@@ -33,8 +37,18 @@ EXCHANGE_TIMEOUT = 30.0
 DOWNLOAD_TIMEOUT = 60.0
 """seconds for each step to one picture"""
 
+STALL_TIMEOUT = 30.0
+"""seconds without a byte of a picture, after which another try is the better hope"""
+
 MAX_REDIRECTS = 3
 """of one picture; a CDN needs one or two"""
+
+FREE_PIECES, MIN_PIECE = 4096, 256
+"""pieces that a body may come in whatever their size, and bytes of each one more, on average"""
+
+PROXY_HINT = (
+    "see whether the proxy is up: ARTA_PROXY names it, or HTTPS_PROXY, HTTP_PROXY and ALL_PROXY"
+)
 
 _HTTPCORE = ("connection", "http11", "http2", "proxy", "socks")
 _LEAKING_LOGGERS = ("httpx", *map("httpcore.{}".format, _HTTPCORE))
@@ -51,7 +65,7 @@ class Answer:
 
 
 class Transport:
-    """One HTTP client a process: made on first use, kept alive, HTTP/2 where the host speaks it."""
+    """The HTTP clients of a process: made on first use, kept alive, HTTP/2 where it is spoken."""
 
     def __init__(
         self,
@@ -66,7 +80,8 @@ class Transport:
         """`direct` ignores the standard proxy variables; `app` stands in for the network."""
         self._user_agent, self._proxy, self._direct, self._app = user_agent, proxy, direct, app
         self._exchange_timeout, self._download_timeout = exchange_timeout, download_timeout
-        self._client: httpx.AsyncClient | None = None
+        self._clients: dict[tuple[bool, bool], httpx.AsyncClient] = {}
+        self._tls: ssl.SSLContext | None = None
         self._passwords: tuple[Secret, ...] = ()
 
     async def __aenter__(self) -> Self:
@@ -78,11 +93,10 @@ class Transport:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._client is not None:
-            # Shielded: a cancelled call leaves no socket. Bounded: a host may never end its TLS.
-            with anyio.CancelScope(shield=True), anyio.move_on_after(1):
-                await self._client.aclose()
-            self._client = None
+        # Shielded: a cancelled call leaves no socket. Bounded: a host may never end its TLS.
+        with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+            while self._clients:
+                await self._clients.popitem()[1].aclose()
 
     async def exchange(
         self,
@@ -95,9 +109,9 @@ class Transport:
     ) -> Answer:
         """Sends once and follows no redirect.
 
-        Raises NotSent when no connection was made, Unavailable when there was no whole answer,
-        ProtocolError when the answer is over 1 MiB or packed, ConfigError when the proxy or SSL
-        variables cannot be used.
+        Raises NotSent when nothing can have been done about it, Unavailable when there was no
+        whole answer, ProtocolError when the answer is over 1 MiB, packed or in crumbs, ConfigError
+        when the proxy or SSL variables cannot be used.
         """
         sent = dict(headers or {})
         content: bytes | None = None
@@ -107,14 +121,16 @@ class Transport:
         import httpx
 
         try:
-            request = self._get_client().build_request(
-                method, url, headers=sent, json=json, data=form, content=content
+            target = httpx.URL(url)
+            client = self._get_client(target.scheme)
+            request = client.build_request(
+                method, target, headers=sent, json=json, data=form, content=content
             )
         except (httpx.InvalidURL, UnicodeError) as exc:
             raise NotSent(
                 f"this cannot be sent: {_reason(exc)}", hint="check the settings"
             ) from exc
-        return await self._send(request, limit=MAX_JSON, timeout=self._exchange_timeout)
+        return await self._send(client, request, limit=MAX_JSON, timeout=self._exchange_timeout)
 
     async def download(self, url: str, *, limit: int, private: bool) -> Answer:
         """A picture, over at most three redirects, with no `Authorization` ever.
@@ -123,8 +139,7 @@ class Transport:
         ProtocolError.
         """
         for _ in range(MAX_REDIRECTS + 1):
-            request = await self._build_picture_request(url, private=private)
-            answer = await self._send(request, limit=limit, timeout=self._download_timeout)
+            answer = await self._download_once(url, limit=limit, private=private)
             if answer.status not in (301, 302, 303, 307, 308):
                 return answer
             location = answer.headers.get("location", "")
@@ -135,113 +150,145 @@ class Transport:
                 raise ProtocolError(f"a picture's address leads to {where}") from exc
         raise ProtocolError("a picture's address leads in circles")
 
-    async def _build_picture_request(self, url: str, *, private: bool) -> httpx.Request:
+    async def _download_once(self, url: str, *, limit: int, private: bool) -> Answer:
         if not is_web_address(url):
             raise ProtocolError(f"a picture's address is no web address: {sanitize(url, 120)}")
         import httpx
 
-        client = self._get_client()
         try:
             target = httpx.URL(url)
         except (httpx.InvalidURL, UnicodeError) as exc:
             raise ProtocolError(f"a picture's address is malformed: {sanitize(url, 120)}") from exc
-        if private:
-            return client.build_request("GET", target)
-        # Asked for a proxy too: it may stand on this machine and reach what we must not.
-        if is_inside(target.host):
+        # Asked here for a proxy's sake: it resolves names itself, may stand on this machine, and
+        # could reach what we must not. Names that we resolve are checked by the CheckingBackend.
+        if not private and is_inside(target.host):
             raise ProtocolError(
                 f"the picture's host {sanitize(target.host, 80)} is inside this network"
             )
-        if _is_proxied(client, target):  # then only the proxy can check where the name leads
-            return client.build_request("GET", target)
-        address = await resolve_public(target.host, target.port or 443)
-        # To the very address that was checked, or a name that resolves otherwise the next time
-        # would lead inside; TLS and Host still name the host.
-        return client.build_request(
-            "GET",
-            target.copy_with(host=address),
-            headers={"host": target.netloc.decode("ascii")},
-            extensions={"sni_hostname": target.host},
-        )
+        client = self._get_client(target.scheme, public_only=not private)
+        stall = httpx.Timeout(STALL_TIMEOUT, connect=CONNECT_TIMEOUT)
+        request = client.build_request("GET", target, timeout=stall)
+        return await self._send(client, request, limit=limit, timeout=self._download_timeout)
 
-    async def _send(self, request: httpx.Request, *, limit: int, timeout: float) -> Answer:
+    async def _send(
+        self, client: httpx.AsyncClient, request: httpx.Request, *, limit: int, timeout: float
+    ) -> Answer:
         import httpx
 
-        client, host = self._get_client(), sanitize(request.url.host, 80)
+        from arta_mcp.arta.connections import BoundedStream, has_surplus, says_untouched
+
+        host, response = sanitize(request.url.host, 80), None
+        chosen = client._transport_for_url(request.url)  # pyright: ignore[reportPrivateUsage]  # public nowhere
+        is_proxied = chosen is not _transports(client)[0]
+        where, hint = (f"{host} through the proxy", PROXY_HINT) if is_proxied else (host, "")
         for password in self._passwords:
             password.reveal()  # what is in use stays among what is redacted
         try:
             with anyio.fail_after(timeout):
                 response = await client.send(request, stream=True, follow_redirects=False)
+                stream = response.extensions.get("network_stream")
+                ours = stream if isinstance(stream, BoundedStream) else None  # None: an `app`
                 try:
-                    body = await _read_body(response, limit)
+                    body = await _read_body(response, limit, ours)
+                    if ours is not None:
+                        ours.is_spoilt = has_surplus(getattr(chosen, "_pool", None), ours)
                 finally:
                     with anyio.CancelScope(shield=True), anyio.move_on_after(1):
                         await response.aclose()
-        # NotSent only where httpx never had a connection: a submit is sent again after it, so
-        # whatever may have reached the other side must not become NotSent.
+        # NotSent only where httpx never had a connection, or HTTP/2 says that nothing was done: a
+        # submit is sent again after it, so whatever may have had its effect must not become it.
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
-            raise NotSent(f"no connection to {host}: {_reason(exc)}") from exc
+            raise NotSent(f"no connection to {where}: {_reason(exc)}", hint=hint) from exc
         except httpx.ProxyError as exc:
             # The status alone: a proxy's words can hold the password that it was sent.
             status = re.match(r"\d{3}\b", str(exc))
             why = f"the proxy answers with {status[0]}" if status else "the proxy refuses"
-            raise NotSent(f"no way to {host}: {why}") from exc
+            raise NotSent(f"no way to {host}: {why}", hint=hint) from exc
         except httpx.UnsupportedProtocol as exc:
             raise NotSent(f"no way to {host}: {_reason(exc)}") from exc
         except TimeoutError as exc:
-            raise Unavailable(f"no answer from {host} in {timeout:g} s") from exc
+            raise Unavailable(f"no answer from {where} in {timeout:g} s", hint=hint) from exc
         # InvalidURL: httpx reads the address of a redirect although it is not to follow it
         except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as exc:
-            raise Unavailable(f"no whole answer from {host}: {_reason(exc)}") from exc
+            if response is None and says_untouched(exc.__cause__):  # behind a head it is untrue
+                raise NotSent(f"{host} turned the request away unread") from exc
+            raise Unavailable(f"no whole answer from {where}: {_reason(exc)}", hint=hint) from exc
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, headers, body)
 
-    def _get_client(self) -> httpx.AsyncClient:
-        if self._client is None:
-            import httpx
+    def _get_client(self, scheme: str, *, public_only: bool = False) -> httpx.AsyncClient:
+        """The client for such addresses; a connection is never shared by two of them."""
+        kind = (scheme == "https", public_only)
+        if kind not in self._clients:
+            self._clients[kind] = self._make_client(is_tls=kind[0], public_only=public_only)
+        return self._clients[kind]
 
-            for name in _LEAKING_LOGGERS:  # a filter works on its very logger, not on those below
-                logging.getLogger(name).addFilter(_redacting_filter)
-            # at DEBUG hpack writes each header twice, once in a code that no redaction reads
-            logging.getLogger("hpack").setLevel(logging.INFO)
-            from urllib.request import getproxies
+    def _make_client(self, *, is_tls: bool, public_only: bool) -> httpx.AsyncClient:
+        from http.cookiejar import CookieJar, DefaultCookiePolicy
+        from ssl import PROTOCOL_TLS_CLIENT, SSLContext
+        from urllib.request import getproxies
 
-            proxies = () if self._direct else getproxies().values()
-            proxies = proxies if self._proxy is None else (self._proxy,)
-            self._passwords = tuple(secret for one in proxies for secret in _secrets_of_proxy(one))
-            try:
-                self._client = httpx.AsyncClient(
-                    http2=True,
-                    proxy=self._proxy,
-                    transport=self._app,
-                    trust_env=not self._direct,
-                    timeout=httpx.Timeout(self._download_timeout, connect=CONNECT_TIMEOUT),
-                    # No bound of httpx's own: the concurrency slots are the bound, and a call that
-                    # waits in a pool would seem to be a host that does not answer.
-                    limits=httpx.Limits(max_connections=None, keepalive_expiry=30),
-                    headers={
-                        "user-agent": self._user_agent,
-                        "accept": "*/*",
-                        # what is small on the wire and large unpacked has no bound
-                        "accept-encoding": "identity",
-                    },
-                    follow_redirects=False,
-                )
-            # The words of these quote addresses, so they stay out.
-            except OSError as exc:
+        import httpx
+
+        for name in _LEAKING_LOGGERS:  # a filter works on its very logger, not on those below
+            logging.getLogger(name).addFilter(_redacting_filter)
+        # at DEBUG hpack writes each header twice, once in a code that no redaction reads
+        logging.getLogger("hpack").setLevel(logging.INFO)
+        proxies = () if self._direct else getproxies().values()
+        proxies = proxies if self._proxy is None else (self._proxy,)
+        self._passwords = tuple(secret for one in proxies for secret in _secrets_of_proxy(one))
+        # Certificates are for who asks an https address, and a variable about them that is wrong
+        # is nobody else's trouble. The empty context trusts none, should one be needed after all.
+        tls = self._get_tls() if is_tls else SSLContext(PROTOCOL_TLS_CLIENT)
+        try:
+            client = httpx.AsyncClient(
+                http2=True,
+                verify=tls,
+                proxy=self._proxy,
+                transport=self._app,
+                trust_env=not self._direct,
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # keeps none
+                timeout=httpx.Timeout(self._download_timeout, connect=CONNECT_TIMEOUT),
+                # No bound of httpx's own: the concurrency slots are the bound, and a call that
+                # waits in a pool would seem to be a host that does not answer.
+                limits=httpx.Limits(max_connections=None, keepalive_expiry=30),
+                headers={
+                    "user-agent": self._user_agent,
+                    "accept": "*/*",
+                    # what is small on the wire and large unpacked has no bound
+                    "accept-encoding": "identity",
+                },
+                follow_redirects=False,
+            )
+        # The words of these quote addresses, so they stay out.
+        except (ValueError, ImportError, httpx.InvalidURL) as exc:
+            raise ConfigError(
+                "a proxy variable holds what cannot be used",
+                hint="look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, or ARTA_PROXY: a"
+                " proxy is an http, https or socks5 address, and NO_PROXY lists names or bare"
+                " addresses",
+            ) from exc
+        _set_backends(client, public_only=public_only)
+        return client
+
+    def _get_tls(self) -> ssl.SSLContext:
+        """The certificates that are trusted, read once. Raises ConfigError."""
+        import httpx
+
+        try:
+            self._tls = self._tls or httpx.create_ssl_context(trust_env=not self._direct)
+        # The words of this quote addresses, so they stay out.
+        except OSError as exc:
+            if exc.filename is not None:  # OpenSSL names the file that it was to write, no other
                 raise ConfigError(
-                    "the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read",
-                    hint="correct SSL_CERT_FILE and SSL_CERT_DIR, or remove them",
+                    "the file that SSLKEYLOGFILE names cannot be written",
+                    hint="correct SSLKEYLOGFILE, or remove it",
                 ) from exc
-            except (ValueError, ImportError, httpx.InvalidURL) as exc:
-                raise ConfigError(
-                    "a proxy variable holds what cannot be used",
-                    hint="look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY, or ARTA_PROXY: a"
-                    " proxy is an http, https or socks5 address, and NO_PROXY lists names or bare"
-                    " addresses",
-                ) from exc
-        return self._client
+            raise ConfigError(
+                "the certificates that SSL_CERT_FILE or SSL_CERT_DIR names cannot be read",
+                hint="correct SSL_CERT_FILE and SSL_CERT_DIR, or remove them",
+            ) from exc
+        return self._tls
 
 
 class _RedactingFilter(logging.Filter):
@@ -266,21 +313,40 @@ def _secrets_of_proxy(proxy: str) -> Iterator[Secret]:
     yield Secret(base64.b64encode(plain).decode("ascii"))
 
 
-def _is_proxied(client: httpx.AsyncClient, url: httpx.URL) -> bool:
-    """By httpx's own reading of NO_PROXY: where another one differs, no one checks the name."""
-    chosen = client._transport_for_url(url)  # pyright: ignore[reportPrivateUsage]  # public nowhere
-    return chosen is not client._transport  # pyright: ignore[reportPrivateUsage]  # public nowhere
+def _transports(client: httpx.AsyncClient) -> tuple[httpx.AsyncBaseTransport | None, ...]:
+    """The one that connects directly, then those that go through a proxy."""
+    return (client._transport, *client._mounts.values())  # pyright: ignore[reportPrivateUsage]  # public nowhere
 
 
-async def _read_body(response: httpx.Response, limit: int) -> bytes:
+def _set_backends(client: httpx.AsyncClient, *, public_only: bool) -> None:
+    """Puts our connections under the client's pools: httpx passes no backend on to httpcore."""
+    import httpx
+
+    from arta_mcp.arta.connections import CheckingBackend
+
+    for index, transport in enumerate(_transports(client)):
+        if isinstance(transport, httpx.AsyncHTTPTransport):
+            # A proxy may stand anywhere, and resolves the names that it is asked for itself.
+            backend = CheckingBackend(public_only=public_only and index == 0)
+            transport._pool._network_backend = backend  # pyright: ignore[reportPrivateUsage]  # public nowhere
+
+
+async def _read_body(response: httpx.Response, limit: int, stream: BoundedStream | None) -> bytes:
     packed = response.headers.get("content-encoding", "").strip().lower()
     if packed not in ("", "identity"):  # httpx unpacks without a bound, layer by layer
         raise ProtocolError(f"an answer is packed as {sanitize(repr(packed), 80)}, unasked")
-    body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
+    if stream is not None:
+        stream.note_answer()
+    body, pieces = bytearray(), 0
+    async for piece in response.aiter_bytes():
+        if stream is not None:
+            stream.note_body(len(piece))
+        body += piece
+        pieces += 1
         if len(body) > limit:
             raise ProtocolError(f"an answer is over {limit // 1024} KiB")
+        if pieces > FREE_PIECES + len(body) // MIN_PIECE:
+            raise ProtocolError("an answer comes in crumbs")
     return bytes(body)
 
 

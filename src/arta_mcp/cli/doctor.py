@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import logging
 import platform
 import sys
@@ -14,6 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from datetime import date
 from email.utils import parsedate_to_datetime
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -35,6 +35,7 @@ from arta_mcp.cli.parser import Subparsers
 from arta_mcp.cli.tables import count_of, format_time
 from arta_mcp.config import SETTINGS, Settings
 from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Unavailable
+from arta_mcp.generations.pictures import decode, run_in_turn
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.matching import suggest
 from arta_mcp.redaction import sanitize
@@ -293,8 +294,6 @@ async def check_service(settings: Settings, *, draw: bool) -> AsyncGenerator[Fin
 
 async def check_picture(settings: Settings, generations: Generations) -> AsyncGenerator[Finding]:
     """One real picture, opened. Raises ArtaError."""
-    from PIL import Image
-
     request = GenerationRequest.of(prompt="a sailing boat at night, a test by arta-mcp doctor")
     wait = min(settings.job_timeout, PICTURE_TIMEOUT)
     generation = await generations.generate(request, max_wait=wait)
@@ -306,12 +305,6 @@ async def check_picture(settings: Settings, generations: Generations) -> AsyncGe
         return
     # As a host would get it, and opened: bytes that are no picture are no success.
     content = (await generations.picture(record_id, 0)).content
-    try:
-        with Image.open(io.BytesIO(content)) as picture:
-            size = f"{picture.width}x{picture.height}"
-    except OSError:
-        detail = f"what the service calls a picture is none, record id {record_id}"
-        yield Finding("picture", "fail", detail, "the service may have changed; please report it")
-        return
+    width, height = (await run_in_turn(partial(decode, content))).size
     took = f"{generation.elapsed:.1f} s"
-    yield Finding("picture", "ok", f"{size}, drawn in {took}, record id {record_id}")
+    yield Finding("picture", "ok", f"{width}x{height}, drawn in {took}, record id {record_id}")

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import base64
 import io
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
+
+from arta_mcp.errors import ProtocolError
+from arta_mcp.generations.pictures import decode
 
 if TYPE_CHECKING:
     from PIL.Image import Image  # at run time on first use: most commands show no picture
@@ -51,12 +53,8 @@ def render(pictures: Sequence[bytes], protocol: ImageProtocol, *, columns: int) 
     """The pictures beside each other in at most so many columns; empty when one cannot be read."""
     is_real = protocol in ("kitty", "iterm2")
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of pictures that are made to explode, and would go on.
-            warnings.simplefilter("error")
-            sheet = make_sheet(pictures, columns, PIXELS_PER_BLOCK if is_real else 1)
-    except Exception:
-        # The file is on disk and its path is printed; a preview may be missing.
+        sheet = make_sheet(pictures, columns, PIXELS_PER_BLOCK if is_real else 1)
+    except ProtocolError:  # the file is on disk and its path is printed; a preview may be missing
         return ""
     if not is_real:
         return encode_blocks(sheet, is_truecolor=protocol == "truecolor")
@@ -78,7 +76,10 @@ def render(pictures: Sequence[bytes], protocol: ImageProtocol, *, columns: int) 
 
 
 def make_sheet(pictures: Sequence[bytes], columns: int, scale: int) -> Image:
-    """One transparent sheet of all; a pixel at scale 1 is half a character. Raises as Pillow."""
+    """One transparent sheet of all; a pixel at scale 1 is half a character.
+
+    Raises ProtocolError.
+    """
     from PIL import Image
 
     per_row = min(len(pictures), MAX_PER_ROW)
@@ -99,15 +100,16 @@ def make_sheet(pictures: Sequence[bytes], columns: int, scale: int) -> Image:
 
 
 def shrink(picture: bytes, width: int, height: int) -> Image:
-    """The picture within these pixels, of an even height: a block holds two. Raises as Pillow."""
-    from PIL import Image
+    """The picture within these pixels, of an even height: a block holds two.
 
-    with Image.open(io.BytesIO(picture)) as opened:
-        # JPEG can decode to about this size at once, at a fraction of the time.
-        opened.draft("RGB", (width * 2, height * 2))
-        share = min(width / opened.width, height / opened.height)
-        size = (max(1, round(opened.width * share)), max(2, round(opened.height * share / 2) * 2))
-        return opened.convert("RGBA").resize(size, Image.Resampling.LANCZOS)  # pyright: ignore[reportUnknownMemberType]  # its size has no type
+    Raises ProtocolError.
+    """
+    from PIL.Image import Resampling
+
+    whole = decode(picture, enough=(width * 2, height * 2))
+    share = min(width / whole.width, height / whole.height)
+    size = (max(1, round(whole.width * share)), max(2, round(whole.height * share / 2) * 2))
+    return whole.convert("RGBA").resize(size, Resampling.LANCZOS)  # pyright: ignore[reportUnknownMemberType]  # its size has no type
 
 
 def encode_blocks(sheet: Image, *, is_truecolor: bool) -> str:

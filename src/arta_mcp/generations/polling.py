@@ -10,12 +10,19 @@ import anyio
 
 from arta_mcp.arta.client import ArtaClient
 from arta_mcp.arta.protocol import Job
-from arta_mcp.errors import ArtaError, PollFailed
+from arta_mcp.errors import ArtaError, PollFailed, UnknownRecord
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.slots import ConcurrencySlot
 from arta_mcp.state.records import JournalEntry
 
 log = logging.getLogger(__name__)
+
+
+MAX_LAG = 30.0
+"""seconds after the submit in which a service that knows no such job has not heard of it yet"""
+
+MAX_EMPTY, EMPTY_PAUSE = 3, 1.0
+"""polls that find a job DONE without pictures until it counts as failed, and seconds between"""
 
 
 class PhaseTimes(NamedTuple):
@@ -115,7 +122,7 @@ class JobPoller:
             await changed.wait()
 
     async def _poll_until_over(self) -> None:
-        retry_after = 0.0
+        retry_after, empty = 0.0, 0
         while True:
             phase = self.phase if self.polls else None
             await self._sleep(max(retry_after, self.schedule.delay(self.age(), phase)))
@@ -126,7 +133,10 @@ class JobPoller:
                 return
             self._last_poll = now = self.age()
             try:
-                job = await self._client.poll(self.record_id)
+                job = await self._poll_once()
+                empty += job.is_empty
+                if job.is_empty and empty < MAX_EMPTY:
+                    raise PollFailed("DONE without pictures", retry_after=EMPTY_PAUSE)
             except PollFailed as exc:
                 log.info("poll of %s: %s", self.record_id, exc.message)
                 self.last_failure, retry_after = exc.message, exc.retry_after or 0.0
@@ -144,6 +154,14 @@ class JobPoller:
                     self.phase, self._times = "drawing", times._replace(drawing=first)
             self.polls += 1
             self._notify()
+
+    async def _poll_once(self) -> Job:
+        try:
+            return await self._client.poll(self.record_id)
+        except UnknownRecord as exc:
+            if self.age() > MAX_LAG:
+                raise
+            raise PollFailed(exc.message) from exc
 
     def _notify(self) -> None:
         changed, self._changed = self._changed, anyio.Event()

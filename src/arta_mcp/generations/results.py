@@ -70,6 +70,8 @@ def failure_of(job: Job) -> ArtaError | None:
     """The error that a finished job means; None for one with something to show."""
     if job.is_failed:
         return JobFailed(f"the service gave the job up: {job.words}", record_id=job.record_id)
+    if job.is_empty:
+        return JobFailed("the service says DONE but gives no pictures", record_id=job.record_id)
     if not all(image.blurred for image in job.images):
         return None
     message = "the service blurred every picture, as it does with what it will not show"

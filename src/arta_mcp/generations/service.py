@@ -453,6 +453,10 @@ class Generations:
         call.settle(replace(first.job, cut_after=cut_after))
         return call.job
 
+    def waits_until(self, call: Call | None) -> float:
+        """When a host's call should be answered, by `anyio.current_time()`."""
+        return self._until(call or Call(), call.job if call else None, None)
+
     def _until(self, call: Call, entry: JournalEntry | None, max_wait: float | None) -> float:
         """When the call stops waiting, by `anyio.current_time()`."""
         wait = self.limits.max_wait if max_wait is None else max_wait
@@ -620,7 +624,7 @@ class Generations:
 
         async def refresh() -> JournalEntry:
             try:
-                job = await backend.client.poll(entry.record_id or "")
+                job = await backend.client.poll_until_answered(entry.record_id or "")
             except ArtaError as exc:
                 log.info("%s is given as stored: %s", entry.record_id, exc.message)
                 return entry
@@ -643,7 +647,7 @@ class Generations:
         if not is_record_id(record_id):
             raise UnknownRecord(unknown)
         try:
-            job = await backend.client.poll(record_id)
+            job = await backend.client.poll_until_answered(record_id)
         except PollFailed as exc:
             raise Unavailable(exc.message, record_id=record_id) from exc
         except UnknownRecord as exc:

@@ -47,6 +47,7 @@ class UvicornServer(uvicorn.Server):
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            date_header=False,  # the service has a clock of its own
         )
         super().__init__(config)
         self._service, self._on_ready = service, on_ready

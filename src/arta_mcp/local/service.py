@@ -8,11 +8,13 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass
+from email.utils import formatdate
 from functools import partial
 from pathlib import Path
 
 import anyio
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -121,7 +123,13 @@ class Service:
         self._app = Starlette(routes=routes, exception_handlers=handlers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._app(scope, receive, send)
+        async def send_dated(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                date = formatdate(self.clock(), usegmt=True)
+                MutableHeaders(scope=message).setdefault("Date", date)
+            await send(message)
+
+        await self._app(scope, receive, send_dated)
 
     @property
     def jobs(self) -> tuple[str, ...]:

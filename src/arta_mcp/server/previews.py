@@ -1,4 +1,4 @@
-"""Smaller copies of a picture, for hosts that count every byte; Pillow works off the loop."""
+"""Smaller copies of a picture, for hosts that count every byte."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import io
 import logging
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import anyio.to_thread
+import anyio
 from mcp.server.apps import client_supports_apps
 from mcp.server.mcpserver import Context
 
-from arta_mcp.errors import ArtaError, ProtocolError
+from arta_mcp.errors import ArtaError
 from arta_mcp.generations.downloads import MAX_DOWNLOADS
+from arta_mcp.generations.pictures import decode, run_in_turn
+from arta_mcp.generations.results import join_notes
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import Generation
 
@@ -36,6 +39,9 @@ PREVIEW = 512, 150 * 1000
 MAX_PREVIEWS_SIZE = 700 * 1000
 """bytes of all previews of a result: Claude Desktop cuts a result at 1 MiB, in base64"""
 
+MIN_TIME = 0.5
+"""seconds for previews even so: a job that ends at the last moment can show what is saved"""
+
 READABLE = 1536, 700 * 1000
 """the same of a picture that is read as a resource: in base64 it stays under 1 MiB"""
 
@@ -55,55 +61,61 @@ def shows_pictures(ctx: Context[Any, Any]) -> bool:
     return name in PICTURE_HOSTS and not client_supports_apps(ctx)
 
 
-async def make_preview(generations: Generations, generation: Generation) -> bytes | None:
-    """One small picture of a whole result as WebP; None when none of it can be had."""
-    previews = await make_previews(generations, generation)
+async def make_preview(
+    generations: Generations, generation: Generation, *, until: float
+) -> tuple[bytes | None, str | None]:
+    """One small picture of a whole result as WebP, and a notice; None when none can be had."""
+    previews, missing = await make_previews(generations, generation, until=until)
     match [previews[index] for index in sorted(previews)]:
         case []:
-            return None
+            return None, missing
         case [one]:
-            return one
+            return one, missing
         case several:
-            return await anyio.to_thread.run_sync(tile, several, *PREVIEW)
+            return await run_in_turn(partial(tile, several, *PREVIEW)), missing
 
 
-async def make_previews(generations: Generations, generation: Generation) -> dict[int, bytes]:
-    """The previews of a result as WebP, by index; one that cannot be made is logged, left out."""
+async def make_previews(
+    generations: Generations, generation: Generation, *, until: float
+) -> tuple[dict[int, bytes], str | None]:
+    """The previews of a result as WebP, by index, and a notice about those that are left out.
+
+    `until` is when the call's waiting ends, by `anyio.current_time()`: what is not ready then is
+    left out, like what cannot be made.
+    """
     previews: dict[int, bytes] = {}
+    failed: list[int] = []
     side, size = PREVIEW
     size = min(size, MAX_PREVIEWS_SIZE // max(1, len(generation.images)))
-    # a picture in memory can be 32 MiB, and several times that once Pillow has opened it
     limiter = anyio.CapacityLimiter(MAX_DOWNLOADS)
 
     async def make(index: int) -> None:
         async with limiter:
             try:
                 picture = await generations.read_picture(generation, index)
-                previews[index] = await anyio.to_thread.run_sync(
-                    shrink, picture.content, side, size
-                )
+                previews[index] = await run_in_turn(partial(shrink, picture.content, side, size))
             except ArtaError as exc:
                 log.warning("no preview of %s, picture %s: %s", generation.record_id, index, exc)
+                failed.append(index)
 
-    async with anyio.create_task_group() as group:
-        for index in range(len(generation.images)):
-            group.start_soon(make, index)
-    return previews
+    with anyio.CancelScope(deadline=max(until, anyio.current_time() + MIN_TIME)):
+        async with anyio.create_task_group() as group:
+            for index in range(len(generation.images)):
+                group.start_soon(make, index)
+    total = len(generation.images)
+    late = total - len(previews) - len(failed)
+    return previews, join_notes(
+        f"{late} of {total} previews were not ready in time" if late else None,
+        f"{len(failed)} of {total} previews could not be made" if failed else None,
+    )
 
 
 def shrink(content: bytes, side: int, size: int) -> bytes:
-    """The picture as WebP within `side` pixels and `size` bytes; takes its time, so for a thread.
+    """The picture as WebP within `side` pixels and `size` bytes; for `run_in_turn`.
 
-    Raises ProtocolError for what is no picture.
+    Raises ProtocolError for what cannot be shown.
     """
-    from PIL import Image  # for the first picture, not for the first answer
-
-    try:
-        with Image.open(io.BytesIO(content)) as picture:
-            small = picture.convert("RGBA" if "A" in picture.getbands() else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as exc:
-        raise ProtocolError("what came as a picture cannot be read as one") from exc
-    return encode(small, side, size)
+    return encode(decode(content, enough=(2 * side, 2 * side)), side, size)
 
 
 def tile(previews: Sequence[bytes], side: int, size: int) -> bytes:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from functools import wraps
+from functools import partial, wraps
 from importlib.resources import files
 from typing import Any
 
-import anyio.to_thread
 from mcp.server.apps import APP_MIME_TYPE
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 
 from arta_mcp.errors import ArtaError, UnknownRecord
+from arta_mcp.generations.pictures import run_in_turn
 from arta_mcp.generations.service import Generations
 from arta_mcp.server.content import explain
 from arta_mcp.server.previews import READABLE, shrink
@@ -84,7 +84,7 @@ def add_resources(server: MCPServer[Any], generations: Generations) -> None:
         if not index.isascii() or not index.isdigit():
             raise ResourceNotFoundError(f"the index of a picture is a number, not {index!r}")
         picture = await generations.picture(record_id, int(index[:6]))
-        return await anyio.to_thread.run_sync(shrink, picture.content, *READABLE)
+        return await run_in_turn(partial(shrink, picture.content, *READABLE))
 
 
 def add_gallery(server: MCPServer[Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import anyio
@@ -16,6 +16,7 @@ from mcp.types.version import is_version_at_least
 from pydantic import BaseModel, ConfigDict, Field
 
 from arta_mcp.errors import SubmitUnknown, Unavailable, UnknownRecord
+from arta_mcp.generations.results import join_notes
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.server.calls import current_call
@@ -108,17 +109,23 @@ class ResultExtras:
         generations: Generations,
         ctx: Context[Any, Any],
         *,
+        until: float,
         earlier: Sequence[Generation] | None = None,
     ) -> types.CallToolResult:
-        """The result of a call, its extra blocks in the order of the pictures."""
+        """The result of a call, its extra blocks in the order of the pictures.
+
+        `until` is when the call's waiting ends, by `anyio.current_time()`.
+        """
         # hosts on earlier revisions fail the whole call on a block that they do not know
         knows_links = is_version_at_least(ctx.protocol_version or "", "2025-06-18")
         previews: dict[int, bytes] = {}
+        missing = None
         if self.previews == "on":
-            previews = await make_previews(generations, generation)
+            previews, missing = await make_previews(generations, generation, until=until)
         elif self.previews == "auto" and shows_pictures(ctx):
-            preview = await make_preview(generations, generation)
+            preview, missing = await make_preview(generations, generation, until=until)
             previews = {0: preview} if preview else {}
+        generation = replace(generation, notice=join_notes(generation.notice, missing))
         record_id, total = generation.record_id, len(generation.images)
         blocks: list[types.ContentBlock] = []
         for index in range(total):
@@ -146,10 +153,10 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
     async def generate_image(
         ctx: Context[Any, Any], arguments: GenerationRequest
     ) -> Annotated[types.CallToolResult, GenerationOutput]:
-        generation = await generations.generate(
-            arguments, progress_reporter(ctx), call=current_call()
-        )
-        return await extras.render(generation, generations, ctx)
+        call = current_call()
+        generation = await generations.generate(arguments, progress_reporter(ctx), call=call)
+        until = generations.waits_until(call)
+        return await extras.render(generation, generations, ctx, until=until)
 
     async def get_generation(
         ctx: Context[Any, Any], arguments: LookUp
@@ -167,7 +174,8 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
             max_wait=None if arguments.max_wait is None else left,
             call=call,
         )
-        return await extras.render(found, generations, ctx, earlier=earlier)
+        until = generations.waits_until(call)
+        return await extras.render(found, generations, ctx, until=until, earlier=earlier)
 
     async def list_models(
         arguments: Search,

@@ -11,10 +11,12 @@ import re
 import socket
 import struct
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from email.utils import formatdate
+from functools import cache
 from http import HTTPStatus
 from itertools import islice, product
 from math import ceil
@@ -34,6 +36,9 @@ from arta_mcp.untrusted_json import is_object, list_or_empty
 
 MAX_SECONDS = 60.0
 """no fault lasts longer"""
+
+CLOCK_SKEW = 7200.0
+"""seconds that the clock of a service is ahead of ours, where a fault makes it so"""
 
 MAX_ENDLESS = 64 * 1024 * 1024
 """bytes after which even the endless body ends"""
@@ -238,6 +243,30 @@ def enlarge(context: FaultContext) -> Response:
     return BrokenResponse(context, pieces=_flood(context, total), length=total)
 
 
+def swap_picture(context: FaultContext) -> Response:
+    """A PNG that is small on the wire and vast in memory."""
+    return Response(make_bomb(), media_type="image/png")
+
+
+def spoil(context: FaultContext) -> Response:
+    """The body with noughts for its second half."""
+    body = bytes(context.response.body)
+    half = len(body) // 2
+    return replace_body(body[:half] + bytes(len(body) - half), "image/png")(context)
+
+
+@cache
+def make_bomb() -> bytes:
+    """A PNG of 21 kB that is 13,300 pixels square, one bit each."""
+    side = 13_300
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((side + 7) // 8 + 1) * side, 9)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b""))
+    )
+
+
 async def _drops(body: bytes, seconds: float) -> AsyncIterator[bytes]:
     size = max(1, len(body) // 20)
     for start in range(0, len(body), size):
@@ -274,16 +303,21 @@ _GOOGLE_STATES = {
 
 
 def refuse(status: int, retry_after: str = "") -> Effect:
-    """A refusal with a Retry-After as a `wait` or a `date`, or with the header it is given."""
+    """A refusal with the header it is given, or a Retry-After: a `wait`, a `date`, a date `ahead`.
+
+    The last is by the service's own `Date`, whose clock is not ours.
+    """
 
     def respond(context: FaultContext) -> Response:
         name, colon, value = context.value.partition(":")
         headers = {name.strip(): value.strip()} if colon else {}
         if retry_after == "wait":
             headers = {"Retry-After": context.value or "1"}
-        elif retry_after == "date":  # rounded up: it says whole seconds, and none may be too early
-            date = formatdate(ceil(context.now + context.seconds), usegmt=True)
-            headers = {"Retry-After": date}
+        elif retry_after:
+            now = context.now + (CLOCK_SKEW if retry_after == "ahead" else 0)
+            # rounded up: it says whole seconds, and none may be too early
+            date = formatdate(ceil(now + context.seconds), usegmt=True)
+            headers = {"Retry-After": date, "Date": formatdate(now, usegmt=True)}
         return _refusal(context, status, HTTPStatus(status).phrase, headers)
 
     return respond
@@ -396,7 +430,8 @@ _BAD_FIELDS = [
     {"type": "less_than_equal", "loc": ["body", "steps"], "msg": "Input should be at most 50"}
 ]
 _OTHER_PROJECT = "the refresh token is of another project than the key"
-_BLOCKED = "Requests from this Android client application <empty> are blocked."
+_BLOCKED = "Requests from this {} client application <empty> are blocked."
+_NO_API = "Identity Toolkit API has not been used in project 1 before or it is disabled."
 _METADATA = "http://169.254.169.254/latest/meta-data"  # where clouds keep their credentials
 _TO_FILE = edit_images(lambda context, _: {"url": context.value or "file:///etc/passwd"})
 _TO_METADATA = edit_images(lambda context, _: {"url": context.value or _METADATA})
@@ -446,7 +481,11 @@ FAULTS: Mapping[str, FaultKind] = {
             takes_seconds=True,
         )
         for status in (429, 503)
-        for form, words in (("wait", "in seconds"), ("date", "as an HTTP date"))
+        for form, words in (
+            ("wait", "in seconds"),
+            ("date", "as an HTTP date"),
+            ("ahead", "as an HTTP date, by a clock that is two hours ahead"),
+        )
     },
     **{
         f"late-{status}": FaultKind(
@@ -529,6 +568,7 @@ FAULTS: Mapping[str, FaultKind] = {
             ("OPERATION_NOT_ALLOWED", ("sign_up",), "anonymous sign-in is switched off"),
             ("ADMIN_ONLY_OPERATION", ("sign_up",), "sign-up is switched off"),
             ("PROJECT_DISABLED", ("sign_up",), "the project is switched off"),
+            ("CONFIGURATION_NOT_FOUND", ("sign_up",), "the project has no Authentication"),
             ("TOKEN_EXPIRED", _REFRESH, "the credential is no longer valid"),
             ("USER_DISABLED", _REFRESH, "the account is banned"),
             ("USER_NOT_FOUND", _REFRESH, "the account is deleted"),
@@ -550,7 +590,12 @@ FAULTS: Mapping[str, FaultKind] = {
         )
         for code, status, words in (
             ("API_KEY_INVALID", 400, "API key not valid. Please pass a valid API key."),
-            ("API_KEY_ANDROID_APP_BLOCKED", 403, _BLOCKED),
+            ("API_KEY_ANDROID_APP_BLOCKED", 403, _BLOCKED.format("Android")),
+            ("API_KEY_IOS_APP_BLOCKED", 403, _BLOCKED.format("iOS")),
+            ("API_KEY_HTTP_REFERRER_BLOCKED", 403, "Requests from referer <empty> are blocked."),
+            ("API_KEY_SERVICE_BLOCKED", 403, "Requests to this API method are blocked."),
+            ("SERVICE_DISABLED", 403, _NO_API),
+            ("UNAUTHENTICATED", 401, "Firebase App Check token is invalid."),
             ("PERMISSION_DENIED", 403, "The request is missing a valid API key."),
             ("INVALID_ARGUMENT", 400, "Invalid JSON payload received. Unexpected token."),
         )
@@ -563,6 +608,8 @@ FAULTS: Mapping[str, FaultKind] = {
             ("image-too-large", "the picture has more than 32 MiB", enlarge),
             ("image-not-one", "the picture is a web page", replace_body(_HTML, "image/png")),
             ("image-empty", "the picture has no byte", replace_body(b"", "image/png")),
+            ("image-bomb", "the picture is small, and vast unpacked", swap_picture),
+            ("image-broken", "the picture cannot be decoded", spoil),
         )
     },
 }
