@@ -280,6 +280,6 @@ async def _until(happened: Callable[[], bool]) -> None:
 async def _latest(site: Site) -> tuple[JournalEntry, ...]:
     state = SqliteState(site.folder)
     try:
-        return await state.latest("shared", 10)
+        return await state.latest("shared", "", 10)
     finally:
         await state.close()

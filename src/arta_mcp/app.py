@@ -18,7 +18,8 @@ from arta_mcp.background import BackgroundTasks, open_background
 from arta_mcp.config import Settings
 from arta_mcp.engines.sketch.info import describe
 from arta_mcp.generations.schedule import PollSchedule
-from arta_mcp.generations.service import Backend, Generations, Limits
+from arta_mcp.generations.service import DEFAULT_MAX_WAIT, Backend, Generations, Limits
+from arta_mcp.generations.values import EngineUsed
 from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import State
 
@@ -60,14 +61,14 @@ def open_generations(
         backend=settings.backend,
         service=settings.service,
         limits=Limits(
-            max_wait=settings.max_wait,
+            max_wait=DEFAULT_MAX_WAIT if settings.max_wait is None else settings.max_wait,
+            adapts_wait=settings.max_wait is None,
             job_timeout=settings.job_timeout,
             max_concurrency=settings.max_concurrency,
             min_poll_interval=settings.min_poll_interval,
         ),
         output_dir=output_dir or settings.output_dir,
-        engine=drawn_by.name if drawn_by else "arta",
-        engine_model=drawn_by.name if drawn_by else None,
+        engine=EngineUsed(drawn_by.name, drawn_by.name) if drawn_by else None,
         engine_notice=drawn_by.notice if drawn_by else None,
         schedule=schedule,
     )

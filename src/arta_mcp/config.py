@@ -95,6 +95,15 @@ def _number(
     return parse
 
 
+def _auto_or_number(low: float, high: float) -> Parse:
+    parse_number = _number(low, high)
+
+    def parse(name: str, value: str) -> object:
+        return None if value.lower() == "auto" else parse_number(name, value)
+
+    return parse
+
+
 def _whole(value: str) -> float:
     # int() also takes "1_0" and "٣", and refuses thousands of digits in words of its own.
     plain = value.isascii() and value.isdigit() and len(value) < 10
@@ -202,8 +211,11 @@ class Settings:
         _proxy,
         secret=True,  # it may hold a password
     )
-    max_wait: float = _setting(
-        "50", "seconds one call waits before it answers `pending`", _number(0, 3600)
+    max_wait: float | None = _setting(
+        "auto",
+        "seconds one call waits before it answers `pending`; `auto`: 50, less where a host was"
+        " seen to wait less",
+        _auto_or_number(0, 3600),
     )
     job_timeout: float = _setting(
         "600", "seconds after which a job counts as lost", _number(1, 86400)

@@ -33,7 +33,7 @@ from arta_mcp.arta.protocol import (
 )
 from arta_mcp.arta.refusals import Refusal, parse_retry_after, style_refusal, styles_in_refusal
 from arta_mcp.errors import ArtaError, AuthError, InvalidRequest, ProtocolError, UnknownRecord
-from arta_mcp.generations.values import GenerationRequest
+from arta_mcp.generations.values import EngineUsed, GenerationRequest
 from arta_mcp.redaction import Secret
 from arta_mcp.untrusted_json import is_object, list_or_empty, read_object, text
 
@@ -682,7 +682,7 @@ def test_any_arguments_are_a_request_or_named_as_invalid(arguments: dict[str, ob
         assert len(str(request)) < 1000
         return
     assert GenerationRequest.of(**request.model_dump()) == request
-    assert isinstance(request.fingerprint("Flux"), str)
+    assert isinstance(request.fingerprint("Flux", EngineUsed()), str)
 
 
 @given(

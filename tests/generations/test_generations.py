@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +27,7 @@ from arta_mcp.errors import (
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.local.faults.catalogue import Fault
-from arta_mcp.state.records import JournalEntry, StyleList, Timing
+from arta_mcp.state.records import JournalEntry, Phase, StyleList, Timing
 from arta_mcp.state.sqlite import SqliteState
 from arta_mcp.styles import SHIPPED
 from harness.world import LIMITS, World, new_world
@@ -76,7 +78,8 @@ async def test_a_slow_sign_up_and_submit_are_not_silent(
     world.service.latency = 0.1
     async with world.generations() as generations:
         await generations.generate(FOX, world.on_update)
-    assert [update.step for update in world.updates][:2] == ["ordering", "ordering"]
+    steps = [update.step for update in world.updates if update.step != "waiting"]
+    assert steps[:2] == ["ordering", "ordering"]
 
 
 async def test_token_and_submit_are_not_silent_for_longer_together_than_either_may_be(
@@ -214,45 +217,77 @@ async def test_what_a_submit_came_to_is_told_also_when_it_cannot_be_written_down
 ) -> None:
     """An error that says `try again` in place of a lost answer would pay for a second picture."""
 
-    async def fail(state: SqliteState, entry: JournalEntry, **_: object) -> None:
-        raise Unavailable("the disk is full")
-
-    monkeypatch.setattr(SqliteState, "update", fail)
     async with world.generations() as generations:
-        world.service.faults.add(Fault.parse("502@submit"))
-        with pytest.raises(SubmitUnknown):
-            await generations.generate(FOX)
-        world.service.faults.add(Fault.parse("422@submit"))
-        with pytest.raises(PromptRejected):
-            await generations.generate(FOX)
+        with fail_writes(monkeypatch, after_phase="sending"):
+            world.service.faults.add(Fault.parse("502@submit"))
+            with pytest.raises(SubmitUnknown) as caught:
+                await generations.generate(FOX)
+            assert "could not be written either (the disk is full)" in caught.value.hint
+            world.service.faults.add(Fault.parse("422@submit"))
+            with pytest.raises(PromptRejected):
+                await generations.generate(FOX)
 
 
 async def test_a_call_that_fails_before_the_submit_says_so_also_when_it_cannot_free_its_key(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(*_: object, **__: object) -> None:
-        raise Unavailable("the disk is full")
-
-    monkeypatch.setattr(SqliteState, "claim", fail)
     world.service.faults.add(Fault.parse("OPERATION_NOT_ALLOWED@sign_up"))
     async with world.generations() as generations:
-        with pytest.raises(AuthError, match="OPERATION_NOT_ALLOWED"):
+        with (
+            fail_writes(monkeypatch, after_phase="intended"),
+            pytest.raises(AuthError, match="OPERATION_NOT_ALLOWED"),
+        ):
             await generations.generate(FOX)
     assert not world.service.seen["submit"]
 
 
-@pytest.mark.parametrize("method", ["timings", "finish"])
-async def test_an_error_after_the_submit_names_the_job(
-    world: World, method: str, monkeypatch: pytest.MonkeyPatch
+async def test_a_journal_that_cannot_be_written_after_the_submit_costs_no_picture(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.generations() as generations:
+        with fail_writes(monkeypatch, after_phase="sending"):
+            found = await generations.generate(FOX)
+        assert (found.status, found.record_id) == ("done", world.service.jobs[0])
+        assert "the journal could not be written (the disk is full)" in str(found.notice)
+        with anyio.fail_after(10):  # it is tried again, and found there in the end
+            while (await generations.history())[0].status != "done":
+                await anyio.sleep(0.05)
+        again = await generations.get(found.record_id or "")
+    assert "could not be written" not in str(again.notice)
+
+
+async def test_poll_times_that_cannot_be_read_cost_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:
         raise Unavailable("the disk is full")
 
-    monkeypatch.setattr(SqliteState, method, fail)
+    monkeypatch.setattr(SqliteState, "timings", fail)
     async with world.generations() as generations:
-        with pytest.raises(Unavailable, match="the disk is full") as caught:
-            await generations.generate(FOX)
-    assert caught.value.record_id == world.service.jobs[0]
+        assert (await generations.generate(FOX)).status == "done"
+
+
+@contextmanager
+def fail_writes(monkeypatch: pytest.MonkeyPatch, *, after_phase: Phase) -> Generator[None]:
+    """No later phase can be written while this is open."""
+    write, finish = SqliteState.write, SqliteState.finish
+    early = ("intended", "sending")[: ("intended", "sending").index(after_phase) + 1]
+    is_full = True
+
+    async def write_early(state: SqliteState, entry: JournalEntry) -> JournalEntry | None:
+        if is_full and entry.phase not in early:
+            raise Unavailable("the disk is full")
+        return await write(state, entry)
+
+    async def finish_later(state: SqliteState, entry: JournalEntry) -> JournalEntry:
+        if is_full:
+            raise Unavailable("the disk is full")
+        return await finish(state, entry)
+
+    monkeypatch.setattr(SqliteState, "write", write_early)
+    monkeypatch.setattr(SqliteState, "finish", finish_later)
+    yield
+    is_full = False
 
 
 async def test_a_refused_style_teaches_the_catalogue(world: World) -> None:

@@ -31,7 +31,7 @@ def test_a_job_that_no_poll_followed_to_its_end_teaches_no_duration(
     assert to_sample(timing(finished, seen_waiting)) is None
 
 
-ARTA: Any = {"backend": "arta", "engine": "arta", "engine_model": None, "engine_notice": None}
+ARTA: Any = {"backend": "arta", "engine_notice": None}
 
 
 def entry(request: str) -> JournalEntry:
@@ -43,7 +43,6 @@ def entry(request: str) -> JournalEntry:
         style="Flux",
         phase="sending",
         created_at=BEGAN,
-        lease_until=BEGAN + 60,
         record_id="r1",
     )
 
@@ -52,13 +51,6 @@ def entry(request: str) -> JournalEntry:
 def test_an_entry_without_a_readable_request_is_still_told(request_text: str) -> None:
     asked = request_of(entry(request_text))
     assert (asked.prompt, asked.n, asked.idempotency_key) == ("", 1, "k")
-
-
-def test_a_submit_whose_lease_has_ended_has_an_unknown_outcome() -> None:
-    stored = entry('{"prompt": "a fox"}')
-    for now, status in ((BEGAN + 1, "pending"), (BEGAN + 61, "unknown")):
-        told = to_generation(stored, now=now, **ARTA)
-        assert (told.status, told.request.prompt) == (status, "a fox")
 
 
 def test_what_the_engine_wants_said_is_said_first() -> None:

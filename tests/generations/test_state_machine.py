@@ -25,7 +25,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from arta_mcp.arta.protocol import Addresses
 from arta_mcp.errors import ArtaError, JobTimedOut
 from arta_mcp.generations.service import Generations, Limits
-from arta_mcp.generations.submission import SUBMIT_LEASE
 from arta_mcp.generations.values import Generation, GenerationRequest
 from arta_mcp.local.faults.catalogue import FAULTS, Fault
 from harness.service import ScriptedService
@@ -195,7 +194,6 @@ class Interleavings(RuleBasedStateMachine):
             self._until(lambda: self._running() == self.running)
 
     def _every_job_is_owned_up_to(self) -> None:
-        self.ahead += 2 * SUBMIT_LEASE
         listed = self.portal.call(self._open().history, 1000)
         self._close()
         known = {one.record_id for one in listed}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from pydantic import ValidationError
 
 from arta_mcp.errors import InvalidRequest
-from arta_mcp.generations.values import GenerationRequest
+from arta_mcp.generations.values import EngineUsed, GenerationRequest
 
 
 def test_defaults_are_those_of_the_design() -> None:
@@ -72,16 +74,26 @@ def test_a_request_cannot_be_changed() -> None:
 
 
 def test_the_fingerprint_is_of_the_picture_and_not_of_the_key() -> None:
+    sketch, tiny = EngineUsed("sketch"), EngineUsed("diffusers", "tiny")
     request = GenerationRequest(prompt="x", seed=7)
-    same = GenerationRequest(prompt=" x", seed=7, idempotency_key="k", model="Flux")
-    assert request.fingerprint("Flux") == same.fingerprint("Flux")
-    assert request.fingerprint("Flux") != request.fingerprint("F Dev")
-    assert request.fingerprint("Flux") != GenerationRequest(prompt="x").fingerprint("Flux")
+    same = GenerationRequest(
+        prompt=" x", seed=7, idempotency_key="k", model="Flux", guidance_scale=7.0
+    )
+    assert request.fingerprint("Flux", sketch) == same.fingerprint("Flux", sketch)
+    others = {
+        request.fingerprint("F Dev", sketch),
+        request.fingerprint("Flux", tiny),
+        request.fingerprint("Flux", replace(tiny, model="other")),
+        GenerationRequest(prompt="x").fingerprint("Flux", sketch),
+    }
+    assert len(others | {request.fingerprint("Flux", sketch)}) == 5
 
 
 def test_a_default_and_the_same_value_make_one_fingerprint() -> None:
     spelled_out = GenerationRequest(prompt="x", guidance_scale=7)
-    assert spelled_out.fingerprint("Flux") == GenerationRequest(prompt="x").fingerprint("Flux")
+    assert spelled_out.fingerprint("Flux", EngineUsed()) == GenerationRequest(
+        prompt="x"
+    ).fingerprint("Flux", EngineUsed())
 
 
 def test_prompts_of_any_script_travel_unchanged() -> None:

@@ -26,7 +26,6 @@ from arta_mcp.arta.protocol import Addresses
 from arta_mcp.arta.tokens import TokenSource
 from arta_mcp.errors import ArtaError
 from arta_mcp.generations.service import Generations, Limits
-from arta_mcp.generations.submission import SUBMIT_LEASE
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.state.records import JournalEntry
 from arta_mcp.state.sqlite import SqliteState
@@ -62,14 +61,13 @@ class Site:
     def tokens(self) -> AbstractAsyncContextManager[TokenSource]:
         return self.client().open_tokens()
 
-    def generations(self, *, later: float = 0.0) -> Generations:
-        """One process of ours; `later` puts its clock that many seconds ahead."""
+    def generations(self) -> Generations:
+        """One process of ours."""
         return Generations(
             self.client().open_backend,
             backend="arta",
             service="shared",
             limits=Limits(max_wait=LONG, job_timeout=10 * LONG, min_poll_interval=0.01),
-            clock=lambda: time.time() + later,
             schedule=EagerSchedule,
         )
 
@@ -102,7 +100,7 @@ class Site:
         async def read() -> tuple[JournalEntry, ...]:
             state = SqliteState(self.folder)
             try:
-                return await state.latest("shared", 100_000)
+                return await state.latest("shared", "", 100_000)
             finally:
                 await state.close()
 
@@ -247,7 +245,7 @@ def _wait_for_a_moment(
 def _judge(found: Killed, site: Site, service: ScriptedService, name: str) -> None:
     jobs = _jobs_named(service, name)
     entry = next((one for one in site.entries() if one.key == name), None)
-    standing = entry.effective_phase(time.time() + 2 * SUBMIT_LEASE) if entry else "not begun"
+    standing = entry.phase if entry else "not begun"
     found.by_phase[standing] = found.by_phase.get(standing, 0) + 1
     found.jobs += len(jobs)
     looked_at = {event.record_id for event in service.log if event.endpoint == "status"}
@@ -267,8 +265,8 @@ def _jobs_named(service: ScriptedService, name: str) -> list[str]:
 
 
 async def _go_on(site: Site, name: str) -> str:
-    """What the same call comes to in the next process, once every lease is over."""
-    async with site.generations(later=2 * SUBMIT_LEASE) as generations:
+    """What the same call comes to in the next process, once it is known to be dead."""
+    async with site.generations() as generations:
         try:
             request = GenerationRequest(prompt=name, idempotency_key=name)
             return (await generations.generate(request)).status

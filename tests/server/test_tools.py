@@ -186,10 +186,10 @@ async def test_a_prompt_is_validated_once_on_its_way_in(
         if event == "c_call" and called.__name__ in ("validate_python", "validate_json"):
             models[called.__self__.title] += 1
 
-    async def counted(*arguments: Any) -> Generation:
+    async def counted(*arguments: Any, **more: Any) -> Generation:
         holds_prompt = {"generate_imageArguments", "GenerationRequest", "Submit"}
         before_generate.append({name: models[name] for name in models if name in holds_prompt})
-        return await generate(*arguments)
+        return await generate(*arguments, **more)
 
     monkeypatch.setattr(generations, "generate", counted)
     async with Client(build_server(generations)) as asked:
@@ -224,7 +224,7 @@ async def test_progress_rises_even_when_two_updates_fall_together(
         seen.append(progress)
 
     async def reporting(
-        request: GenerationRequest, on_update: Callable[[Update], Awaitable[None]]
+        request: GenerationRequest, on_update: Callable[[Update], Awaitable[None]], **_: Any
     ) -> Generation:
         for waited in (1.0, 1.0, 1.0004, 0.2, 3.0):
             await on_update(Update("drawing", waited))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -72,16 +71,3 @@ def test_a_key_of_then_finds_its_job_and_a_lost_one_is_not_sent_again(moved_in: 
     )
     assert lost.returncode == 1
     assert "belongs to another request" in lost.stderr or "unknown outcome" in lost.stderr
-
-
-def test_nothing_in_its_schema_has_changed(moved_in: Machine) -> None:
-    moved_in.run("history")
-    journal = moved_in.state / "generations.sqlite3"
-    schemas: list[list[str]] = []
-    for path in (FOLDER / "generations.sqlite3", journal):
-        with sqlite3.connect(path) as db:
-            schemas.append(
-                [row[0] for row in db.execute("SELECT sql FROM sqlite_master ORDER BY 1")]
-            )
-        db.close()
-    assert schemas[0] == schemas[1]

@@ -29,7 +29,7 @@ from arta_mcp.state.sqlite import SqliteState
 pytestmark = pytest.mark.anyio
 
 NOW = 1_000_000.0
-LEASE = 60.0
+OURS = ("a.example", "")
 ACCOUNT = Account(Secret("id-token-1"), Secret("refresh-token-1"), NOW, NOW + 3600, "user-1")
 JOURNAL = "generations.sqlite3"
 
@@ -80,21 +80,26 @@ async def begin(
         style="Flux",
         phase="intended",
         created_at=now,
-        lease_until=now + LEASE,
+        answered_at=now,
     )
-    return await state.begin(entry)
+    return await state.begin(entry, is_waiting=lambda token: False)
 
 
-async def entry_with(state: SqliteState, entry_id: int) -> JournalEntry | None:
-    found = [entry for entry in await state.latest(None, 999) if entry.id == entry_id]
+async def entry_with(state: SqliteState, entry_id: str) -> JournalEntry | None:
+    found = [entry for entry in await state.latest(*OURS, 999) if entry.id == entry_id]
     return found[0] if found else None
 
 
 async def submitted(state: SqliteState, record_id: str, key: str | None = None) -> JournalEntry:
     entry, _ = await begin(state, key)
     entry = replace(entry, phase="submitted", record_id=record_id, submitted_at=NOW + 1)
-    await state.update(entry)
-    return entry
+    return await written(state, entry)
+
+
+async def written(state: SqliteState, entry: JournalEntry) -> JournalEntry:
+    found = await state.write(entry)
+    assert found is not None
+    return found
 
 
 def modes(folder: Path) -> dict[str, str]:
@@ -142,7 +147,9 @@ async def test_every_file_is_its_owners_alone_whatever_the_umask(folder: Path) -
         await begin(state)
         async with state.lock("account-test"):
             found = modes(folder)
+            assert set(modes(folder / "processes").values()) == {"0o600"}
     assert mode(folder) == 0o700
+    assert found.pop("processes") == "0o700"
     assert set(found) >= {"account-test.json", "account-test.lock", JOURNAL, f"{JOURNAL}-wal"}
     assert set(found.values()) == {"0o600"}
 
@@ -176,14 +183,15 @@ async def test_a_token_is_read_while_the_journal_is_busy_in_its_thread(
     state: SqliteState,
 ) -> None:
     await state.keep_account("test", ACCOUNT)
+    await begin(state)
     is_busy, may_end = threading.Event(), threading.Event()
 
-    def work(_: sqlite3.Connection) -> None:
+    def work(_: object) -> None:
         is_busy.set()
         may_end.wait(30)
 
     async with anyio.create_task_group() as group:
-        group.start_soon(state._journal, work)  # pyright: ignore[reportPrivateUsage]  # no public call is slow at will
+        group.start_soon(state._read_journal, work)  # pyright: ignore[reportPrivateUsage]  # no public call is slow at will
         await anyio.to_thread.run_sync(is_busy.wait)
         try:
             with anyio.fail_after(10):
@@ -449,30 +457,30 @@ async def test_an_entry_comes_back_as_it_was_written(state: SqliteState, folder:
         **{
             field.name: NOW + number
             for number, field in enumerate(fields(JournalEntry))
-            if field.name.endswith("_at") or field.name.startswith("seen_")
+            if field.name in ("submitted_at", "finished_at") or field.name.startswith("seen_")
         },
     )
-    await state.update(whole)
+    whole = await written(state, whole)
     async with opened(folder) as other:
         assert await entry_with(other, whole.id) == whole
-        assert await other.find("a.example", "r1") == whole
-        assert await other.latest(None, 5) == (whole,)
+        assert await other.find("a.example", "", "r1") == whole
+        assert await other.latest(*OURS, 5) == (whole,)
 
 
 async def test_what_is_not_there_is_none(state: SqliteState) -> None:
     await submitted(state, "r1")
-    assert await entry_with(state, 99) is None
-    assert await state.find("a.example", "r2") is None
-    assert await state.find("b.example", "r1") is None
+    assert await entry_with(state, "99") is None
+    assert await state.find("a.example", "", "r2") is None
+    assert await state.find("b.example", "", "r1") is None
     for record_id in ("", "\ud800", "a\0b", "' OR 1=1 --", "x" * 10_000):
-        assert await state.find("a.example", record_id) is None
+        assert await state.find("a.example", "", record_id) is None
 
 
 async def test_the_latest_come_first_and_no_more_than_asked_for(state: SqliteState) -> None:
     made = [(await begin(state, now=NOW + number % 2))[0].id for number in range(4)]
-    assert made == [1, 2, 3, 4]
-    assert [entry.id for entry in await state.latest("a.example", 3)] == [4, 2, 3]
-    assert await state.latest("b.example", 3) == ()
+    newest = [entry.id for entry in await state.latest(*OURS, 3)]
+    assert newest == [made[3], made[1], made[2]]
+    assert await state.latest("b.example", "", 3) == ()
 
 
 async def test_calls_without_a_key_are_generations_of_their_own(state: SqliteState) -> None:
@@ -487,27 +495,27 @@ async def test_a_key_gives_its_first_generation_however_late(
 ) -> None:
     first, is_ours = await begin(state, "key-1")
     assert is_ours
-    await state.update(replace(first, phase=phase))
-    for late in (0, LEASE, 10**9):
+    await state.write(replace(first, phase=phase))
+    for late in (0, 10**9):
         again, is_ours = await begin(state, "key-1", now=NOW + late, fingerprint="f2")
         assert (again.id, again.fingerprint, is_ours) == (first.id, "f1", False)
 
 
-@pytest.mark.parametrize(("phase", "late"), [("refused", 0), ("intended", LEASE)])
-async def test_a_key_of_which_no_job_came_can_be_used_again(
-    state: SqliteState, phase: Phase, late: float
-) -> None:
+async def test_a_key_of_which_no_job_came_can_be_used_again(state: SqliteState) -> None:
     first, _ = await begin(state, "key-1")
-    await state.update(replace(first, phase=phase, error="no"))
-    again, is_ours = await begin(state, "key-1", now=NOW + late, fingerprint="f2")
+    await state.write(replace(first, phase="refused", error="no"))
+    again, is_ours = await begin(state, "key-1", now=NOW + 9, fingerprint="f2")
     assert is_ours
     assert (again.id, again.phase, again.fingerprint) == (first.id, "intended", "f2")
-    assert (again.error, again.lease_until) == (None, NOW + late + LEASE)
+    assert (again.error, again.created_at) == (None, NOW + 9)
 
 
-async def test_a_key_that_is_about_to_be_sent_by_another_is_not_ours(state: SqliteState) -> None:
-    await begin(state, "key-1")
-    assert not (await begin(state, "key-1", now=NOW + LEASE - 1))[1]
+async def test_a_key_that_is_about_to_be_sent_by_another_is_not_ours(folder: Path) -> None:
+    async with opened(folder) as one, opened(folder) as two:
+        await begin(one, "key-1")
+        assert not (await begin(two, "key-1", now=NOW + 10**6))[1]
+        await one.close()  # as its death would free it, whatever the clocks say
+        assert (await begin(two, "key-1"))[1]
 
 
 async def test_a_key_counts_at_its_own_service_only(state: SqliteState) -> None:
@@ -515,53 +523,43 @@ async def test_a_key_counts_at_its_own_service_only(state: SqliteState) -> None:
     assert [is_ours for _, is_ours in found] == [True, True]
 
 
-async def test_an_entry_is_claimed_once_and_not_after_another_took_it_over(
+async def test_of_two_that_write_an_entry_the_second_learns_that_it_was_late(
     state: SqliteState,
 ) -> None:
     entry, _ = await begin(state, "key-1")
-    sending = replace(entry, phase="sending")
-    assert await state.claim(sending, lease_before=entry.lease_until)
-    assert not await state.claim(sending, lease_before=entry.lease_until)
-
-    late, _ = await begin(state, "key-2")
-    other, is_ours = await begin(state, "key-2", now=NOW + LEASE)
-    assert is_ours
-    assert not await state.claim(replace(late, phase="sending"), lease_before=late.lease_until)
-    assert await entry_with(state, late.id) == other
+    sending = await written(state, replace(entry, phase="sending"))
+    assert await state.write(replace(entry, phase="refused")) is None
+    assert await entry_with(state, entry.id) == sending
 
 
-def test_whoever_died_while_sending_left_an_unknown_outcome() -> None:
-    entry = JournalEntry(
-        id=1,
-        service="a",
-        key=None,
-        fingerprint="f",
-        request="{}",
-        style="Flux",
-        phase="sending",
-        created_at=NOW,
-        lease_until=NOW + LEASE,
-    )
-    assert entry.effective_phase(NOW + LEASE - 1) == "sending"
-    assert entry.effective_phase(NOW + LEASE) == "unknown"
-    assert not entry.is_free(NOW + LEASE)
-    assert replace(entry, phase="submitted").effective_phase(NOW + 10**9) == "submitted"
+async def test_who_died_while_sending_left_an_unknown_outcome_and_a_free_intent(
+    folder: Path,
+) -> None:
+    async with opened(folder) as one, opened(folder) as two:
+        intended, _ = await begin(one)
+        sending = await written(one, replace((await begin(one))[0], phase="sending"))
+        assert [entry.phase for entry in await two.latest(*OURS, 9)] == ["sending", "intended"]
+        await one.close()
+        found = {entry.id: entry for entry in await two.latest(*OURS, 9)}
+    assert found[sending.id].phase == "unknown"
+    assert found[intended.id].phase == "refused"
 
 
 async def test_a_generation_made_elsewhere_is_adopted_once(state: SqliteState) -> None:
     first = await submitted(state, "r1")
-    stranger = replace(first, id=0, record_id="r2", style="F Dev")
+    stranger = replace(first, id="", record_id="r2", style="F Dev")
     adopted = await state.adopt(stranger)
-    assert adopted == replace(stranger, id=2)
+    assert adopted == replace(stranger, id=adopted.id)
     assert await state.adopt(replace(stranger, style="Graffiti")) == adopted
-    assert await state.adopt(replace(first, id=0, style="Graffiti")) == first
+    assert await state.adopt(replace(first, id="", style="Graffiti")) == first
 
 
 async def test_the_end_that_was_written_first_stands(state: SqliteState) -> None:
     entry = await submitted(state, "r1")
     done = replace(entry, phase="done", finished_at=NOW + 9, images=(Image("https://a.example/"),))
     failed = replace(entry, phase="failed", error="late news")
-    assert await state.finish(done) == done
+    done = await state.finish(done)
+    assert done.phase == "done"
     assert await state.finish(failed) == done
     assert await entry_with(state, entry.id) == done
 
@@ -570,14 +568,14 @@ async def test_a_record_id_given_out_twice_is_the_services_fault(state: SqliteSt
     await submitted(state, "r1")
     with pytest.raises(ProtocolError, match="record id of another job"):
         await submitted(state, "r1")
-    assert len(await state.latest(None, 9)) == 2
+    assert len(await state.latest(*OURS, 9)) == 2
 
 
 async def test_a_journal_goes_on_after_it_was_closed(state: SqliteState) -> None:
     await begin(state)
     await state.close()
     await state.close()
-    assert len(await state.latest(None, 9)) == 1
+    assert len(await state.latest(*OURS, 9)) == 1
 
 
 # Many at once
@@ -591,15 +589,15 @@ async def test_of_many_tasks_with_one_key_one_sends_and_all_have_its_entry(folde
             found.append(await begin((one, two, three)[number % 3], "key-1"))
 
         await at_once(30, work)
-        assert len(await one.latest(None, 99)) == 1
+        assert len(await one.latest(*OURS, 99)) == 1
     assert sum(is_ours for _, is_ours in found) == 1
     assert len({entry.id for entry, _ in found}) == 1
 
 
 async def test_of_many_that_adopt_one_record_all_have_the_same_entry(folder: Path) -> None:
     async with opened(folder) as one, opened(folder) as two:
-        stranger = replace((await begin(one))[0], id=0, record_id="r1")
-        found: set[int] = set()
+        stranger = replace((await begin(one))[0], id="", record_id="r1")
+        found: set[str] = set()
 
         async def work(number: int) -> None:
             found.add((await (one, two)[number % 2].adopt(stranger)).id)
@@ -625,7 +623,7 @@ async def test_whoever_looks_for_a_key_waits_for_a_write_that_is_under_way(folde
                 with anyio.move_on_after(0.1):
                     await done.wait()
                 assert found == []
-                other.execute("UPDATE generations SET key = 'key-2'")
+                other.execute("UPDATE journal SET key = 'key-2'")
                 other.execute("COMMIT")
                 with anyio.fail_after(5):
                     await done.wait()
@@ -634,6 +632,7 @@ async def test_whoever_looks_for_a_key_waits_for_a_write_that_is_under_way(folde
 
 MAKE = """
 import sys, anyio
+from dataclasses import replace
 from pathlib import Path
 from arta_mcp.state.records import JournalEntry
 from arta_mcp.state.sqlite import SqliteState
@@ -645,8 +644,9 @@ async def main():
     for number in range(100):
         entry, is_ours = await state.begin(JournalEntry(service="a", key=f"key-{number}",
             fingerprint="f", request="{}", style="Flux", phase="intended", created_at=1.0,
-            lease_until=61.0))
+            answered_at=1.0), is_waiting=lambda token: False)
         if is_ours:
+            await state.write(replace(entry, phase="submitted", record_id=f"r{number}"))
             print(number, flush=True)
     await state.close()
 
@@ -706,9 +706,9 @@ async def test_a_damaged_journal_is_moved_aside_whole_and_a_new_one_begun(
     damaged = journal.read_bytes()
     warnings: list[str] = []
     async with opened(folder, warnings.append) as state:
-        assert await state.latest(None, 9) == ()
+        assert await state.latest(*OURS, 9) == ()
         await submitted(state, "r1")
-        assert len(await state.latest(None, 9)) == 1
+        assert len(await state.latest(*OURS, 9)) == 1
     (aside,) = named(folder, f"{JOURNAL}.damaged-*")
     assert aside.read_bytes() == damaged
     assert mode(aside) == 0o600
@@ -738,7 +738,7 @@ async def test_two_that_open_a_damaged_journal_move_it_aside_once(folder: Path) 
             await submitted((one, two)[number % 2], f"r{number}")
 
         await at_once(6, work)
-        assert len(await one.latest(None, 99)) == len(await two.latest(None, 99)) == 6
+        assert len(await one.latest(*OURS, 99)) == len(await two.latest(*OURS, 99)) == 6
     assert len(named(folder, f"{JOURNAL}.damaged-*")) == len(warnings) == 1
 
 
@@ -757,13 +757,14 @@ async def test_damage_that_shows_while_the_journal_is_open_costs_one_call(folder
             await submitted(state, f"r{number}")
     warnings: list[str] = []
     async with opened(folder, warnings.append) as state:
-        assert await entry_with(state, 1)
+        assert await state.find("a.example", "", "r1")
         with closing(sqlite3.connect(folder / JOURNAL)) as db:
-            db.execute("PRAGMA user_version = 1")  # makes the other connection read anew
+            db.execute("UPDATE journal SET error = 'x'")  # makes the other connection read anew
+            db.commit()
             zeroed_pages(folder / JOURNAL)
         with pytest.raises(Unavailable, match="the journal is damaged"):
-            await state.latest(None, 999)
-        assert await state.latest(None, 999) == ()
+            await state.latest(*OURS, 999)
+        assert await state.latest(*OURS, 999) == ()
         await submitted(state, "r1")
     assert len(warnings) == 1
 
@@ -793,18 +794,3 @@ async def test_a_journal_that_is_a_folder_is_an_error_and_no_crash(folder: Path)
 def test_state_is_opened_by_its_folder(folder: Path) -> None:
     assert isinstance(SqliteState(folder), SqliteState)
     assert not folder.exists()
-
-
-async def test_a_journal_of_an_earlier_version_opens_with_everything_in_it(folder: Path) -> None:
-    async with opened(folder) as state:
-        before = await submitted(state, "record-1", key="k1")
-    with closing(sqlite3.connect(folder / JOURNAL)) as db:
-        for column in ("seen_queued", "seen_drawing"):  # came in after the first journals
-            db.execute(f"ALTER TABLE generations DROP COLUMN {column}")
-        db.commit()
-    async with opened(folder) as state:
-        assert await state.find("a.example", "record-1") == before
-        ended = replace(before, phase="done", seen_queued=NOW + 2, finished_at=NOW + 3)
-        assert await state.finish(ended) == ended
-        (timing,) = await state.timings("a.example", "Flux", 10)
-    assert (timing.seen_queued, timing.seen_drawing) == (NOW + 2, None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import anyio
@@ -60,6 +61,31 @@ class ProgressReporter:
             await self._on_update(update)
         if reporting.cancelled_caught:
             log.info("a report was not taken within %s s", REPORT_TIMEOUT)
+
+    @asynccontextmanager
+    async def reporting(self, step: Step) -> AsyncGenerator[None]:
+        """Reports whenever one is due while the block runs."""
+
+        failures: list[BaseException] = []
+
+        async def report() -> None:
+            try:
+                while True:
+                    await anyio.sleep(self.due_in)
+                    await self.report(step)
+            except Exception as exc:
+                failures.append(exc)
+                group.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(report)
+            try:
+                yield
+            except BaseException as exc:  # a group would wrap it into one of its own
+                failures.append(exc)
+            group.cancel_scope.cancel()
+        if failures:
+            raise failures[0]
 
     async def report_until(self, task: DetachedTask[T], step: Step) -> T:
         """What the task returns or raises; until then a report whenever one is due."""

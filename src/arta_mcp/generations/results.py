@@ -14,8 +14,6 @@ def to_generation(
     entry: JournalEntry,
     *,
     backend: str,
-    engine: str,
-    engine_model: str | None,
     engine_notice: str | None,
     now: float,
 ) -> Generation:
@@ -23,7 +21,7 @@ def to_generation(
 
     `engine_notice` stands in every notice; `now` is in seconds since the epoch.
     """
-    phase = entry.effective_phase(now)
+    phase = entry.phase
     paths = (*entry.paths, *[None] * len(entry.images))  # there are none before pictures are saved
     images = tuple(
         GeneratedImage(image.url, image.mime_type, image.blurred, path)
@@ -43,8 +41,8 @@ def to_generation(
         record_id=entry.record_id,
         status=phase if phase in ("done", "failed", "refused", "unknown") else "pending",
         backend=backend,
-        engine=engine,
-        engine_model=engine_model,
+        engine=entry.engine,
+        engine_model=entry.engine_model,
         model=model,
         style=entry.style,
         request=request_of(entry),

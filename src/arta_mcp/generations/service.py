@@ -15,7 +15,8 @@ The life of a generation, as its journal entry records it (state.records.Phase):
 
 A call stops waiting at its deadline (`pending`) or when it is cancelled. The submit under way goes
 on in either case; polling goes on after `pending`, and stops when the last waiting call was
-cancelled: the job stays known under its record id.
+cancelled: the job stays known under its record id. A generation that a host's call was not
+answered with is taken up by the next equal call: `callers.py` says when.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -46,11 +47,13 @@ from arta_mcp.errors import (
     UnknownRecord,
     UnknownStyle,
 )
+from arta_mcp.generations.callers import Call, Callers
 from arta_mcp.generations.downloads import read_saved, save_pictures
 from arta_mcp.generations.events import EventPublisher, Listener
 from arta_mcp.generations.live_styles import LiveCatalogue
 from arta_mcp.generations.polling import JobPoller, PhaseTimes
 from arta_mcp.generations.progress import OnUpdate, ProgressReporter
+from arta_mcp.generations.recorder import Recorder
 from arta_mcp.generations.results import (
     failure_of,
     join_notes,
@@ -61,10 +64,10 @@ from arta_mcp.generations.results import (
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.slots import ConcurrencySlot
 from arta_mcp.generations.submission import Submission
-from arta_mcp.generations.values import Generation, GenerationRequest, Update
+from arta_mcp.generations.values import EngineUsed, Generation, GenerationRequest, Update
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import State
-from arta_mcp.state.records import JournalEntry
+from arta_mcp.state.records import JournalEntry, Timing
 from arta_mcp.styles import Catalogue
 
 log = logging.getLogger(__name__)
@@ -75,18 +78,38 @@ POLL_TIMEOUT = 10.0
 REFRESH_TIMEOUT = 2.0
 """seconds over its time that a call waits for fresh addresses of a finished generation"""
 
+SAMPLES_TIMEOUT = 2.0
+"""seconds that a call waits for what its poll schedule is learnt from"""
+
 MAX_SAMPLES = 50
 """finished jobs of a style that its poll schedule is learnt from"""
+
+EXPLAIN_TIMEOUT = 0.5
+"""seconds in which a host says why it cancelled a call; its reason follows in the same message"""
 
 MAX_CONFIRMED = 1000
 """finished generations whose addresses are known to serve; the oldest are polled again"""
 
 
+DEFAULT_MAX_WAIT = 50.0
+"""seconds; most hosts cut a call off at 60"""
+
+TAKEN_UP = (
+    "this is what an equal call before it ordered and got no answer for; nothing new was ordered;"
+    " another seed gives another picture"
+)
+"""the notice of a generation that a call has taken up"""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds in seconds, but for `max_concurrency`, which counts jobs."""
+    """Bounds in seconds, but for `max_concurrency`, which counts jobs.
 
-    max_wait: float = 50.0
+    With `adapts_wait` a host's call answers sooner than `max_wait` where one was cut off before.
+    """
+
+    max_wait: float = DEFAULT_MAX_WAIT
+    adapts_wait: bool = True
     job_timeout: float = 600.0
     max_concurrency: int = 8
     min_poll_interval: float = 0.5
@@ -114,28 +137,29 @@ class Generations:
         service: str,
         limits: Limits | None = None,
         output_dir: Path | None = None,
-        engine: str = "arta",
-        engine_model: str | None = None,
+        engine: EngineUsed | None = None,
         engine_notice: str | None = None,
         clock: Callable[[], float] = time.time,
         schedule: type[PollSchedule] = PollSchedule,
     ) -> None:
         """`service` names whose generations these are; `clock` gives seconds since the epoch.
 
-        `engine`, `engine_model` and `engine_notice` are in every result; pictures are saved to
-        `output_dir`, if any.
+        `engine` is what draws, as far as it is known; `engine_notice` is in every result, and
+        pictures are saved to `output_dir`, if any.
         """
         self.backend: Literal["arta", "local"] = backend
         self.limits = limits or Limits()
         self._connect, self._service = connect, service
         self._output_dir, self._engine_notice = output_dir, engine_notice
-        self._engine, self._engine_model = engine, engine_model
+        self._engine = engine or EngineUsed()
         self._clock, self._schedule = clock, schedule
+        self._callers = Callers()
         self._styles = LiveCatalogue(service, clock=clock)
         self._events = EventPublisher()
         self._background_block = open_background()
         self._stack = AsyncExitStack()
         self._opened: Backend | None = None
+        self._records: Recorder | None = None
         self._opening = anyio.Lock()
         self._slots = anyio.CapacityLimiter(self.limits.max_concurrency)
         # A poller lives as long as its task and the calls that wait for it.
@@ -163,72 +187,109 @@ class Generations:
         on_update: OnUpdate | None = None,
         *,
         max_wait: float | None = None,
+        call: Call | None = None,
     ) -> Generation:
         """The finished generation, or a pending one after `max_wait` seconds.
 
-        Cancelling stops the waiting; a submit under way still ends and its job stays known.
+        Cancelling stops the waiting; a submit under way still ends and its job stays known. `call`
+        is given for a host's call: one without an answer is taken up by the next equal one.
         """
-        wait = self.limits.max_wait if max_wait is None else max_wait
-        until = anyio.current_time() + wait
+        call = call or Call()
         reporter = ProgressReporter(on_update)
         try:
             style = self._styles.catalogue.resolve(request.model)
         except UnknownStyle:  # the service may know it by now
             style = (await self.catalogue()).resolve(request.model)
         backend = await self._open()
-        slot = ConcurrencySlot(self._slots)
-        submission = Submission(
-            request=request,
-            style=style,
-            reporter=reporter,
-            until=until,
-            slot=slot,
-            client=backend.client,
-            state=backend.state,
-            background=self._background,
-            service=self._service,
-            clock=self._clock,
-        )
-        try:
-            entry = await submission.run()
-            self._events.publish(entry.record_id or "")
-            poller = await self._join_poller(backend, entry, slot)
-        except RefusedStyle as exc:
-            slot.release()
-            await self._styles.learn(exc.valid, backend.state)
-            # The list that came with the refusal names near styles that exist now.
-            self._styles.catalogue.resolve(request.model)
-            raise
-        except BaseException:
-            slot.release()
-            raise
-        if poller is None:
-            slot.release()
-            return await self._refresh(backend, entry, reporter, until)
-        return await self._wait(entry, poller, reporter, until)
+        fingerprint = request.fingerprint(style.name, self._engine)
+        if request.idempotency_key is None:  # a key says by itself what a call repeats
+            call.fingerprint = fingerprint
+        async with self._answering(call, backend):
+            repeated = await self._repeat(call, reporter)
+            if repeated is not None:
+                until = self._until(call, repeated, max_wait)
+                poller = await self._join_poller(backend, repeated)
+                done = await self._wait_or_refresh(backend, repeated, poller, reporter, until)
+                return replace(done, notice=join_notes(TAKEN_UP, done.notice))
+            slot = ConcurrencySlot(self._slots)
+            submission = Submission(
+                request=request,
+                style=style,
+                fingerprint=fingerprint,
+                reporter=reporter,
+                until=self._until(call, None, max_wait),
+                slot=slot,
+                client=backend.client,
+                state=backend.state,
+                recorder=self._recorder(backend),
+                background=self._background,
+                callers=self._callers,
+                call=call,
+                service=self._service,
+                engine=self._engine,
+                clock=self._clock,
+            )
+            try:
+                entry, is_earlier = await submission.run()
+                call.settle(entry)
+                self._events.publish(entry.record_id or "")
+                poller = await self._join_poller(backend, entry, slot)
+            except RefusedStyle as exc:
+                slot.release()
+                await self._styles.learn(exc.valid, backend.state)
+                # The list that came with the refusal names near styles that exist now.
+                self._styles.catalogue.resolve(request.model)
+                raise
+            except BaseException:
+                slot.release()
+                raise
+            if poller is None:
+                slot.release()
+            until = self._until(call, entry if is_earlier else None, max_wait)
+            done = await self._wait_or_refresh(backend, entry, poller, reporter, until)
+            is_taken_up = is_earlier and not request.idempotency_key
+            notes = join_notes(TAKEN_UP if is_taken_up else None, done.notice)
+            return replace(done, notice=notes)
 
     async def get(
-        self, record_id: str, on_update: OnUpdate | None = None, *, max_wait: float = 0.0
+        self,
+        record_id: str,
+        on_update: OnUpdate | None = None,
+        *,
+        max_wait: float | None = 0.0,
+        call: Call | None = None,
     ) -> Generation:
         """Where a generation stands, after at most `max_wait` seconds; 0 polls once.
 
-        Works for every record id of this service, also of other processes and earlier ones.
+        Works for every record id of this service, also of other processes and earlier ones. None
+        waits as long as `generate` would.
         """
+        call = call or Call()
         reporter = ProgressReporter(on_update)
-        until = anyio.current_time() + max_wait
         backend = await self._open()
-        entry = await backend.state.find(self._service, record_id)
+        try:
+            entry = await backend.state.find(self._service, call.owner, record_id)
+        except ArtaError as exc:
+            exc.record_id = exc.record_id or record_id
+            raise
         if entry is None:
-            with anyio.move_on_after(max_wait + POLL_TIMEOUT):
-                entry = await self._adopt(backend, record_id)
+            with anyio.move_on_after(call.allowed_wait(max_wait or 0.0) + POLL_TIMEOUT):
+                entry = await self._adopt(backend, record_id, call.owner)
             if entry is None:
                 raise Unavailable("the service has not answered", record_id=record_id)
         if entry.phase == "failed":
             raise JobFailed(entry.error or "the job failed", record_id=entry.record_id)
-        poller = await self._join_poller(backend, entry)
-        if poller is None:
-            return await self._refresh(backend, entry, reporter, until)
-        return await self._wait(entry, poller, reporter, until, poll_first=True)
+        call.settle(entry)
+        async with self._answering(call, backend):
+            poller = await self._join_poller(backend, entry)
+            return await self._wait_or_refresh(
+                backend,
+                entry,
+                poller,
+                reporter,
+                self._until(call, entry, max_wait),
+                poll_first=True,
+            )
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[Update | Generation]:
         """The updates of a generation, then the generation; closing the stream cancels the wait."""
@@ -254,10 +315,10 @@ class Generations:
         if failures:
             raise failures[0]
 
-    async def history(self, limit: int = 50) -> tuple[Generation, ...]:
-        """The newest generations, newest first; the lost ones among them."""
+    async def history(self, limit: int = 50, *, owner: str = "") -> tuple[Generation, ...]:
+        """The owner's newest generations, newest first; the lost ones among them."""
         backend = await self._open()
-        found = await backend.state.latest(self._service, limit)
+        found = await backend.state.latest(self._service, owner, limit)
         return tuple(self._to_generation(entry) for entry in found)
 
     async def catalogue(self) -> Catalogue:
@@ -332,7 +393,92 @@ class Generations:
                 self._opened = await self._stack.enter_async_context(connecting)
             return self._opened
 
+    def _recorder(self, backend: Backend) -> Recorder:
+        if self._records is None:
+            self._records = Recorder(backend.state, self._background)
+        return self._records
+
+    # Callers
+
+    @asynccontextmanager
+    async def _answering(self, call: Call, backend: Backend) -> AsyncGenerator[None]:
+        """Keeps how a call ends beside its generation: answered, cut off, or neither."""
+        recorder = self._recorder(backend)
+        try:
+            with self._callers.running(call):
+                yield
+        except BaseException as exc:
+            if isinstance(exc, Exception):
+                call.explain(is_cut=False)
+            # In the background: a call that is cancelled ends now, and why is said a moment later.
+            self._background.detach(partial(self._note_end, call, recorder))
+            raise
+        call.explain(is_cut=False)
+        if call.connection and call.entry:
+            call.connection.note_answer(call, call.entry.record_id or "")
+            await recorder.note_call(call.entry, answered_at=self._clock())
+
+    async def _note_end(self, call: Call, recorder: Recorder) -> None:
+        """Writes down that a call ended without an answer, and after how long it was cut."""
+        with anyio.move_on_after(EXPLAIN_TIMEOUT):
+            await call.is_explained.wait()
+        call.explain(is_cut=False)
+        if call.connection and call.entry:
+            still = call.token if self._callers.is_waiting(call.token) else None
+            cut_after = call.age if call.is_cut else None
+            await recorder.note_call(call.entry, cut_after=cut_after, caller=still)
+
+    async def _repeat(self, call: Call, reporter: ProgressReporter) -> JournalEntry | None:
+        """What the call repeats of its own connection: see `callers.py`. None: nothing."""
+        if call.connection is None or not call.fingerprint:
+            return None
+        record_id = call.connection.take_unread(call.fingerprint)
+        if record_id is not None:
+            backend = await self._open()
+            entry = await backend.state.find(self._service, call.owner, record_id)
+            if entry is not None and entry.phase in ("submitted", "done"):
+                call.settle(entry)
+                return entry
+        first = call.connection.find_running(call)
+        if first is None:
+            return None
+        cut_after = self._callers.join(call, first)
+        call.connection.note_cut(cut_after)
+        until = self._until(call, None, None)
+        with anyio.move_on_after(until - anyio.current_time()):
+            async with reporter.reporting("waiting"):
+                await first.is_settled.wait()
+        if not first.is_settled.is_set():
+            raise Unavailable("the equal call before this one is still being ordered")
+        if first.job is None:  # it ended without one; what it may have under way is found there
+            return None
+        recorder = self._recorder(await self._open())
+        await recorder.note_call(first.job, cut_after=cut_after, caller=call.token)
+        call.settle(replace(first.job, cut_after=cut_after))
+        return call.job
+
+    def _until(self, call: Call, entry: JournalEntry | None, max_wait: float | None) -> float:
+        """When the call stops waiting, by `anyio.current_time()`."""
+        wait = self.limits.max_wait if max_wait is None else max_wait
+        if self.limits.adapts_wait and call.connection:
+            wait = call.allowed_wait(wait, entry.cut_after if entry else None)
+        return anyio.current_time() - call.age + wait
+
     # Waiting
+
+    async def _wait_or_refresh(
+        self,
+        backend: Backend,
+        entry: JournalEntry,
+        poller: JobPoller | None,
+        reporter: ProgressReporter,
+        until: float,
+        *,
+        poll_first: bool = False,
+    ) -> Generation:
+        if poller is None:
+            return await self._refresh(backend, entry, reporter, until)
+        return await self._wait(entry, poller, reporter, until, poll_first=poll_first)
 
     async def _wait(
         self,
@@ -387,11 +533,10 @@ class Generations:
         if entry.phase == "done":
             return None
         record_id = entry.record_id or ""
-        try:
+        found: tuple[Timing, ...] = ()
+        # Without samples it is polled as a style that is new: the job counts, not its schedule.
+        with suppress(ArtaError), anyio.move_on_after(SAMPLES_TIMEOUT):
             found = await backend.state.timings(self._service, entry.style, MAX_SAMPLES)
-        except ArtaError as exc:
-            exc.record_id = record_id
-            raise
         # No await between here and `join`: two calls must not make two pollers of one job.
         poller = self._pollers.get(record_id)
         if poller is None or poller.is_ending:
@@ -431,11 +576,12 @@ class Generations:
         )
         failure = failure_of(job)
         if failure is not None:
-            await backend.state.finish(replace(entry, phase="failed", error=failure.message))
+            recorder = self._recorder(backend)
+            await recorder.finish(replace(entry, phase="failed", error=failure.message))
             self._events.publish(entry.record_id or "")
             raise failure
         seed = entry.seed if job.seed is None else job.seed
-        done = await backend.state.finish(replace(entry, phase="done", seed=seed))
+        done = await self._recorder(backend).finish(replace(entry, phase="done", seed=seed))
         return await self._save(backend, done)
 
     async def _save(self, backend: Backend, entry: JournalEntry) -> JournalEntry:
@@ -460,7 +606,7 @@ class Generations:
             )
             known = paths | saved
             entry = replace(entry, paths=tuple(known.get(index) for index in range(count)))
-            await backend.state.update(entry)
+            entry = await self._recorder(backend).write(entry)
         self._confirmed[entry.record_id or ""] = None  # its addresses are a moment old: they serve
         if len(self._confirmed) > MAX_CONFIRMED:
             del self._confirmed[next(iter(self._confirmed))]
@@ -485,7 +631,8 @@ class Generations:
             if not job.is_done:
                 return entry
             refreshed = replace(entry, images=job.images[: len(entry.images) or None])
-            await backend.state.update(refreshed)
+            if refreshed.images != entry.images:
+                refreshed = await self._recorder(backend).write(refreshed)
             return await self._save(backend, refreshed)
 
         found = entry
@@ -494,7 +641,7 @@ class Generations:
                 found = await reporter.report_until(self._background.detach(refresh), "saving")
         return self._to_generation(found)
 
-    async def _adopt(self, backend: Backend, record_id: str) -> JournalEntry:
+    async def _adopt(self, backend: Backend, record_id: str, owner: str) -> JournalEntry:
         """An entry for a job that this journal never saw, if the service knows it."""
         unknown = f"no generation has the record id {sanitize(repr(record_id), 80)}"
         if not is_record_id(record_id):
@@ -508,24 +655,27 @@ class Generations:
         now = self._clock()
         entry = JournalEntry(
             service=self._service,
+            owner=owner,
             key=None,
             fingerprint="",
             request="{}",
             style="",
+            engine=self._engine.name,
+            engine_model=self._engine.model,
             phase="submitted",
             created_at=now,
-            lease_until=now,
+            answered_at=now,
             record_id=record_id,
             seed=job.seed,
         )
         return await backend.state.adopt(entry)
 
     def _to_generation(self, entry: JournalEntry) -> Generation:
-        return to_generation(
-            entry,
-            backend=self.backend,
-            engine=self._engine,
-            engine_model=self._engine_model,
-            engine_notice=self._engine_notice,
-            now=self._clock(),
+        generation = to_generation(
+            entry, backend=self.backend, engine_notice=self._engine_notice, now=self._clock()
         )
+        trouble = self._records.trouble.get(entry.id) if self._records else None
+        if trouble is None:
+            return generation
+        kept = f"the journal could not be written ({trouble}); keep the record id"
+        return replace(generation, notice=join_notes(generation.notice, kept))

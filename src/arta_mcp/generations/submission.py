@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -15,9 +14,12 @@ from arta_mcp.arta.client import ArtaClient
 from arta_mcp.arta.protocol import Submit
 from arta_mcp.background import BackgroundTasks
 from arta_mcp.errors import ArtaError, JobFailed, KeyConflict, SubmitUnknown, Unavailable
+from arta_mcp.generations.callers import Call, Callers
 from arta_mcp.generations.progress import ProgressReporter
+from arta_mcp.generations.recorder import Recorder
+from arta_mcp.generations.results import request_of
 from arta_mcp.generations.slots import ConcurrencySlot
-from arta_mcp.generations.values import GenerationRequest
+from arta_mcp.generations.values import EngineUsed, GenerationRequest
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import State
 from arta_mcp.state.records import JournalEntry
@@ -28,11 +30,11 @@ log = logging.getLogger(__name__)
 SEEDS = (9999, 99999999)
 """bounds of a random seed"""
 
-SUBMIT_LEASE = 120.0
-"""seconds after which a submit whose end was not written counts as lost: four exchanges' time"""
+MAX_SUBMIT_TIME = 110.0
+"""seconds after which a submit counts as lost: a little less than four exchanges' time"""
 
-MIN_LEASE = 60.0
-"""seconds that an intent is held at least, before its submit begins"""
+MAX_REPEAT_DELAY = 30.0
+"""seconds after its start in which a refused submit is sent again"""
 
 MIN_TIME = 5.0
 """seconds that even a call without time tries to reach the service"""
@@ -54,13 +56,18 @@ class Submission:
 
     request: GenerationRequest
     style: Style
+    fingerprint: str
     reporter: ProgressReporter
     until: float
     slot: ConcurrencySlot
     client: ArtaClient
     state: State
+    recorder: Recorder
     background: BackgroundTasks
+    callers: Callers
+    call: Call
     service: str
+    engine: EngineUsed
     clock: Callable[[], float]
 
     @property
@@ -68,39 +75,57 @@ class Submission:
         """Seconds of waiting that are left, none when it is over."""
         return max(0.0, self.until - anyio.current_time())
 
-    async def run(self) -> JournalEntry:
-        """The entry whose job this call made, or an earlier one with its idempotency key.
+    async def run(self) -> tuple[JournalEntry, bool]:
+        """The entry of the call's job, and whether an earlier call has ordered it.
 
-        Raises KeyConflict, SubmitUnknown and JobFailed for what became of the earlier one.
+        Such is the first job of its idempotency key, or an equal one whose caller got no answer.
+        Raises KeyConflict, SubmitUnknown and JobFailed for what became of a key's first job.
         """
-        fingerprint = self.request.fingerprint(self.style.name)
         while True:
             now = self.clock()
             intent = JournalEntry(
                 service=self.service,
+                owner=self.call.owner,
                 key=self.request.idempotency_key,
-                fingerprint=fingerprint,
+                fingerprint=self.fingerprint,
                 request=self.request.model_dump_json(),
                 style=self.style.name,
+                engine=self.engine.name,
+                engine_model=self.engine.model,
                 phase="intended",
                 created_at=now,
-                lease_until=now + max(MIN_LEASE, self.left + SUBMIT_TIMEOUT),
+                caller=self.call.token if self.call.connection else None,
+                # a program's own call is never taken up: it counts as answered
+                answered_at=None if self.call.connection else now,
             )
             # The intent is on disk before anything is sent: a crash from here on is seen later.
-            entry, is_ours = await self.state.begin(intent)
+            entry, is_ours = await self._begin(intent)
             if is_ours:
-                return await self._submit_ours(entry)
-            if entry.fingerprint != fingerprint:
+                self.call.entry = entry
+                return await self._submit_ours(entry), False
+            used = EngineUsed(entry.engine, entry.engine_model)
+            # made anew: 0.1.0 wrote other fingerprints
+            if request_of(entry).fingerprint(entry.style, used) != self.fingerprint:
                 raise KeyConflict(
                     f"idempotency_key {sanitize(repr(entry.key), 80)} belongs to another request",
                     record_id=entry.record_id,
                 )
-            if (earlier := _read_earlier(entry, now)) is not None:
-                return earlier
+            if (earlier := _read_earlier(entry)) is not None:
+                return earlier, True
             if not self.left:
                 raise Unavailable("another call with this idempotency_key is still being sent")
             await self.reporter.report("waiting")
             await anyio.sleep(KEY_POLL_INTERVAL)
+
+    async def _begin(self, intent: JournalEntry) -> tuple[JournalEntry, bool]:
+        """Begins the entry, with progress while another process keeps the journal busy."""
+        timeout = max(MIN_TIME, self.left)
+        with anyio.move_on_after(timeout):
+            async with self.reporter.reporting("waiting"):
+                return await self.state.begin(intent, is_waiting=self.callers.is_waiting)
+        raise Unavailable(
+            f"another process has kept the journal busy for {timeout:.0f} s; nothing was ordered"
+        )
 
     async def _submit_ours(self, entry: JournalEntry) -> JournalEntry:
         """Takes a slot and a token, then submits in a task that no cancellation stops."""
@@ -122,36 +147,33 @@ class Submission:
                 " it, not without one",
             )
         except BaseException as exc:
-            # While nothing was sent, entry and key become free again; once it is `sending`, claim
-            # changes nothing, and the detached task writes the end.
+            # While nothing was sent, entry and key become free again; once it is `sending`, another
+            # version stands there, and the detached task writes the end.
             error = exc.message if isinstance(exc, ArtaError) else "cancelled before it was sent"
-            refused = replace(entry, phase="refused", error=error)
-            with anyio.CancelScope(shield=True), suppress(ArtaError):  # the first error counts
-                await self.state.claim(refused, lease_before=entry.lease_until)
+            with anyio.CancelScope(shield=True):
+                await self.recorder.write(replace(entry, phase="refused", error=error))
             raise
 
     async def _send(self, entry: JournalEntry) -> JournalEntry:
         """The one POST and what is written before and after it; raises what it came to."""
         seed = random.randint(*SEEDS) if self.request.seed is None else self.request.seed
-        lease_until = self.clock() + SUBMIT_LEASE
-        sending = replace(entry, phase="sending", seed=seed, lease_until=lease_until)
-        if not await self.state.claim(sending, lease_before=entry.lease_until):
+        sending = await self.state.write(replace(entry, phase="sending", seed=seed))
+        if sending is None:
             raise Unavailable("another process took this idempotency_key over")
         submit = Submit.from_arguments(self.request.model_dump(), style=entry.style, seed=seed)
-        # A pause before a repeat may not outlast the lease, or the entry would count as lost.
-        deadline = min(max(self.left, MIN_TIME), SUBMIT_LEASE / 4)
+        deadline = min(max(self.left, MIN_TIME), MAX_REPEAT_DELAY)
         job = None
         try:
-            with anyio.move_on_after(SUBMIT_LEASE - 10):
+            with anyio.move_on_after(MAX_SUBMIT_TIME):
                 job = await self.client.submit(submit, deadline=deadline)
             if job is None:
-                raise SubmitUnknown(f"the submit did not end in {SUBMIT_LEASE - 10:.0f} s")
+                raise SubmitUnknown(f"the submit did not end in {MAX_SUBMIT_TIME:.0f} s")
         except ArtaError as exc:
             phase = "unknown" if isinstance(exc, SubmitUnknown) else "refused"
-            # Without it the entry becomes `unknown` by itself; an error of the journal in place of
-            # this one would say that another try costs nothing.
-            with suppress(ArtaError):
-                await self.state.update(replace(sending, phase=phase, error=exc.message))
+            await self.recorder.write(replace(sending, phase=phase, error=exc.message))
+            # Beside it, not in its place: it says whether another try may cost a second job.
+            if trouble := self.recorder.trouble.get(entry.id):
+                exc.hint = f"{exc.hint}; the journal could not be written either ({trouble})"
             raise
         submitted = replace(
             sending,
@@ -161,17 +183,12 @@ class Submission:
             submitted_at=self.clock(),
         )
         log.info("submitted %s", job.record_id)
-        try:
-            await self.state.update(submitted)
-        except ArtaError as exc:
-            exc.record_id = job.record_id  # the caller learns it, if the journal cannot
-            raise
-        return submitted
+        return await self.recorder.write(submitted)
 
 
-def _read_earlier(entry: JournalEntry, now: float) -> JournalEntry | None:
-    """What an earlier call with the same key came to; None while it is being sent."""
-    match entry.effective_phase(now):
+def _read_earlier(entry: JournalEntry) -> JournalEntry | None:
+    """What an earlier, equal call came to; None while it is being sent."""
+    match entry.phase:
         case "submitted" | "done":
             return entry
         case "failed":

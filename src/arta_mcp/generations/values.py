@@ -56,6 +56,14 @@ MAX_TOLD = 8
 """names that no argument has and that an error tells; how many more there are, it says"""
 
 
+@dataclass(frozen=True, slots=True)
+class EngineUsed:
+    """What draws behind a service; its model is None where only the service knows it."""
+
+    name: str = "arta"
+    model: str | None = None
+
+
 class GenerationRequest(BaseModel):
     """One call's arguments. `of` raises InvalidRequest instead of pydantic's error."""
 
@@ -113,10 +121,13 @@ class GenerationRequest(BaseModel):
         prompt = arguments.pop("prompt", None) or content
         return cls.of(prompt=prompt, **arguments)
 
-    def fingerprint(self, style: str) -> str:
+    def fingerprint(self, style: str, engine: EngineUsed) -> str:
         """The same for the same picture: what an idempotency key stands for."""
-        arguments = self.model_dump(exclude={"idempotency_key", "model"}) | {"style": style}
-        return hashlib.sha256(json.dumps(arguments, sort_keys=True).encode()).hexdigest()[:32]
+        arguments = self.model_dump(exclude={"idempotency_key", "model"})
+        # 7 and 7.0 are one number: the first is the default, the second comes from a host
+        arguments |= {"style": style, "guidance_scale": float(self.guidance_scale)}
+        text = json.dumps([arguments, engine.name, engine.model], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 Step = Literal["waiting", "ordering", "queued", "drawing", "saving"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from mcp.server.apps import Apps
 from mcp.server.mcpserver import MCPServer
@@ -12,7 +11,9 @@ from mcp.server.subscriptions import InMemorySubscriptionBus
 from mcp.types import Icon
 
 from arta_mcp import __version__
+from arta_mcp.generations.callers import Connection
 from arta_mcp.generations.service import Generations
+from arta_mcp.server.calls import add_calls
 from arta_mcp.server.completions import add_completions
 from arta_mcp.server.notifications import add_notifications
 from arta_mcp.server.prompts import add_prompts
@@ -36,18 +37,25 @@ ICON = (
 """a landscape on a dark ground; in 2026-07-28 it travels in every result, so it is short"""
 
 
-def build_server(generations: Generations, extras: ResultExtras = ResultExtras()) -> MCPServer[Any]:  # noqa: B008  # frozen
+def build_server(
+    generations: Generations,
+    extras: ResultExtras = ResultExtras(),  # noqa: B008  # frozen
+) -> MCPServer[Connection]:
     """The server over one Generations, which opens with the server and closes with it."""
     bus = InMemorySubscriptionBus()
 
     @asynccontextmanager
-    async def lifespan(_: MCPServer[Any]) -> AsyncGenerator[None]:
+    async def lifespan(_: MCPServer[Connection]) -> AsyncGenerator[Connection]:
         async with generations:
             # it ends with the generations, which end with the server
             generations.subscribe(publish)
-            yield
+            connection = Connection()
+            try:
+                yield connection
+            finally:
+                connection.close()
 
-    server: MCPServer[Any] = MCPServer(
+    server: MCPServer[Connection] = MCPServer(
         "arta-mcp",
         title="ARTA image generation",
         instructions=INSTRUCTIONS,
@@ -61,6 +69,7 @@ def build_server(generations: Generations, extras: ResultExtras = ResultExtras()
         # for a program that embeds the server: `cli` has set logging up by then, and that stays
         log_level="WARNING",
     )
+    add_calls(server)
     publish = add_notifications(server, bus)
     add_resources(server, generations)
     add_gallery(server)

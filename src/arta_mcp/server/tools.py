@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from arta_mcp.errors import SubmitUnknown, Unavailable, UnknownRecord
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
+from arta_mcp.server.calls import current_call
 from arta_mcp.server.content import (
     GenerationOutput,
     LookUpOutput,
@@ -142,20 +143,27 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
     async def generate_image(
         ctx: Context[Any, Any], arguments: GenerationRequest
     ) -> Annotated[types.CallToolResult, GenerationOutput]:
-        generation = await generations.generate(arguments, progress_reporter(ctx))
+        generation = await generations.generate(
+            arguments, progress_reporter(ctx), call=current_call()
+        )
         return await extras.render(generation, generations, ctx)
 
     async def get_generation(
         ctx: Context[Any, Any], arguments: LookUp
     ) -> Annotated[types.CallToolResult, LookUpOutput]:
-        longest = generations.limits.max_wait
+        call, longest = current_call(), generations.limits.max_wait
         wait = longest if arguments.max_wait is None else min(arguments.max_wait, longest)
         until = anyio.current_time() + wait
         record_id, earlier = arguments.record_id, ()
         if record_id is None:
             record_id, earlier = await find_newest(generations, until)
         left = max(0.0, until - anyio.current_time())
-        found = await generations.get(record_id, progress_reporter(ctx), max_wait=left)
+        found = await generations.get(
+            record_id,
+            progress_reporter(ctx),
+            max_wait=None if arguments.max_wait is None else left,
+            call=call,
+        )
         return await extras.render(found, generations, ctx, earlier=earlier)
 
     async def list_models(

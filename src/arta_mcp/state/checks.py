@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from arta_mcp.redaction import sanitize
+from arta_mcp.state.journal import VERSION, name_damaged_rows
 from arta_mcp.state.records import StateCheck
 
 
@@ -50,14 +51,25 @@ def check_modes(account_files: Iterable[Path]) -> Iterator[StateCheck]:
 
 def check_journal(path: Path) -> StateCheck:
     """Whether a journal can be read, and how much is in it; the server moves a damaged one."""
+    damaged: list[str] = []
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > VERSION:
+                detail = f"{path} belongs to a newer arta-mcp"
+                remedy = "start the newer version, or set ARTA_STATE_DIR elsewhere"
+                return StateCheck("journal", "fail", detail, remedy)
             found = db.execute("PRAGMA quick_check(1)").fetchone()
             count = db.execute("SELECT count(*) FROM generations").fetchone()[0]
+            if version == VERSION:
+                damaged += name_damaged_rows(db)
     except sqlite3.Error as exc:
         found, count = (sanitize(str(exc)),), 0
-    if found == ("ok",):
-        counted = f"{count} generation{'' if count == 1 else 's'}"
-        return StateCheck("journal", "ok", f"{counted} in {path.name}")
-    remedy = "the next call moves it aside and begins anew; to keep it, copy it now"
-    return StateCheck("journal", "warn", f"{path} is damaged: {found[0]}", remedy)
+    if found != ("ok",):
+        remedy = "the next call moves it aside and begins anew; to keep it, copy it now"
+        return StateCheck("journal", "warn", f"{path} is damaged: {found[0]}", remedy)
+    counted = f"{count} generation{'' if count == 1 else 's'} in {path.name}"
+    if damaged:
+        detail = f"{counted}; {'; '.join(damaged[:3])}"
+        return StateCheck("journal", "warn", detail, "the others work; nothing needs to be done")
+    return StateCheck("journal", "ok", counted)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from arta_mcp.arta.account import Account
 from arta_mcp.state.records import JournalEntry, StateDescription, StyleList, Timing
 
+UNANSWERED_TTL = 600.0
+"""seconds after its order in which an equal call takes up a generation that answered no call"""
+
 
 class State(Protocol):
     """Tokens, locks and the journal, shared by every process on one installation.
 
-    Every method may raise Unavailable when the store cannot be used.
+    The store knows which processes live: an `intended` entry of a dead one is given as `refused`,
+    a `sending` one as `unknown`. Every method may raise Unavailable when it cannot be used.
     """
 
     def lock(self, name: str) -> AbstractAsyncContextManager[None]:
@@ -38,31 +43,46 @@ class State(Protocol):
         """Replaces the stored style list of a service."""
         ...
 
-    async def begin(self, entry: JournalEntry) -> tuple[JournalEntry, bool]:
+    async def begin(
+        self, entry: JournalEntry, *, is_waiting: Callable[[str], bool]
+    ) -> tuple[JournalEntry, bool]:
         """The entry for a new intent, and whether it is the caller's to send.
 
-        A key that stands already gives its first entry, unless no job came of it.
+        A key that stands already gives its first entry, unless no job came of it. Without a key,
+        an entry with a caller gives the newest equal one (owner, service, fingerprint) of the last
+        ten minutes that answered no call and whose caller has gone, and makes it that caller's;
+        `is_waiting` says of a caller of this process whether it is still there.
         """
         ...
 
-    async def claim(self, entry: JournalEntry, *, lease_before: float) -> bool:
-        """Writes an `intended` entry, unless another process took it over since."""
+    async def write(self, entry: JournalEntry) -> JournalEntry | None:
+        """Writes the entry as it is now; None when another wrote it since it was read.
+
+        Gives what it is from now on. An entry that a replaced store does not know is added.
+        """
         ...
 
-    async def update(self, entry: JournalEntry) -> None:
-        """Writes the entry as it is now."""
+    async def note_call(
+        self,
+        entry_id: str,
+        *,
+        answered_at: float | None = None,
+        cut_after: float | None = None,
+        caller: str | None = None,
+    ) -> None:
+        """Keeps how a call ended and who waits now; the first answer and least cut stand."""
         ...
 
     async def adopt(self, entry: JournalEntry) -> JournalEntry:
         """Adds a generation that was made elsewhere; the one that stands already wins."""
         ...
 
-    async def find(self, service: str, record_id: str) -> JournalEntry | None:
-        """The generation with this record id."""
+    async def find(self, service: str, owner: str, record_id: str) -> JournalEntry | None:
+        """The generation with this record id, if it is the owner's."""
         ...
 
-    async def latest(self, service: str | None, limit: int) -> tuple[JournalEntry, ...]:
-        """The newest generations, newest first; `service` None: of every service."""
+    async def latest(self, service: str, owner: str, limit: int) -> tuple[JournalEntry, ...]:
+        """The owner's newest generations, newest first."""
         ...
 
     async def finish(self, entry: JournalEntry) -> JournalEntry:

@@ -11,29 +11,36 @@ Phase = Literal["intended", "sending", "submitted", "done", "failed", "refused",
 """intended: nothing was sent; sending: the POST is under way; submitted: a record id is known;
 done, failed: the job's end; refused: no job was made; unknown: the answer was lost"""
 
-MAX_LEASE = 2 * 3600.0
-"""seconds; a call waits for a concurrency slot for one hour at most"""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JournalEntry:
     """One generation in the journal; times are seconds since the epoch.
 
-    `id` is 0 before the state has given one. `request` is the caller's arguments as JSON;
-    `lease_until` is when an `intended` or `sending` entry no longer has a process behind it;
-    `seen_waiting` is the last poll that found it unfinished, `seen_queued` the last that found it
-    queued, `seen_drawing` the first that found it being drawn.
+    `id` is random, `version` counts the writes, `owner` is empty for a state folder's own person.
+    `request` is the caller's arguments as JSON; `fingerprint` is the same for equal requests.
+    `engine`, `engine_model` and `details` (JSON) say what drew it, where the service told.
+    `caller` is a token of the call that waits for it, `answered_at` when a call was first answered
+    with it, `cut_after` the shortest time in seconds after which one was cut off. `seen_waiting`
+    is the last poll that found it unfinished, `seen_queued` the last that found it queued,
+    `seen_drawing` the first that found it being drawn.
     """
 
-    id: int = 0
+    id: str = ""
+    version: int = 0
     service: str
+    owner: str = ""
     key: str | None
     fingerprint: str
     request: str
     style: str
+    engine: str = "arta"
+    engine_model: str | None = None
+    details: str = "{}"
     phase: Phase
     created_at: float
-    lease_until: float
+    caller: str | None = None
+    answered_at: float | None = None
+    cut_after: float | None = None
     record_id: str | None = None
     seed: int | None = None
     submitted_at: float | None = None
@@ -44,20 +51,6 @@ class JournalEntry:
     images: tuple[Image, ...] = ()
     paths: tuple[str | None, ...] = ()
     error: str | None = None
-
-    def effective_phase(self, now: float) -> Phase:
-        """The phase as it is to be read now: `sending` with an expired lease is `unknown`."""
-        if self.phase == "sending" and self._has_lapsed(now):
-            return "unknown"
-        return self.phase
-
-    def is_free(self, now: float) -> bool:
-        """Whether no job was or will be made for it, so that its key can be used again."""
-        return self.phase == "refused" or (self.phase == "intended" and self._has_lapsed(now))
-
-    def _has_lapsed(self, now: float) -> bool:
-        # A lease from a clock that ran far ahead has lapsed too: no process takes such a long one.
-        return not 0 < self.lease_until - now <= MAX_LEASE
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,32 +9,32 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, fields, replace
-from functools import partial
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anyio
 import anyio.to_thread
 from filelock import FileLock, Timeout
 
 from arta_mcp.arta.account import Account
-from arta_mcp.arta.protocol import Image, is_record_id, is_token
+from arta_mcp.arta.protocol import is_record_id, is_token
 from arta_mcp.errors import ConfigError, ProtocolError, Unavailable
 from arta_mcp.files import UnsafeFolder, make_private_folder, write_atomically
 from arta_mcp.redaction import Secret, sanitize
 from arta_mcp.state.checks import check_folder, check_journal, check_modes
+from arta_mcp.state.journal import DamagedRow, Journal
+from arta_mcp.state.processes import ProcessRegistry
 from arta_mcp.state.records import JournalEntry, StateDescription, StyleList, Timing
 from arta_mcp.untrusted_json import is_object, json_or_none, list_or_empty, text
 
 T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], T]
+Work = Callable[[Journal], T]
 
 log = logging.getLogger(__name__)
 
@@ -50,25 +50,6 @@ MAX_FILE_THREADS = 4
 _LAST_SECOND = 1e12
 """seconds since the epoch; a token file that names a later time is damaged"""
 
-_COLUMNS = tuple(field.name for field in fields(JournalEntry) if field.name != "id")
-
-_BY_RECORD = "service = ? AND record_id = ?"
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS generations (
-    id INTEGER PRIMARY KEY,
-    service TEXT NOT NULL, key TEXT, fingerprint TEXT NOT NULL, request TEXT NOT NULL,
-    style TEXT NOT NULL, phase TEXT NOT NULL, created_at REAL NOT NULL, lease_until REAL NOT NULL,
-    record_id TEXT, seed INTEGER, submitted_at REAL, seen_waiting REAL,
-    seen_queued REAL, seen_drawing REAL, finished_at REAL,
-    images TEXT NOT NULL, paths TEXT NOT NULL, error TEXT
-);
-CREATE UNIQUE INDEX IF NOT EXISTS by_key ON generations (service, key) WHERE key IS NOT NULL;
-CREATE UNIQUE INDEX IF NOT EXISTS by_record ON generations (service, record_id)
-    WHERE record_id IS NOT NULL;
-CREATE INDEX IF NOT EXISTS by_style ON generations (service, style, phase, finished_at);
-"""
-
 
 class _Busy(Exception):
     """Another process is writing; worth another try."""
@@ -82,7 +63,9 @@ class SqliteState:
         self._directory = directory
         self._journal_file = directory / "generations.sqlite3"
         self._warn = warn or log.warning
-        self._db: sqlite3.Connection | None = None
+        self._opened: Journal | None = None
+        self._processes = ProcessRegistry(directory / "processes")
+        self._named_rows = set[str]()
         # One connection, used by one thread at a time; SQLite lets one writer in anyway.
         self._journal_turns = anyio.CapacityLimiter(1)
         # Apart from the journal's, so that a token is read while a long list is.
@@ -127,70 +110,45 @@ class SqliteState:
         content = json.dumps({"names": listed.names, "listed_at": listed.listed_at}).encode()
         await self._run(lambda: self._write(self._styles_file(service), content))
 
-    async def begin(self, entry: JournalEntry) -> tuple[JournalEntry, bool]:
-        def work(db: sqlite3.Connection) -> tuple[JournalEntry, bool]:
-            first = None
-            if entry.key:
-                first = _select_one(db, "service = ? AND key = ?", entry.service, entry.key)
-            if first is None:
-                return _insert(db, entry), True
-            if not first.is_free(entry.created_at):
-                return first, False
-            again = replace(entry, id=first.id)
-            _update(db, again)
-            return again, True
+    async def begin(
+        self, entry: JournalEntry, *, is_waiting: Callable[[str], bool]
+    ) -> tuple[JournalEntry, bool]:
+        return await self._write_journal(lambda journal: journal.begin(entry, is_waiting))
 
-        return await self._journal(work)
+    async def write(self, entry: JournalEntry) -> JournalEntry | None:
+        return await self._write_journal(lambda journal: journal.write(entry), is_known=True)
 
-    async def claim(self, entry: JournalEntry, *, lease_before: float) -> bool:
-        def work(db: sqlite3.Connection) -> bool:
-            where = "id = ? AND phase = 'intended' AND lease_until = ?"
-            is_ours = _select_one(db, where, entry.id, lease_before) is not None
-            if is_ours:
-                _update(db, entry)
-            return is_ours
+    async def note_call(
+        self,
+        entry_id: str,
+        *,
+        answered_at: float | None = None,
+        cut_after: float | None = None,
+        caller: str | None = None,
+    ) -> None:
+        def work(journal: Journal) -> None:
+            journal.note_call(entry_id, answered_at=answered_at, cut_after=cut_after, caller=caller)
 
-        return await self._journal(work)
-
-    async def update(self, entry: JournalEntry) -> None:
-        await self._journal(lambda db: _update(db, entry))
+        await self._write_journal(work, is_known=True)
 
     async def adopt(self, entry: JournalEntry) -> JournalEntry:
-        def work(db: sqlite3.Connection) -> JournalEntry:
-            stands = _select_one(db, _BY_RECORD, entry.service, entry.record_id)
-            return stands or _insert(db, entry)
+        return await self._write_journal(lambda journal: journal.adopt(entry), is_known=True)
 
-        return await self._journal(work)
-
-    async def find(self, service: str, record_id: str) -> JournalEntry | None:
+    async def find(self, service: str, owner: str, record_id: str) -> JournalEntry | None:
         if not is_record_id(record_id):  # half a surrogate pair, say, which SQLite cannot take
             return None
-        return await self._journal(lambda db: _select_one(db, _BY_RECORD, service, record_id))
+        return await self._read_journal(lambda journal: journal.find(service, owner, record_id))
 
-    async def latest(self, service: str | None, limit: int) -> tuple[JournalEntry, ...]:
-        where, values = ("service = ?", (service,)) if service else ("1", ())
-        query = f"{where} ORDER BY created_at DESC, id DESC LIMIT ?"
-        return await self._journal(lambda db: _select(db, query, *values, limit))
+    async def latest(self, service: str, owner: str, limit: int) -> tuple[JournalEntry, ...]:
+        return await self._read_journal(
+            lambda journal: journal.latest(service, owner, limit, self._warn_of_row)
+        )
 
     async def finish(self, entry: JournalEntry) -> JournalEntry:
-        def work(db: sqlite3.Connection) -> JournalEntry:
-            stands = _select_one(db, "id = ? AND phase = 'done'", entry.id)
-            if stands is None:
-                _update(db, entry)
-            return stands or entry
-
-        return await self._journal(work)
+        return await self._write_journal(lambda journal: journal.finish(entry), is_known=True)
 
     async def timings(self, service: str, style: str, limit: int) -> tuple[Timing, ...]:
-        query = (
-            "SELECT submitted_at, seen_waiting, finished_at, seen_queued, seen_drawing"
-            " FROM generations"
-            " WHERE service = ? AND style = ? AND phase = 'done'"
-            " AND submitted_at IS NOT NULL AND finished_at IS NOT NULL"
-            " ORDER BY finished_at DESC LIMIT ?"
-        )
-        rows = await self._journal(lambda db: db.execute(query, (service, style, limit)).fetchall())
-        return tuple(Timing(*row) for row in reversed(rows))
+        return await self._read_journal(lambda journal: journal.timings(service, style, limit))
 
     async def describe(self, account_name: str) -> StateDescription:
         folder, account = self._directory, self._account_file(account_name)
@@ -230,34 +188,69 @@ class SqliteState:
             hint="make room or set the permissions, or set ARTA_STATE_DIR elsewhere",
         )
 
-    async def _journal(self, work: Work[T]) -> T:
-        """Runs `work` in a transaction, waiting for other writers.
+    async def _read_journal(self, work: Work[T]) -> T:
+        """One statement, outside a transaction: no writer in another process delays it."""
+
+        def read() -> T:
+            journal = self._require_open()
+            with self._explain_errors():
+                journal.check_version()
+                return work(journal)
+
+        return await self._in_turn(read)
+
+    async def _write_journal(self, work: Work[T], *, is_known: bool = False) -> T:
+        """Runs `work` in a transaction.
+
+        `is_known`: it is about a job that exists, so that it goes on in the file that stands there
+        now, when the one that was opened is gone. Anything else is told that and writes nothing.
+        """
+
+        def write() -> T:
+            journal = self._require_open()
+            with self._explain_errors():
+                # IMMEDIATE: a read that later writes could find its lock taken, its read stale
+                journal.db.execute("BEGIN IMMEDIATE")
+                with journal.db:
+                    journal.check_version()
+                    return work(journal)
+
+        await self._open()
+        if await self._run(self._has_lost_file, limiter=self._journal_turns):
+            await self.close()
+            gone = f"the state folder {self._directory} was removed or replaced while this ran"
+            self._warn(f"{gone}; a new journal is begun, and earlier generations are not in it")
+            if not is_known:
+                raise Unavailable(
+                    f"{gone}; nothing was ordered",
+                    hint="call again to begin a new journal; idempotency keys of before are not"
+                    " known to it",
+                )
+        return await self._in_turn(write)
+
+    async def _in_turn(self, work: Callable[[], T]) -> T:
+        """Runs `work` on the open journal, waiting for other writers.
 
         The wait is ours, in short steps, because SQLite's own cannot be cancelled.
         """
-        db = await self._open()
         with anyio.move_on_after(BUSY_TIMEOUT):
             while True:
                 try:
-                    transaction = partial(self._transact, db, work)
-                    return await self._run(transaction, limiter=self._journal_turns)
+                    await self._open()
+                    return await self._run(work, limiter=self._journal_turns)
                 except _Busy:
                     await anyio.sleep(0.02)
         busy = f"another process has been writing to the journal for over {BUSY_TIMEOUT:.0f} s"
         raise Unavailable(busy)
 
-    def _transact(self, db: sqlite3.Connection, work: Work[T]) -> T:
+    @contextmanager
+    def _explain_errors(self) -> Generator[None]:
         try:
-            # IMMEDIATE: a read that later writes could find its lock taken and its read stale
-            db.execute("BEGIN IMMEDIATE")
-            with db:
-                return work(db)
+            yield
         except sqlite3.OperationalError as exc:
             if exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 raise _Busy from exc
             raise Unavailable(f"the journal cannot be used: {sanitize(str(exc))}") from exc
-        except sqlite3.ProgrammingError as exc:  # closed while this waited for its turn
-            raise Unavailable("the journal was closed meanwhile") from exc
         except sqlite3.IntegrityError as exc:
             raise ProtocolError("the service gave the record id of another job") from exc
         except sqlite3.DatabaseError as exc:
@@ -265,6 +258,21 @@ class SqliteState:
                 raise
             self._close_journal()  # the next call moves the damaged file aside
             raise Unavailable(f"the journal is damaged: {sanitize(str(exc))}") from exc
+        except DamagedRow as exc:
+            raise Unavailable(str(exc), hint="arta-mcp doctor names damaged rows") from exc
+
+    def _require_open(self) -> Journal:
+        if self._opened is None:  # closed while this waited for its turn
+            raise Unavailable("the journal was closed meanwhile")
+        return self._opened
+
+    def _has_lost_file(self) -> bool:
+        return self._opened is not None and self._opened.is_replaced()
+
+    def _warn_of_row(self, what: str) -> None:
+        if what not in self._named_rows:
+            self._named_rows.add(what)
+            self._warn(f"{what}; the others are told")
 
     # Files
 
@@ -303,22 +311,25 @@ class SqliteState:
         self._write(path, json.dumps(content, indent=1).encode())
 
     def _close_journal(self) -> None:
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        if self._opened is not None:
+            self._opened.db.close()
+            self._opened = None
+        self._processes.leave()
 
-    async def _open(self) -> sqlite3.Connection:
-        if self._db is None:
-            # Two processes must not both move a damaged file aside, the second a healthy one.
+    async def _open(self) -> None:
+        if self._opened is None:
+            # Two processes must not both move a damaged file aside, the second a healthy one; and
+            # no process is swept away while it registers.
             async with self.lock("generations"):
-                if self._db is None:
-                    self._db = await self._run(self._open_or_move_aside)
-        return self._db
+                if self._opened is None:
+                    self._opened = await self._run(self._open_or_move_aside)
 
-    def _open_or_move_aside(self) -> sqlite3.Connection:
+    def _open_or_move_aside(self) -> Journal:
         path = self._journal_file
+        self._processes.register()
+        self._processes.sweep()
         try:
-            return _connect(path)
+            return Journal(path, self._processes)
         except sqlite3.OperationalError as exc:
             raise Unavailable(
                 f"the journal cannot be opened: {sanitize(str(exc))}",
@@ -331,7 +342,7 @@ class SqliteState:
                 with suppress(FileNotFoundError):
                     Path(f"{path}{suffix}").replace(f"{aside}{suffix}")
             self._warn(f"the journal was damaged ({exc}); it was moved to {aside}")
-            return _connect(path)
+            return Journal(path, self._processes)
 
 
 def _read_account(stored: Mapping[str, object]) -> Account | None:
@@ -357,67 +368,3 @@ def _read_styles(stored: Mapping[str, object]) -> StyleList | None:
     if not isinstance(listed_at, int | float) or not 0 <= listed_at < _LAST_SECOND or not names:
         return None
     return StyleList(tuple(name for name in names if isinstance(name, str)), float(listed_at))
-
-
-# The journal as rows
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite's own mode is the umask's
-    # timeout 0.1 s: `_journal` waits for other writers itself, in steps that can be cancelled
-    db = sqlite3.connect(path, timeout=0.1, check_same_thread=False, isolation_level=None)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = NORMAL")  # survives our death; FULL is for power cuts
-        db.executescript(_SCHEMA)
-        # A journal of an earlier version gets the columns that came since; they may be null.
-        there = {row[1] for row in db.execute("PRAGMA table_info(generations)")}
-        for name in _COLUMNS:
-            if name not in there:
-                db.execute(f"ALTER TABLE generations ADD COLUMN {name} REAL")
-        if (found := db.execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
-            raise sqlite3.DatabaseError(str(found))
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _insert(db: sqlite3.Connection, entry: JournalEntry) -> JournalEntry:
-    marks = ", ".join("?" * len(_COLUMNS))
-    query = f"INSERT INTO generations ({', '.join(_COLUMNS)}) VALUES ({marks})"  # noqa: S608  # constants only
-    cursor = db.execute(query, _row(entry))
-    return replace(entry, id=cursor.lastrowid or 0)
-
-
-def _update(db: sqlite3.Connection, entry: JournalEntry) -> None:
-    assignments = ", ".join(f"{name} = ?" for name in _COLUMNS)
-    query = f"UPDATE generations SET {assignments} WHERE id = ?"  # noqa: S608  # constants only
-    db.execute(query, (*_row(entry), entry.id))
-
-
-def _select(db: sqlite3.Connection, where: str, *values: object) -> tuple[JournalEntry, ...]:
-    query = f"SELECT id, {', '.join(_COLUMNS)} FROM generations WHERE {where}"  # noqa: S608  # constants only
-    return tuple(_entry(row) for row in db.execute(query, values))
-
-
-def _select_one(db: sqlite3.Connection, where: str, *values: object) -> JournalEntry | None:
-    return next(iter(_select(db, f"{where} LIMIT 1", *values)), None)
-
-
-def _row(entry: JournalEntry) -> tuple[object, ...]:
-    values: dict[str, object] = {name: getattr(entry, name) for name in _COLUMNS}
-    values["images"] = json.dumps([image.render() for image in entry.images])
-    values["paths"] = json.dumps(entry.paths)
-    return tuple(values.values())
-
-
-def _entry(row: tuple[object, ...]) -> JournalEntry:
-    values: dict[str, Any] = dict(zip(("id", *_COLUMNS), row, strict=True))
-    stored: list[dict[str, object]] = json.loads(values["images"])
-    values["images"] = tuple(
-        Image(text(one, "url"), text(one, "name"), one.get("isBlur") is True, text(one, "MIME"))
-        for one in stored
-    )
-    values["paths"] = tuple(json.loads(values["paths"]))
-    return JournalEntry(**values)

@@ -1,0 +1,394 @@
+"""The journal: generations as rows of one SQLite file, its shape and how it came to that shape.
+
+Blocking; `sqlite.py` calls it from threads, one at a time, with every write in a transaction.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from arta_mcp.arta.protocol import Image
+from arta_mcp.errors import Unavailable
+from arta_mcp.redaction import sanitize
+from arta_mcp.state.contract import UNANSWERED_TTL
+from arta_mcp.state.processes import ProcessRegistry
+from arta_mcp.state.records import JournalEntry, Phase, Timing
+from arta_mcp.untrusted_json import text
+
+VERSION = 2
+"""of the shape; 0 is that of arta-mcp 0.1.0"""
+
+MAX_OLD_LEASE = 2 * 3600.0
+"""seconds; a later lease of 0.1.0 is from a clock that ran ahead, and over"""
+
+_COLUMNS = tuple(field.name for field in fields(JournalEntry))
+
+_NOTED = frozenset({"id", "owner", "key", "created_at", "caller", "answered_at", "cut_after"})
+"""columns that `write` leaves as they are: they never change, or `note_call` has them"""
+
+_WRITTEN = tuple(name for name in _COLUMNS if name not in _NOTED)
+
+_SELECT = f"SELECT {', '.join(_COLUMNS)}, process, lease_until, number FROM"  # constants only
+
+_TYPES: dict[object, tuple[type, ...]] = {
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "int": (int,),
+    "int | None": (int, type(None)),
+    "float": (float, int),
+    "float | None": (float, int, type(None)),
+}
+
+_TABLE = """
+CREATE TABLE journal (
+    number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, version INTEGER NOT NULL,
+    service TEXT NOT NULL, owner TEXT NOT NULL, key TEXT, fingerprint TEXT NOT NULL,
+    request TEXT NOT NULL, style TEXT NOT NULL,
+    engine TEXT NOT NULL, engine_model TEXT, details TEXT NOT NULL,
+    phase TEXT NOT NULL, process TEXT, lease_until REAL, created_at REAL NOT NULL,
+    caller TEXT, answered_at REAL, cut_after REAL,
+    record_id TEXT, seed INTEGER, submitted_at REAL, seen_waiting REAL,
+    seen_queued REAL, seen_drawing REAL, finished_at REAL,
+    images TEXT NOT NULL, paths TEXT NOT NULL, error TEXT
+)
+"""
+# process: whose an `intended` or `sending` row is; lease_until stands there for a 0.1.0's own
+
+_INDEXES = (
+    "CREATE UNIQUE INDEX by_key ON journal (service, owner, key) WHERE key IS NOT NULL",
+    "CREATE UNIQUE INDEX by_record ON journal (service, record_id) WHERE record_id IS NOT NULL",
+    "CREATE INDEX by_style ON journal (service, style, phase, finished_at)",
+    "CREATE INDEX by_owner ON journal (service, owner, created_at)",
+    "CREATE INDEX unanswered ON journal (service, owner, fingerprint) WHERE answered_at IS NULL",
+)
+
+_OLD_COLUMNS = (
+    "service, key, fingerprint, request, style, phase, created_at, lease_until, record_id, seed,"
+    " submitted_at, seen_waiting, seen_queued, seen_drawing, finished_at, images, paths, error"
+)
+
+_OLD_CHANGES = ", ".join(
+    f"{name} = NEW.{name}"
+    for name in _OLD_COLUMNS.split(", ")
+    if name not in ("service", "key", "fingerprint", "request", "style", "created_at")
+)
+
+_TELLING = "this journal is in use by a newer arta-mcp; end this program and start that one"
+
+_FOR_0_1_0 = (
+    # A 0.1.0 that is running, or is started once more, meets a view in place of its table. What it
+    # has under way still ends; a new order fails before anything is sent, with these words. The
+    # index names by_key, by_record and by_style are its own: it finds them and makes none.
+    f"CREATE VIEW generations AS SELECT number AS id, {_OLD_COLUMNS} FROM journal",  # noqa: S608  # constants only
+    "CREATE TRIGGER old_update INSTEAD OF UPDATE ON generations BEGIN"  # noqa: S608  # constants only
+    f" UPDATE journal SET {_OLD_CHANGES}, version = version + 1"
+    " WHERE number = OLD.id AND phase <> 'done'; END",
+    "CREATE TRIGGER old_insert INSTEAD OF INSERT ON generations BEGIN"  # noqa: S608  # constants only
+    f' SELECT * FROM "{_TELLING}"; END',
+)
+
+
+class DamagedRow(Exception):
+    """A row that no version of ours wrote; its text names it."""
+
+
+class Journal:
+    """One open journal file. Raises sqlite3.Error, and Unavailable for a file of a newer shape."""
+
+    def __init__(self, path: Path, processes: ProcessRegistry) -> None:
+        """Opens the file, or makes it; brings one of 0.1.0 to this shape in one transaction."""
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite's own mode is the umask's
+        self._path, self._processes = path, processes
+        # timeout 0.1 s: the caller waits for other writers itself, in steps that can be cancelled
+        self.db = sqlite3.connect(path, timeout=0.1, check_same_thread=False, isolation_level=None)
+        try:
+            self.check_version()  # before anything is written to it
+            self.db.execute("PRAGMA journal_mode = WAL")
+            self.db.execute("PRAGMA synchronous = NORMAL")  # survives our death; FULL: power cuts
+            if (found := self.db.execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
+                raise sqlite3.DatabaseError(str(found))
+            _shape(self.db)
+            self._file = _identity(path)
+        except BaseException:
+            self.db.close()
+            raise
+
+    def is_replaced(self) -> bool:
+        """Whether another file, or none, stands where this one was opened."""
+        return _identity(self._path) != self._file
+
+    def check_version(self) -> None:
+        """Raises Unavailable when a newer version of ours has changed the shape."""
+        version = self.db.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            raise Unavailable(
+                f"the journal {self._path} belongs to a newer arta-mcp (its shape is {version},"
+                f" this version knows {VERSION}); nothing was changed",
+                hint="start the newer version, or set ARTA_STATE_DIR elsewhere",
+            )
+
+    def begin(
+        self, entry: JournalEntry, is_waiting: Callable[[str], bool]
+    ) -> tuple[JournalEntry, bool]:
+        """See `State.begin`."""
+        if entry.key is not None:
+            where = "service = ? AND owner = ? AND key = ?"
+            for first in self._select(where, entry.service, entry.owner, entry.key):
+                if first.phase != "refused":
+                    return first, False
+                # once more from the start, in the same row: the key is unique
+                again = replace(entry, id=first.id, version=first.version + 1)
+                self._update(again, _COLUMNS, "id = ?", first.id)
+                return again, True
+        elif entry.caller is not None and (equal := self._find_unanswered(entry, is_waiting)):
+            self.note_call(equal.id, caller=entry.caller)
+            return replace(equal, caller=entry.caller), False
+        return self._insert(entry), True
+
+    def write(self, entry: JournalEntry) -> JournalEntry | None:
+        """See `State.write`."""
+        written = replace(entry, version=entry.version + 1)
+        where = "id = ? AND version = ?"
+        if self._update(written, _WRITTEN, where, entry.id, entry.version):
+            return written
+        known = self.db.execute("SELECT 1 FROM journal WHERE id = ?", (entry.id,)).fetchone()
+        return None if known else self._insert(written)
+
+    def note_call(
+        self,
+        entry_id: str,
+        *,
+        answered_at: float | None = None,
+        cut_after: float | None = None,
+        caller: str | None = None,
+    ) -> None:
+        """See `State.note_call`."""
+        self.db.execute(
+            "UPDATE journal SET caller = :caller, answered_at = coalesce(answered_at, :answered),"
+            " cut_after = min(coalesce(cut_after, :cut), coalesce(:cut, cut_after)) WHERE id = :id",
+            {
+                "caller": self._caller(caller),
+                "answered": answered_at,
+                "cut": cut_after,
+                "id": entry_id,
+            },
+        )
+
+    def adopt(self, entry: JournalEntry) -> JournalEntry:
+        """See `State.adopt`."""
+        where = "service = ? AND record_id = ?"
+        for stands in self._select(where, entry.service, entry.record_id):
+            return stands
+        return self._insert(entry)
+
+    def finish(self, entry: JournalEntry) -> JournalEntry:
+        """See `State.finish`."""
+        for stands in self._select("id = ?", entry.id):
+            if stands.phase == "done":
+                return stands
+            entry = replace(entry, version=stands.version)
+        return self.write(entry) or entry
+
+    def find(self, service: str, owner: str, record_id: str) -> JournalEntry | None:
+        """See `State.find`."""
+        where = "service = ? AND owner = ? AND record_id = ?"
+        return next(self._select(where, service, owner, record_id), None)
+
+    def latest(
+        self, service: str, owner: str, limit: int, on_damage: Callable[[str], None]
+    ) -> tuple[JournalEntry, ...]:
+        """See `State.latest`; damaged rows are left out and named to `on_damage`."""
+        where = "service = ? AND owner = ? ORDER BY created_at DESC, number DESC LIMIT ?"
+        found: list[JournalEntry] = []
+        for row in self._rows(where, service, owner, limit):
+            try:
+                found.append(self._entry(row))
+            except DamagedRow as exc:
+                on_damage(str(exc))
+        return tuple(found)
+
+    def timings(self, service: str, style: str, limit: int) -> tuple[Timing, ...]:
+        """See `State.timings`."""
+        query = (
+            "SELECT submitted_at, seen_waiting, finished_at, seen_queued, seen_drawing"
+            " FROM journal WHERE service = ? AND style = ? AND phase = 'done'"
+            " AND submitted_at IS NOT NULL AND finished_at IS NOT NULL"
+            " ORDER BY finished_at DESC LIMIT ?"
+        )
+        rows = self.db.execute(query, (service, style, limit)).fetchall()
+        return tuple(Timing(*row) for row in reversed(rows) if not any(map(_is_text, row)))
+
+    # Rows
+
+    def _find_unanswered(
+        self, entry: JournalEntry, is_waiting: Callable[[str], bool]
+    ) -> JournalEntry | None:
+        # `sending` too: a caller can be cut while the service takes its time to accept the job
+        where = (
+            "service = ? AND owner = ? AND fingerprint = ? AND answered_at IS NULL AND key IS NULL"
+            " AND created_at > ? AND phase IN ('sending', 'submitted', 'done')"
+            " ORDER BY created_at DESC, number DESC"
+        )
+        after = entry.created_at - UNANSWERED_TTL
+        for row in self._rows(where, entry.service, entry.owner, entry.fingerprint, after):
+            process, _, token = (row[_COLUMNS.index("caller")] or "").partition("/")
+            if process == self._processes.id:
+                has_caller = is_waiting(token) and token != entry.caller
+            else:
+                has_caller = bool(process) and self._processes.is_alive(process)
+            if has_caller:
+                continue
+            equal = self._entry(row)
+            if equal.phase != "unknown":
+                return equal
+        return None
+
+    def _insert(self, entry: JournalEntry) -> JournalEntry:
+        entry = replace(entry, id=entry.id or secrets.token_hex(16))
+        marks = ", ".join("?" * (len(_COLUMNS) + 1))
+        query = f"INSERT INTO journal ({', '.join(_COLUMNS)}, process) VALUES ({marks})"  # noqa: S608  # constants only
+        self.db.execute(query, (*_values(entry, _COLUMNS, self._caller), self._worker(entry)))
+        return entry
+
+    def _update(
+        self, entry: JournalEntry, names: tuple[str, ...], where: str, *values: object
+    ) -> int:
+        assignments = ", ".join(f"{name} = ?" for name in names)
+        query = f"UPDATE journal SET {assignments}, process = ? WHERE {where}"  # noqa: S608  # constants only
+        row = (*_values(entry, names, self._caller), self._worker(entry), *values)
+        return self.db.execute(query, row).rowcount
+
+    def _select(self, where: str, *values: object) -> Iterator[JournalEntry]:
+        return (self._entry(row) for row in self._rows(where, *values))
+
+    def _rows(self, where: str, *values: object) -> list[tuple[Any, ...]]:
+        return self.db.execute(f"{_SELECT} journal WHERE {where}", values).fetchall()
+
+    def _worker(self, entry: JournalEntry) -> str | None:
+        return self._processes.id if entry.phase in ("intended", "sending") else None
+
+    def _caller(self, token: str | None) -> str | None:
+        return token and f"{self._processes.id}/{token}"
+
+    def _entry(self, row: tuple[Any, ...]) -> JournalEntry:
+        """The entry that a row holds, its phase as it is now; raises DamagedRow."""
+        *_, process, lease_until, _ = row
+        entry = _parse(row)
+        if entry.phase not in ("intended", "sending"):
+            return entry
+        if process is not None:
+            is_alive = self._processes.is_alive(process)
+        else:
+            is_alive = 0 < (lease_until or 0) - time.time() <= MAX_OLD_LEASE
+        if is_alive:
+            return entry
+        if entry.phase == "sending":
+            return replace(entry, phase="unknown")
+        return replace(entry, phase="refused", error="its process ended before it was sent")
+
+
+def name_damaged_rows(db: sqlite3.Connection) -> Iterator[str]:
+    """A sentence for each damaged row of an open journal."""
+    for row in db.execute(f"{_SELECT} journal"):
+        try:
+            _parse(row)
+        except DamagedRow as exc:
+            yield str(exc)
+
+
+def _parse(row: tuple[Any, ...]) -> JournalEntry:
+    *stored, _, _, number = row
+    values = dict(zip(_COLUMNS, stored, strict=True))
+    try:
+        for field in fields(JournalEntry):
+            if not isinstance(values[field.name], _TYPES.get(field.type, (str,))):
+                raise TypeError(field.name)
+        if values["phase"] not in get_args(Phase):
+            raise ValueError("phase")
+        values["images"] = tuple(map(_image, json.loads(values["images"])))
+        values["paths"] = tuple(path and str(path) for path in json.loads(values["paths"]))
+        values["caller"] = (values["caller"] or "").partition("/")[2] or None
+        return JournalEntry(**values)
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as exc:
+        what = f"row {number} of the journal is damaged ({sanitize(str(exc), 80)})"
+        raise DamagedRow(what) from exc
+
+
+def _shape(db: sqlite3.Connection) -> None:
+    """Brings the file to VERSION at once or not at all: kill -9 leaves one shape or the other."""
+    if db.execute("PRAGMA user_version").fetchone()[0] == VERSION:
+        return
+    # 0.1.0 may be writing; nobody answers yet who could wait in smaller steps
+    db.execute("PRAGMA busy_timeout = 10000")
+    db.execute("BEGIN IMMEDIATE")
+    with db:
+        if db.execute("PRAGMA user_version").fetchone()[0] == VERSION:  # another was first
+            return
+        old = {row[1] for row in db.execute("PRAGMA table_info(generations)")}
+        if old and not {"fingerprint", "phase", "record_id"} <= old:
+            raise sqlite3.OperationalError("it has a table of another program")
+        db.execute(_TABLE)
+        if old:
+            # the first 0.1.0 lacked some columns, which its next release added
+            there = ", ".join(name if name in old else "NULL" for name in _OLD_COLUMNS.split(", "))
+            # answered: a generation of an older version is never taken up by an equal call
+            new = (
+                "id, lower(hex(randomblob(16))), 0, '', '{}', created_at,"
+                " CASE service WHEN 'local' THEN 'sketch' ELSE 'arta' END,"
+                " CASE service WHEN 'local' THEN 'sketch' END"
+            )
+            db.execute(
+                "INSERT INTO journal (number, id, version, owner, details, answered_at, engine,"  # noqa: S608  # constants only
+                f" engine_model, {_OLD_COLUMNS}) SELECT {new}, {there} FROM generations"
+            )
+            db.execute("DROP TABLE generations")
+        for statement in (*_INDEXES, *_FOR_0_1_0):
+            db.execute(statement)
+        db.execute(f"PRAGMA user_version = {VERSION}")
+    db.execute("PRAGMA busy_timeout = 100")
+
+
+def _values(
+    entry: JournalEntry,
+    names: tuple[str, ...],
+    caller: Callable[[str | None], str | None],
+) -> Iterator[object]:
+    for name in names:
+        match name:
+            case "images":
+                yield json.dumps([image.render() for image in entry.images])
+            case "paths":
+                yield json.dumps(entry.paths)
+            case "caller":
+                yield caller(entry.caller)
+            case _:
+                yield getattr(entry, name)
+
+
+def _image(stored: dict[str, object]) -> Image:
+    return Image(
+        text(stored, "url"),
+        text(stored, "name"),
+        stored.get("isBlur") is True,
+        text(stored, "MIME"),
+    )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str | bytes)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
