@@ -15,7 +15,7 @@ test: $(VENV)/.tested check
 test-quick: $(VENV)/.tested
 	$(BIN)/python -m pytest -q -m "not slow"
 
-# every framework of docs/clients.md; the first run installs about 1.5 GB into .cache
+# every framework of docs/clients.md; the first run installs about 2 GB into .cache
 interop-all: $(VENV)/.tested
 	INTEROP_ALL=1 REQUIRE_ALL=1 $(BIN)/python -m pytest tests/interop/test_frameworks.py
 

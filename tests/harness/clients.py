@@ -23,7 +23,7 @@ MAIN_FRAMEWORKS = ("google_genai", "openai_agents", "langchain", "llamaindex")
 """what CI runs too"""
 
 OTHER_FRAMEWORKS = ("pydantic_ai", "smolagents", "crewai", "mcp_use", "strands", "autogen")
-"""what `make interop-all` runs on top: they are 1.5 GB"""
+"""what `make interop-all` runs on top: they are some 2 GB"""
 
 INSTALL_TIMEOUT = 300
 """seconds; a first install takes 15 to 40 on two cores"""
