@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import anyio
 import anyio.lowlevel
 import pytest
@@ -88,6 +90,20 @@ async def test_a_detached_task_that_does_not_end_is_given_up() -> None:
     with anyio.fail_after(2):
         async with open_background(shutdown_timeout=0.01) as background:
             background.detach(anyio.sleep_forever)
+
+
+async def test_a_task_that_is_worth_more_time_at_the_end_has_it_and_the_others_have_not() -> None:
+    ended: list[str] = []
+
+    async def work(name: str) -> None:
+        await anyio.sleep(0.1)
+        ended.append(name)
+
+    with anyio.fail_after(2):
+        async with open_background(shutdown_timeout=0.01) as background:
+            background.detach(partial(work, "any"))
+            background.detach(partial(work, "submit"), shutdown_timeout=2)
+    assert ended == ["submit"]
 
 
 async def test_nothing_begins_once_the_time_of_detached_tasks_is_up() -> None:

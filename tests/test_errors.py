@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arta_mcp import errors, redaction
-from arta_mcp.cli.entry import RedactingFormatter
+from arta_mcp.cli.settings import RedactingFormatter
 from arta_mcp.errors import (
     ArtaError,
     AuthError,

@@ -44,7 +44,7 @@ MAY_IMPORT = {
 HOMES = {
     "PIL": "cli engines server",
     "argparse": "cli",
-    "asyncio": "local",
+    "asyncio": "local server",
     "filelock": "state",
     "httpx": "arta",
     "jwt": "local",

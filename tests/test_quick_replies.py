@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+import anyio
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -37,7 +38,7 @@ from arta_mcp.quick_replies import (
     Responder,
 )
 from arta_mcp.server.build import build_server
-from arta_mcp.server.sdk import Wire, serve_wire
+from arta_mcp.server.wire import Wire, serve_connection
 from write_quick_replies import (
     ASIDE,
     CLIENT,
@@ -443,12 +444,14 @@ def test_a_flood_that_is_written_before_anything_is_read_is_replied_to_once_each
         assert server.finish()[0] == ""
 
 
-def test_a_wrong_setting_is_reported_before_anything_is_replied_to() -> None:
+@pytest.mark.usefixtures("fitting")
+def test_a_wrong_setting_is_reported_at_once_and_the_first_questions_are_replied_to() -> None:
     with GatedServer(ARTA_MAX_WAIT="soon") as server:
         server.write(initialize(1), rpc("tools/list", 2))
-        rest, errors = server.process.communicate(timeout=PROCESS_TIMEOUT)
-        assert rest == ""
-        assert errors.startswith("error: ARTA_MAX_WAIT is 'soon'")
+        assert [json.loads(line)["id"] for line in server.read(2)] == [1, 2]
+        assert server.process.stderr is not None
+        assert server.process.stderr.readline().startswith("error: ARTA_MAX_WAIT is 'soon'")
+        server.finish()
     assert server.process.returncode == 2
 
 
@@ -498,20 +501,19 @@ CONVERSATIONS: dict[str, Lines] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass
 class PlainWire:
     """The wire without quick replies: what the SDK would make of the same descriptors."""
 
     source: TextIO
     sink: int
+    read_at: float = 0.0
 
     def readline(self) -> str:
         return self.source.readline()
 
     def write(self, text: str) -> None:
         os.write(self.sink, text.encode())
-
-    def flush(self) -> None: ...
 
 
 ENDS = ("end", "very end")
@@ -568,7 +570,7 @@ def converse(lines: Lines, connect: Callable[[TextIO, int], Wire], count: int = 
         wire = connect(file, sink)
         with Host(lines, count, host_source, host_sink) as host:
             assert not count or host.enough.wait(PROCESS_TIMEOUT)
-            serve_wire(server, wire)
+            anyio.run(serve_connection, server, wire)
             os.close(sink)
     return sorted(host.replies)
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -97,7 +98,8 @@ import json, os, sys
 class Gate:
     def find_spec(self, name, path=None, target=None):
         if name == "arta_mcp.app":
-            print(json.dumps({"modules": list(sys.modules)}), file=sys.stderr, flush=True)
+            # past the thread that else passes on what is written to stderr
+            print(json.dumps({"modules": list(sys.modules)}), file=sys.__stderr__, flush=True)
             os._exit(0)
 sys.meta_path.insert(0, Gate())
 from arta_mcp.cli import main
@@ -137,6 +139,44 @@ def assert_none(modules: object, unwanted: set[str]) -> None:
     assert isinstance(modules, list)
     names = {str(name) for name in modules}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # JSON
     assert {name for name in unwanted if name in names} == set()
+
+
+SHADOWED = ("__future__", "json", "typing", "enum", "re", "signal", "threading", "argparse", "mcp")
+"""modules that we load, and that Python itself has not loaded before us"""
+
+
+@pytest.mark.parametrize("arguments", [[], ["models", "--search", "flux"]])
+def test_a_file_of_the_current_folder_is_not_run_in_place_of_a_module(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    for name in SHADOWED:
+        code = f"import os; os.write(2, b'{name} was run'); os._exit(7)"
+        (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
+    ended = subprocess.run(
+        [sys.executable, "-m", "arta_mcp", *arguments],
+        input=f"{initialize(1)}\n",
+        cwd=tmp_path,
+        env=without_settings(os.environ) | {"ARTA_STATE_DIR": str(tmp_path / "state")},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=PROCESS_TIMEOUT,
+        check=False,
+    )
+    assert "was run" not in ended.stderr
+    assert ended.returncode == 0
+    assert ended.stdout
+
+
+def test_a_checkout_is_run_from_its_own_folder() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "arta_mcp", "--version"],
+        cwd=Path(arta_mcp.__file__).parent.parent,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=PROCESS_TIMEOUT,
+        check=False,
+    )
+    assert ended.stdout == f"arta-mcp {arta_mcp.__version__}\n"
 
 
 PUBLIC = """

@@ -17,10 +17,11 @@ from arta_mcp.arta.transport import Transport
 from arta_mcp.background import BackgroundTasks, open_background
 from arta_mcp.config import Settings
 from arta_mcp.engines.sketch.info import describe
+from arta_mcp.errors import ArtaError, ConfigError, Unavailable
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import DEFAULT_MAX_WAIT, Backend, Generations, Limits
 from arta_mcp.generations.values import EngineUsed
-from arta_mcp.redaction import Secret
+from arta_mcp.redaction import Secret, sanitize
 from arta_mcp.state.contract import State
 
 LOCAL_KEY = "arta-mcp-local"
@@ -123,17 +124,37 @@ async def forget_account(settings: Settings, *, warn: Callable[[str], None] | No
 
 
 def state_dir(settings: Settings) -> Path:
-    """The folder of tokens and journal."""
+    """The folder of tokens and journal. Raises ConfigError for a user without a home."""
     if settings.state_dir is not None:
         return settings.state_dir
     from platformdirs import user_state_path
 
-    return user_state_path("arta-mcp", appauthor=False)
+    try:
+        folder = user_state_path("arta-mcp", appauthor=False)
+    except RuntimeError:  # neither HOME nor an entry in the table of users
+        folder = Path()
+    # Earlier versions of platformdirs leave the `~`: a folder of that name wherever we are started.
+    if not folder.is_absolute():
+        raise ConfigError(
+            "this user has no home folder to keep tokens and generations in",
+            hint="set ARTA_STATE_DIR to an absolute path, or HOME",
+        )
+    return folder
 
 
 def service_dir(settings: Settings) -> Path:
     """The folder of the embedded service: its accounts, jobs and pictures."""
     return state_dir(settings) / "local"
+
+
+def explain_service_error(settings: Settings, exc: OSError) -> ArtaError:
+    """Why the embedded service cannot start, in the words of the state whose folder it shares."""
+    from arta_mcp.state.checks import explain_folder_error
+
+    if exc.filename is None and exc.errno is not None:  # no file: a socket
+        why = sanitize(exc.strerror or str(exc))
+        return Unavailable(f"the embedded service cannot start: {why}")
+    return explain_folder_error(state_dir(settings), exc)
 
 
 def open_transport(settings: Settings) -> Transport:
@@ -167,8 +188,13 @@ async def _addresses(settings: Settings) -> AsyncGenerator[Addresses]:
     from arta_mcp.local.loopback import LoopbackServer
     from arta_mcp.local.service import Service
 
-    server = LoopbackServer(Service(service_dir(settings)))
-    await anyio.to_thread.run_sync(server.__enter__)
+    def start() -> LoopbackServer:
+        return LoopbackServer(Service(service_dir(settings))).__enter__()
+
+    try:
+        server = await anyio.to_thread.run_sync(start)
+    except OSError as exc:
+        raise explain_service_error(settings, exc) from exc
     try:
         yield Addresses.at_origin(server.base_url)
     finally:

@@ -7,9 +7,10 @@ no one knows of. Their caller stops waiting at once; the task ends by itself.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -27,8 +28,10 @@ log = logging.getLogger(__name__)
 class DetachedTask(Generic[T]):
     """A task that no cancellation of its caller reaches."""
 
-    def __init__(self) -> None:
+    def __init__(self, shutdown_timeout: float | None = None) -> None:
         self.done = anyio.Event()
+        self.shutdown_timeout = shutdown_timeout
+        """seconds that it has when its block is left; None as long as any other"""
         # Shielded: not even the cancellation of the whole block reaches it before its time is up.
         self._scope = anyio.CancelScope(shield=True)
         self._results: list[T] = []
@@ -73,16 +76,27 @@ class BackgroundTasks:
     def __init__(self, detached: TaskGroup) -> None:
         self._detached = detached
         self._running: set[DetachedTask[object]] = set()
-        self._has_ended = False
+        self._ending: tuple[float, float] | None = None
+        """when the block was left, and the seconds that its tasks have from then on"""
 
     def spawn(self, call: Callable[[], Coroutine[object, object, None]]) -> None:
         """Runs `call` beside the callers; it must handle its own errors, and is stopped first."""
         self.spawned.start_soon(call)
 
-    def detach(self, call: Callable[[], Coroutine[object, object, T]]) -> DetachedTask[T]:
-        """Starts `call` so that it ends by itself, whatever becomes of its caller."""
-        task = DetachedTask[T]()
-        if self._has_ended:  # given up at once: the block would wait for it without a bound
+    def detach(
+        self,
+        call: Callable[[], Coroutine[object, object, T]],
+        *,
+        shutdown_timeout: float | None = None,
+    ) -> DetachedTask[T]:
+        """Starts `call` so that it ends by itself, whatever becomes of its caller.
+
+        `shutdown_timeout` is for what is worth more seconds at the end of the block than others.
+        """
+        task = DetachedTask[T](shutdown_timeout)
+        if not self._time_left(
+            task
+        ):  # given up at once: the block would wait for it without a bound
             task.done.set()
             return task
 
@@ -104,12 +118,20 @@ class BackgroundTasks:
 
     async def finish(self, timeout: float) -> None:
         """Waits for detached tasks, new ones included; gives up those that take longer."""
-        with anyio.CancelScope(shield=True), anyio.move_on_after(timeout):
+        self._ending = (anyio.current_time(), timeout)
+        with anyio.CancelScope(shield=True):
             while self._running:
-                await next(iter(self._running)).wait()
-        self._has_ended = True
-        for task in self._running:
-            task.give_up()
+                first = min(self._running, key=self._time_left)
+                if not await first.wait(self._time_left(first)):
+                    first.give_up()
+                    await first.done.wait()
+
+    def _time_left(self, task: DetachedTask[Any]) -> float:
+        if self._ending is None:
+            return math.inf
+        began, timeout = self._ending
+        seconds = timeout if task.shutdown_timeout is None else task.shutdown_timeout
+        return max(0.0, began + seconds - anyio.current_time())
 
 
 @asynccontextmanager

@@ -39,6 +39,7 @@ import logging
 import os
 import sys
 import threading
+import time
 import zlib
 from collections.abc import Iterable
 from enum import Enum, auto
@@ -182,11 +183,13 @@ class Responder:
 class Handoff:
     """Both ends of the wire, the responder's first and then the SDK's, as a text file.
 
-    `readline`, `write` and `flush` block, as those of the file that the SDK would open itself.
+    `readline` and `write` block. `read_at` is when the last line came, by `time.monotonic()`: a
+    call that came while the SDK was loading has waited since then.
     """
 
     def __init__(self, source: TextIO, sink: int, responder: Responder) -> None:
         """`sink` is a descriptor."""
+        self.read_at = time.monotonic()
         self._source, self._sink, self._responder = source, sink, responder
         # Guards the responder and `_repeated`. A quick reply is written while it is held, so the
         # SDK reads no line, and has nothing to write, before that reply is whole on the wire.
@@ -205,7 +208,10 @@ class Handoff:
         )
 
     def start(self) -> None:
-        """Replies in a thread of its own from now on, until the first `readline`."""
+        """Replies in a thread of its own from now on, until the first `readline`.
+
+        Without it, and with a closed responder, all lines are the SDK's.
+        """
         sys.setswitchinterval(SWITCH_INTERVAL)
         self._thread.start()
 
@@ -226,11 +232,12 @@ class Handoff:
                 line, self._repeated = self._responder.replay.pop(0)
                 return line
         # Without the lock, which the thread needs to leave its line behind.
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         if self._failure is not None:
             raise self._failure
         line, self._unanswered = self._unanswered, None
-        return self._source.readline() if line is None else line
+        return self._read_line() if line is None else line
 
     def write(self, text: str) -> None:
         """One message of the SDK's, unless it is a reply that the host has already."""
@@ -248,12 +255,9 @@ class Handoff:
                 return
         self._send(text)
 
-    def flush(self) -> None:
-        """Nothing is kept back."""
-
     def _reply_to_lines(self) -> None:
         try:
-            while line := self._source.readline():
+            while line := self._read_line():
                 with self._turn:
                     reply = self._responder.reply_to(line)
                     if reply is None:
@@ -264,37 +268,52 @@ class Handoff:
         except OSError as exc:
             self._failure = exc
 
+    def _read_line(self) -> str:
+        # Some programs write a byte order mark first, which JSON must not have.
+        line = self._source.readline().removeprefix("\ufeff")
+        self.read_at = time.monotonic()
+        return line
+
     def _send(self, text: str) -> None:
         rest = memoryview(text.encode())
         while rest:
             rest = rest[os.write(self._sink, rest) :]
 
 
-def start_quick_replies() -> Handoff | None:
-    """The wire of this process's stdin and stdout, replying; None when the SDK has to reply to all.
+def take_wire(*, replying: bool) -> Handoff | None:
+    """The wire of this process's stdin and stdout, with `replying` giving quick replies already.
 
-    As the SDK does: the wire moves to private descriptors, stdout then leads to stderr and stdin to
-    nowhere.
+    It moves to private descriptors, stdout then leads to stderr and stdin to nowhere. None when
+    stdin or stdout is something else, and then nothing has changed.
     """
-    # On Windows a read under way can block the loading of a DLL, and nobody has measured that yet.
-    if sys.platform == "win32" or not (
-        _has_descriptor(sys.stdin, 0) and _has_descriptor(sys.stdout, 1)
-    ):
+    if not (_has_descriptor(sys.stdin, 0) and _has_descriptor(sys.stdout, 1)):
         return None
+    # On Windows a read under way can block the loading of a DLL, and nobody has measured that yet.
+    recorded = _read_replies() if replying and sys.platform != "win32" else None
     try:
-        recorded = RecordedReplies(json.loads(REPLIES_FILE.read_bytes()))
-        if not recorded.fits_installation():
-            return None
-        source, sink = _take_wire()
-    except (OSError, ValueError, KeyError):  # no replies, or no wire to take
+        source, sink = _take_descriptors()
+    except OSError:
         return None
     reader = open(source, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115  # a descriptor, open for life
-    handoff = Handoff(reader, sink, Responder(recorded))
-    handoff.start()
+    responder = Responder(recorded or RecordedReplies({}))
+    handoff = Handoff(reader, sink, responder)
+    if recorded is None:
+        responder.close()
+    else:
+        handoff.start()
     return handoff
 
 
-def _take_wire() -> tuple[int, int]:
+def _read_replies() -> RecordedReplies | None:
+    """The recorded replies; None when there are none, or none for this installation."""
+    try:
+        recorded = RecordedReplies(json.loads(REPLIES_FILE.read_bytes()))
+        return recorded if recorded.fits_installation() else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _take_descriptors() -> tuple[int, int]:
     """Private descriptors of stdin and stdout. Raises OSError, and then nothing has changed."""
     source, sink, nowhere = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDONLY)
     if min(source, sink, nowhere) <= 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -133,7 +134,8 @@ def test_a_state_folder_that_is_none_fails_and_is_left_alone(shell: Shell, kind:
     assert first.startswith("fail  state folder")
     assert "set ARTA_STATE_DIR elsewhere" in remedy
     assert lines(said, "picture") == [
-        "warn  picture       not tried: it would fail for the reason above"
+        "warn  picture       not tried: it would fail for the reason above",
+        "                    -> mend that first",
     ]
     assert list(home.iterdir()) == []
 
@@ -301,3 +303,76 @@ def test_a_key_that_is_refused_fails_with_what_to_do(shell: Shell, service: Scri
     assert said.code == 1
     assert "API key not valid" in first
     assert "-> check ARTA_API_KEY" in remedy
+
+
+# Whatever is there, the doctor comes to its end
+
+ODD = ("generations.sqlite3", "local", "local/secret", "local/port", "account-local.json", "")
+"""places of the state folder at which something of another kind lies"""
+
+
+@pytest.mark.parametrize("place", ODD)
+def test_a_file_of_another_kind_ends_in_a_finding_with_a_remedy(shell: Shell, place: str) -> None:
+    odd = shell.machine.state / place
+    odd.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if place in ("local", ""):
+        odd.write_bytes(b"no folder")
+    else:
+        odd.mkdir()
+    assert_well_ended(shell("doctor"))
+
+
+@pytest.mark.parametrize("folder", ["/proc/x", "/proc/self/x"])
+def test_a_folder_that_cannot_be_made_is_not_ok(shell: Shell, folder: str) -> None:
+    shell.set(ARTA_STATE_DIR=folder, ARTA_OUTPUT_DIR=folder)
+    said = shell("doctor")
+    assert said.code == 1
+    for name, setting in (("state folder", "ARTA_STATE_DIR"), ("output folder", "ARTA_OUTPUT_DIR")):
+        first, remedy = lines(said, name)
+        assert first.startswith(f"fail  {name}")
+        assert "cannot be written to (no such file or directory)" in first
+        assert f"set {setting} elsewhere" in remedy
+    assert_well_ended(said)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "image-not-one@image*always",
+        "image-cut@image*always",
+        "reset-after@image*always",
+        "html-body@status*always",
+    ],
+)
+def test_whatever_the_service_does_ends_in_a_finding_with_a_remedy(
+    shell: Shell, service: ScriptedServer, fault: str
+) -> None:
+    shell.set(**remote_settings(service), ARTA_JOB_TIMEOUT="2")
+    service.service.faults.add(Fault.parse(fault))
+    said = shell("doctor")
+    assert not lines(said, "picture")[0].startswith("ok")
+    assert_well_ended(said)
+
+
+def test_a_bug_in_a_check_is_a_finding_and_the_others_are_made(shell: Shell) -> None:
+    async def fail(_: object) -> None:
+        raise ZeroDivisionError("nobody thought of this")
+
+    shell.patch.setattr("arta_mcp.cli.doctor.read_account", fail)
+    said = shell("doctor")
+    assert said.code == 1
+    assert lines(said, "account") == [
+        "fail  account       ZeroDivisionError: nobody thought of this",
+        "                    -> this is a bug in arta-mcp; please report it",
+    ]
+    assert_well_ended(said)
+
+
+def assert_well_ended(said: CommandResult) -> None:
+    """Everything that is not ok has a remedy, and the last words are the count."""
+    found = said.out.splitlines()
+    for line, after in zip(found, [*found[1:], ""], strict=True):
+        assert line[:4] in ("ok  ", "warn", "fail", "    ")
+        assert line[:4] in ("ok  ", "    ") or after.strip().startswith("->"), line
+    assert re.search(r"lines?: \d+ fail, \d+ warn$", said.err.strip())
+    assert "Traceback" not in said.err

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import subprocess
+import sys
+from collections.abc import Callable
 
 import pytest
 
-from harness.installed import Machine
+from harness.installed import TIMEOUT, Machine, connect, text_of
 from harness.service import ScriptedServer
 from harness.shell import Shell
 
@@ -66,3 +70,88 @@ def test_a_state_folder_that_is_none_is_said_and_left_alone(shell: Shell, kind: 
         "hint: set ARTA_STATE_DIR elsewhere",
     ]
     assert list(home.iterdir()) == []
+
+
+UNUSABLE = {
+    "in the kernel's": {"ARTA_STATE_DIR": "/proc/x"},
+    "a home in the kernel's": {"ARTA_STATE_DIR": "", "HOME": "/proc"},
+}
+"""where nobody can make a folder, root among them"""
+
+COMMANDS = [
+    ("generate", "a lake", "--no-save"),
+    ("history",),
+    ("get", "0" * 32),
+    ("local",),
+]
+
+
+@pytest.mark.parametrize("settings", UNUSABLE.values(), ids=UNUSABLE)
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_a_state_folder_that_cannot_be_made_is_said_alike_by_both_backends(
+    shell: Shell, settings: dict[str, str], command: tuple[str, ...]
+) -> None:
+    shell.set(**settings)
+    remote = shell(*command)
+    shell.set(ARTA_API_KEY="")
+    local = shell(*command)
+    assert local.err.splitlines() == remote.err.splitlines()
+    error, hint = local.err.splitlines()
+    assert (local.code, local.out) == (1, "")
+    assert error.startswith("error: the state folder /proc/")
+    assert error.endswith("cannot be used: No such file or directory")
+    assert hint == "hint: make room or set the permissions, or set ARTA_STATE_DIR elsewhere"
+
+
+@pytest.mark.anyio
+async def test_a_state_folder_that_cannot_be_made_is_said_by_the_tools(machine: Machine) -> None:
+    async with connect(machine.set(ARTA_STATE_DIR="/proc/x")) as client:
+        drawn = await client.call_tool("generate_image", {"prompt": "a lake"})
+        looked = await client.call_tool("get_generation", {"record_id": "0" * 32})
+    for result in (drawn, looked):
+        assert result.is_error
+        assert "the state folder /proc/x cannot be used" in text_of(result)
+        assert "set ARTA_STATE_DIR elsewhere" in text_of(result)
+    assert "Traceback" not in machine.log
+
+
+def test_the_part_of_the_embedded_service_is_said_as_the_whole(shell: Shell) -> None:
+    shell.set(ARTA_API_KEY="")
+    state = shell.machine.state
+    state.mkdir(mode=0o700)
+    (state / "local").write_bytes(b"mine")
+    said = shell("generate", "a lake", "--no-save")
+    assert said.code in (1, 2)
+    assert f"error: the state folder {state}" in said.err
+    assert "hint: " in said.err
+    assert (state / "local").read_bytes() == b"mine"
+
+
+NAMELESS = """
+import os, sys
+import platformdirs, arta_mcp.app
+from arta_mcp.config import Settings
+from arta_mcp.errors import ConfigError
+platformdirs.user_state_path("x")  # which loads what its next call needs
+os.environ.clear()
+os.setuid(54321)
+try:
+    arta_mcp.app.state_dir(Settings.from_env({}))
+except ConfigError as exc:
+    print(exc.message, exc.hint, sep="\\n")
+"""
+
+
+def test_a_user_without_a_home_is_told_to_name_a_folder(need: Callable[[bool, str], None]) -> None:
+    need(os.name == "posix" and os.getuid() == 0, "only root can become nobody")
+    ended = subprocess.run(
+        [sys.executable, "-c", NAMELESS],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=TIMEOUT,
+    )
+    assert ended.stdout.splitlines() == [
+        "this user has no home folder to keep tokens and generations in",
+        "set ARTA_STATE_DIR to an absolute path, or HOME",
+    ]

@@ -31,7 +31,8 @@ _COMMAND_WORDS = {
 
 def print_message(line: str) -> None:
     """One line for people, on stderr; every secret and what looks like one is redacted."""
-    _print(redact(line), sys.stderr)
+    with suppress(OSError):  # that nobody can be told fails nothing
+        _print(redact(line), sys.stderr)
 
 
 def print_data(line: str) -> None:
@@ -53,11 +54,18 @@ def print_picture(picture: str) -> None:
 
 def print_error(error: ArtaError, where: str = "") -> None:
     """An error as `error:` and `hint:` lines; `where` goes before its sentence."""
-    print_message(f"error: {where}{error.message}")
+    for line in error_lines(error, where):
+        print_message(line)
+
+
+def error_lines(error: ArtaError, where: str = "") -> list[str]:
+    """The `error:` and `hint:` lines of an error; `where` goes before its sentence."""
+    lines = [f"error: {where}{error.message}"]
     if error.hint:
-        print_message(f"hint: {translate_hint(error.hint)}")
+        lines.append(f"hint: {translate_hint(error.hint)}")
     if record_id := error.record_id:
-        print_message(f"hint: the record id is {record_id}; `arta-mcp get {record_id}` looks")
+        lines.append(f"hint: the record id is {record_id}; `arta-mcp get {record_id}` looks")
+    return lines
 
 
 def translate_hint(hint: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import logging
 import platform
 import sys
 import textwrap
@@ -36,11 +37,14 @@ from arta_mcp.config import SETTINGS, Settings
 from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Unavailable
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.matching import suggest
+from arta_mcp.redaction import sanitize
 from arta_mcp.state.records import StateCheck as Finding
 
 if TYPE_CHECKING:
     from arta_mcp.arta.transport import Transport
     from arta_mcp.generations.service import Generations
+
+log = logging.getLogger(__name__)
 
 PICTURE_TIMEOUT = 120.0
 """seconds for the real generation"""
@@ -113,9 +117,6 @@ def print_finding(finding: Finding, environ: Mapping[str, str]) -> None:
 
 async def find_all(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[Finding]:
     """Everything in the order in which a picture needs it; stops where nothing further can work."""
-    from arta_mcp.app import open_state
-    from arta_mcp.state.checks import check_folder
-
     packages = ", ".join(f"{name} {version(name)}" for name in ("mcp", "httpx", "pydantic"))
     about = f"arta-mcp {__version__}, Python {platform.python_version()}, {packages}"
     yield Finding("program", "ok", about)
@@ -126,24 +127,53 @@ async def find_all(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[
         return
     for finding in check_settings(settings, environ):
         yield finding
-    # Never closed, because it is never opened: `describe` reads from outside and changes nothing.
+    failed = set[str]()
+    checks = [("state folder", check_state(settings)), ("account", check_account(settings))]
+    if settings.backend == "arta":
+        checks.append(("address", check_addresses(settings)))
+    for name, check in checks:
+        if name == "account" and "state folder" in failed:
+            await check.aclose()
+            continue
+        async for finding in guard(name, check):
+            failed |= {finding.name} if finding.status == "fail" else set()
+            yield finding
+    if failed - {"output folder", "account file"}:
+        detail = "not tried: it would fail for the reason above"
+        yield Finding("picture", "warn", detail, "mend that first")
+        return
+    async for finding in guard("picture", check_service(settings, draw=draw)):
+        yield finding
+
+
+async def guard(name: str, check: AsyncGenerator[Finding]) -> AsyncGenerator[Finding]:
+    """The findings of a check; what it raises is one more, so that no check ends the doctor."""
+    try:
+        async for finding in check:
+            yield finding
+    except ArtaError as exc:
+        yield Finding(name, "fail", exc.message, exc.hint or "try again later")
+    except OSError as exc:
+        where = f" ({sanitize(str(exc.filename))})" if exc.filename else ""
+        why = f"{sanitize(exc.strerror or str(exc), 200)}{where}"
+        yield Finding(name, "fail", why, "make room or set the permissions")
+    except Exception as exc:
+        log.debug("a check failed", exc_info=exc)
+        why = f"{type(exc).__name__}: {sanitize(str(exc), 200)}"
+        yield Finding(name, "fail", why, "this is a bug in arta-mcp; please report it")
+
+
+async def check_state(settings: Settings) -> AsyncGenerator[Finding]:
+    """Whether tokens, generations and pictures can be kept where the settings say."""
+    from arta_mcp.app import open_state
+    from arta_mcp.state.checks import check_folder
+
+    # Never closed, because it is never opened: `describe` reads from outside.
     state = await open_state(settings).describe(settings.account_name)
     for finding in state.checks:
         yield finding
     if folder := settings.output_dir:
         yield check_folder("output folder", "ARTA_OUTPUT_DIR", folder, private=False)
-    can_draw = all(one.status != "fail" for one in state.checks if one.name == "state folder")
-    if can_draw:
-        yield await check_account(settings)
-    if settings.backend == "arta":
-        async for finding in check_addresses(settings):
-            can_draw = can_draw and finding.status != "fail"
-            yield finding
-    if not can_draw:
-        yield Finding("picture", "warn", "not tried: it would fail for the reason above")
-        return
-    async for finding in check_service(settings, draw=draw):
-        yield finding
 
 
 def check_settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -159,17 +189,18 @@ def check_settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[F
         yield Finding("settings", "warn", f"{name} means nothing here", remedy)
 
 
-async def check_account(settings: Settings) -> Finding:
+async def check_account(settings: Settings) -> AsyncGenerator[Finding]:
     """Whether an account is stored, whole, and good for the next call."""
     account, location = await read_account(settings)
     if location is None:
-        return Finding("account", "ok", "none yet; the first picture signs up")
-    if account is None:
+        yield Finding("account", "ok", "none yet; the first picture signs up")
+    elif account is None:
         detail = f"{location} is damaged"
-        return Finding("account", "warn", detail, "the next picture signs up anew")
-    if account.is_fresh(time.time()):
-        return Finding("account", "ok", f"stored, good until {format_time(account.expires_at)}")
-    return Finding("account", "ok", "stored, due for renewal, which the next call does")
+        yield Finding("account", "warn", detail, "the next picture signs up anew")
+    elif account.is_fresh(time.time()):
+        yield Finding("account", "ok", f"stored, good until {format_time(account.expires_at)}")
+    else:
+        yield Finding("account", "ok", "stored, due for renewal, which the next call does")
 
 
 async def check_addresses(settings: Settings) -> AsyncGenerator[Finding]:
@@ -254,15 +285,13 @@ async def check_service(settings: Settings, *, draw: bool) -> AsyncGenerator[Fin
         else:
             yield Finding("styles", "ok", detail)
         if draw:
-            try:
-                yield await check_picture(settings, generations)
-            except ArtaError as exc:
-                yield Finding("picture", "fail", exc.message, exc.hint)
+            async for finding in guard("picture", check_picture(settings, generations)):
+                yield finding
     for warning in warnings:
-        yield Finding("state folder", "warn", warning)
+        yield Finding("state folder", "warn", warning, "nothing more to do; it begins anew")
 
 
-async def check_picture(settings: Settings, generations: Generations) -> Finding:
+async def check_picture(settings: Settings, generations: Generations) -> AsyncGenerator[Finding]:
     """One real picture, opened. Raises ArtaError."""
     from PIL import Image
 
@@ -273,10 +302,16 @@ async def check_picture(settings: Settings, generations: Generations) -> Finding
     if generation.status != "done":
         detail = f"still being drawn after {wait:.0f} s, record id {record_id}"
         remedy = f"the service is slow; `arta-mcp get {record_id}` looks later"
-        return Finding("picture", "warn", detail, remedy)
+        yield Finding("picture", "warn", detail, remedy)
+        return
     # As a host would get it, and opened: bytes that are no picture are no success.
     content = (await generations.picture(record_id, 0)).content
-    with Image.open(io.BytesIO(content)) as picture:
-        size = f"{picture.width}x{picture.height}"
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            size = f"{picture.width}x{picture.height}"
+    except OSError:
+        detail = f"what the service calls a picture is none, record id {record_id}"
+        yield Finding("picture", "fail", detail, "the service may have changed; please report it")
+        return
     took = f"{generation.elapsed:.1f} s"
-    return Finding("picture", "ok", f"{size}, drawn in {took}, record id {record_id}")
+    yield Finding("picture", "ok", f"{size}, drawn in {took}, record id {record_id}")

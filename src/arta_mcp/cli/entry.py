@@ -1,4 +1,4 @@
-"""Runs one command: which one, with which settings and logging, and what its end means."""
+"""Runs one command: which one, and what its end means."""
 
 from __future__ import annotations
 
@@ -7,30 +7,37 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from arta_mcp.cli.console import FAILED, INTERRUPTED, USAGE, print_error, print_message
 from arta_mcp.cli.serve import serve_stdio
-from arta_mcp.config import SETTINGS, Settings
+from arta_mcp.cli.settings import read_settings
+from arta_mcp.cli.stopping import Stopped
+from arta_mcp.cli.streams import replace_missing_streams, unblock_stderr
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
-from arta_mcp.redaction import redact, sanitize
+from arta_mcp.redaction import sanitize
 
 log = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code: 0 ok, 1 failed, 2 usage, 3 pending."""
+    replace_missing_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    try:
-        if arguments:
-            return run_command(arguments, os.environ)
-        if sys.stdin is not None and sys.stdin.isatty():
-            print_message("an MCP server on stdin and stdout, waiting for a host; Ctrl-C ends it")
-            print_message("hint: `arta-mcp --help` shows the commands for people")
-        return serve_stdio(read_settings(os.environ))
-    except BaseException as exc:
-        # Ctrl-C too: it has an exit code of its own, and no traceback.
-        return _report_end(exc)
+    is_server = arguments in ([], ["serve"])
+    with unblock_stderr() if is_server else nullcontext():
+        try:
+            if arguments:
+                return run_command(arguments, os.environ)
+            if sys.stdin.isatty():
+                print_message(
+                    "an MCP server on stdin and stdout, waiting for a host; Ctrl-C ends it"
+                )
+                print_message("hint: `arta-mcp --help` shows the commands for people")
+            return serve_stdio(os.environ)
+        except BaseException as exc:
+            # Ctrl-C too: it has an exit code of its own, and no traceback.
+            return _report_end(exc)
 
 
 def run_command(arguments: list[str], environ: Mapping[str, str]) -> int:
@@ -69,30 +76,6 @@ def run_command(arguments: list[str], environ: Mapping[str, str]) -> int:
     return parsed.run(read_settings(environ), parsed)
 
 
-def read_settings(environ: Mapping[str, str]) -> Settings:
-    """The settings; sets up logging, warns of variables that mean nothing. Raises ConfigError."""
-    settings = Settings.from_env(environ)
-    # Always stderr: stdout belongs to the protocol, or to data.
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(RedactingFormatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=settings.log_level, handlers=[handler])
-    for name in settings.unknown:
-        from arta_mcp.matching import suggest
-
-        meant = suggest(name, [setting.name for setting in SETTINGS], limit=1)
-        did_you_mean = f"; did you mean {meant[0]}?" if meant else ""
-        print_message(f"warning: {name} means nothing here{did_you_mean}")
-    return settings
-
-
-class RedactingFormatter(logging.Formatter):
-    """Removes secrets from whole lines, tracebacks included."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The line as it may be read by anybody."""
-        return redact(super().format(record))
-
-
 def _report_end(exc: BaseException) -> int:
     """Says why a command ended, without a traceback, and gives its exit code."""
     match exc:
@@ -106,7 +89,7 @@ def _report_end(exc: BaseException) -> int:
             return USAGE if isinstance(exc, ConfigError | InvalidRequest) else FAILED
         case KeyboardInterrupt():
             print_message("stopped")
-            return INTERRUPTED
+            return exc.code if isinstance(exc, Stopped) else INTERRUPTED
         case BrokenPipeError():
             # The reader of stdout has gone as `head` does; that is no error to speak of. The
             # interpreter would flush what is left at its end, fail, and say so on stderr.
@@ -114,8 +97,8 @@ def _report_end(exc: BaseException) -> int:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return FAILED
         case OSError():
-            where = f" ({exc.filename})" if exc.filename else ""
-            print_message(f"error: {sanitize(exc.strerror or str(exc))}{sanitize(where)}")
+            where = f" ({sanitize(str(exc.filename))})" if exc.filename else ""
+            print_message(f"error: {sanitize(exc.strerror or str(exc))}{where}")
         case _:
             print_message(f"error: {type(exc).__name__}: {sanitize(str(exc), 200)}")
             print_message(

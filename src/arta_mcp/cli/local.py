@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import math
+from typing import TYPE_CHECKING
 
 from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
+from arta_mcp.arta.url_guard import is_loopback
 from arta_mcp.cli.console import OK, print_data, print_message
 from arta_mcp.cli.parser import Subparsers
 from arta_mcp.config import Settings
-from arta_mcp.errors import InvalidRequest
+from arta_mcp.errors import ConfigError, InvalidRequest
+
+if TYPE_CHECKING:
+    from arta_mcp.local.faults.catalogue import Fault
 
 
 def add_local(commands: Subparsers) -> None:
@@ -30,9 +36,9 @@ def add_local(commands: Subparsers) -> None:
 
 
 def run_local(settings: Settings, options: argparse.Namespace) -> int:
-    """Serves until it is stopped. Raises InvalidRequest for a port or fault that cannot be."""
-    from arta_mcp.app import service_dir
-    from arta_mcp.local.faults.catalogue import FAULTS, Fault
+    """Serves until it is stopped. Raises InvalidRequest for an option that cannot be."""
+    from arta_mcp.app import explain_service_error, service_dir
+    from arta_mcp.local.faults.catalogue import FAULTS
     from arta_mcp.local.faults.injection import FaultyServer, FaultyService
     from arta_mcp.local.loopback import UvicornServer, run_forever
     from arta_mcp.local.service import Service
@@ -41,12 +47,12 @@ def run_local(settings: Settings, options: argparse.Namespace) -> int:
         for name, kind in FAULTS.items():
             print_data(f"{name:<28} {', '.join(kind.endpoints):<48} {kind.sentence}")
         return OK
+    check_options(options)
+    faults = [parse_fault(text) for text in options.fault]
     try:
         # The folder of the service that a server without a key starts: jobs of both open in either.
-        folder = service_dir(settings)
-        faults = [Fault.parse(text) for text in options.fault]
         service = (FaultyService if faults else Service)(
-            folder, queue=options.queue, draw=options.draw, latency=options.latency
+            service_dir(settings), queue=options.queue, draw=options.draw, latency=options.latency
         )
         if isinstance(service, FaultyService):
             service.faults.add(*faults)
@@ -57,9 +63,36 @@ def run_local(settings: Settings, options: argparse.Namespace) -> int:
             on_ready=print_address,
             server_type=FaultyServer if faults else UvicornServer,
         )
-    except (ValueError, OSError) as exc:
-        raise InvalidRequest("local", str(exc), "what --help shows") from exc
+    except OSError as exc:
+        if exc.filename is None and exc.errno is not None:  # no file: a socket
+            why = (exc.strerror or str(exc)).lower()
+            raise InvalidRequest("--port", options.port, f"one that is free ({why})") from exc
+        raise explain_service_error(settings, exc) from exc
     return OK
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raises InvalidRequest for an option whose value cannot be, before anything is made."""
+    if not is_loopback(options.host):
+        allowed = "an address of this machine alone: 127.0.0.1, ::1 or localhost"
+        raise InvalidRequest("--host", options.host, allowed)
+    if options.port is not None and not 0 < options.port < 65536:
+        raise InvalidRequest("--port", options.port, "a number in 1..65535")
+    for name in ("queue", "draw", "latency"):
+        if not 0 <= (seconds := getattr(options, name)) < math.inf:  # which nan never is
+            raise InvalidRequest(f"--{name}", seconds, "seconds, 0 or more")
+
+
+def parse_fault(text: str) -> Fault:
+    """The fault of its one-line form. Raises ConfigError that says where they are listed."""
+    from arta_mcp.local.faults.catalogue import Fault
+
+    try:
+        return Fault.parse(text)
+    except ConfigError as exc:
+        listed = "`arta-mcp local --fault help` lists them all"
+        hint = listed if exc.hint == ConfigError.default_hint else f"{exc.hint}; {listed}"
+        raise ConfigError(f"--fault: {exc.message}", hint=hint) from exc
 
 
 def print_address(url: str) -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import gc
+import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from arta_mcp.cli.console import OK, print_message
+from arta_mcp.cli.console import OK, USAGE, error_lines, print_message
+from arta_mcp.cli.settings import read_settings, set_up_log
+from arta_mcp.cli.stopping import exit_at_interrupt, run_until_stopped, wait_for_parents_death
 from arta_mcp.config import Settings
-from arta_mcp.quick_replies import start_quick_replies
+from arta_mcp.errors import ConfigError
+from arta_mcp.quick_replies import take_wire
 
 # For the checker only: a server must reply before argparse is loaded.
 if TYPE_CHECKING:
@@ -19,21 +24,57 @@ if TYPE_CHECKING:
 def add_serve(commands: Subparsers) -> None:
     """The `serve` command: the same server that runs without a command."""
     parser = commands.add_parser("serve", help="the MCP server on stdin and stdout")
-    parser.set_defaults(run=serve_stdio)
+    parser.set_defaults(run_without_settings=run_serve)
 
 
-def serve_stdio(settings: Settings, _: argparse.Namespace | None = None) -> int:
-    """Serves until stdin closes; a host's first questions get quick replies during the imports."""
+def run_serve(options: argparse.Namespace) -> int:
+    """Serves with the settings of these options."""
+    return serve_stdio(options.environ)
+
+
+def serve_stdio(environ: Mapping[str, str]) -> int:
+    """Serves until stdin closes, the parent dies or a signal comes.
+
+    A host's first questions get quick replies during the imports. When a setting is wrong the host
+    is served all the same, and every call says what is wrong: it shows no stderr to the person.
+    Raises ConfigError where no host is there to show it.
+    """
+    refusal: ConfigError | None = None
+    try:
+        settings = read_settings(environ)
+    except ConfigError as exc:
+        if sys.stdin.isatty():
+            raise
+        refusal, settings = exc, Settings.from_env({})
+        set_up_log(settings.log_level)
+        for line in error_lines(exc):
+            print_message(line)
     gc.disable()  # what an import makes stays; a search for garbage finds none
-    handoff = start_quick_replies() if settings.front_desk else None
-    from arta_mcp.app import open_generations
-    from arta_mcp.server.build import build_server
-    from arta_mcp.server.sdk import serve_wire
-    from arta_mcp.server.tools import ResultExtras
+    with exit_at_interrupt():
+        wire = take_wire(replying=settings.front_desk)
+        from arta_mcp.app import open_generations
+        from arta_mcp.server.build import build_server
+        from arta_mcp.server.tools import ResultExtras
+        from arta_mcp.server.wire import TextWire, serve_connection
 
-    extras = ResultExtras(resource_links=settings.resource_links, previews=settings.preview)
-    server = build_server(open_generations(settings, warn=print_message), extras)
+        extras = ResultExtras(resource_links=settings.resource_links, previews=settings.preview)
+        generations = open_generations(settings, warn=print_message)
+        why = "\n".join(error_lines(refusal)) if refusal else None
+        server = build_server(generations, extras, refusal=why)
     gc.freeze()
     gc.enable()
-    serve_wire(server, handoff)
-    return OK
+    import anyio
+
+    async def serve() -> None:
+        async with anyio.create_task_group() as group:
+
+            async def end_with_parent() -> None:
+                await wait_for_parents_death()
+                group.cancel_scope.cancel()
+
+            group.start_soon(end_with_parent)
+            await serve_connection(server, wire or TextWire(sys.stdin, sys.stdout))
+            group.cancel_scope.cancel()
+
+    run_until_stopped(serve)
+    return OK if refusal is None else USAGE

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import webbrowser
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-
-import anyio
 
 from arta_mcp.cli.console import (
     FAILED,
@@ -24,10 +21,12 @@ from arta_mcp.cli.console import (
     print_picture,
 )
 from arta_mcp.cli.progress import ProgressDisplay
+from arta_mcp.cli.stopping import run_until_stopped
 from arta_mcp.cli.thumbnails import detect_protocol, render
 from arta_mcp.config import Settings
 from arta_mcp.errors import ArtaError, InvalidRequest
 from arta_mcp.generations.values import Generation, GenerationRequest
+from arta_mcp.state.checks import check_folder
 
 if TYPE_CHECKING:
     from arta_mcp.generations.service import Generations
@@ -44,8 +43,7 @@ def choose_output_folder(options: argparse.Namespace, settings: Settings) -> Pat
         return None
     # Before anything is sent: a job whose pictures cannot be saved costs as much as any other.
     folder = Path(options.output or settings.output_dir or Path.cwd()).expanduser().absolute()
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+    if check_folder("output folder", "--output", folder, private=False).status == "fail":
         raise InvalidRequest("--output", str(folder), "a folder that can be written to")
     return folder
 
@@ -65,7 +63,7 @@ def run_session(
         async with open_generations(settings, output_dir=folder, warn=print_message) as generations:
             return await use(generations)
 
-    return anyio.run(run)
+    return run_until_stopped(run)
 
 
 def run_generation(

@@ -95,10 +95,11 @@ class Call:
 
     _numbers = count(1)
 
-    def __init__(self, connection: Connection | None = None) -> None:
+    def __init__(self, connection: Connection | None = None, *, came: float | None = None) -> None:
+        """`came` is when it reached this process, by the connection's clock; None: now."""
         self.connection = connection
         self._clock = connection.clock if connection else time.monotonic
-        self._started = self._clock()
+        self._started = self._clock() if came is None else came
         self.token = str(next(self._numbers))
         self.fingerprint = ""
         self.entry: JournalEntry | None = None

@@ -42,6 +42,9 @@ MIN_TIME = 5.0
 SUBMIT_TIMEOUT = 10.0
 """seconds over its time that a call waits for a submit under way: a record id is worth them"""
 
+SUBMIT_SHUTDOWN_TIMEOUT = 8.0
+"""seconds that a submit under way has when the process is told to end; `docker stop` waits 10"""
+
 KEY_POLL_INTERVAL = 0.1
 """seconds between two reads of an entry that another call is submitting"""
 
@@ -139,7 +142,9 @@ class Submission:
                 raise Unavailable(f"the identity host has not answered in {timeout:.0f} s")
             timeout = SUBMIT_TIMEOUT + self.left
             with anyio.move_on_after(timeout):
-                submitting = self.background.detach(partial(self._send, entry))
+                submitting = self.background.detach(
+                    partial(self._send, entry), shutdown_timeout=SUBMIT_SHUTDOWN_TIMEOUT
+                )
                 return await self.reporter.report_until(submitting, "ordering")
             raise SubmitUnknown(
                 f"the service has not answered the submit in {timeout:.0f} s",

@@ -191,5 +191,6 @@ def _bind(host: str, port: int | None, folder: Path) -> socket.socket:
     with suppress(OSError, ValueError, OverflowError):
         bound = open_socket(host, int(remembered.read_text(encoding="utf-8")), listening=True)
     bound = bound or open_socket(host, 0, listening=True)
-    write_atomically(remembered, str(bound.getsockname()[1]).encode())
+    with suppress(OSError):  # the address serves this time all the same
+        write_atomically(remembered, str(bound.getsockname()[1]).encode())
     return bound

@@ -17,6 +17,7 @@ from arta_mcp.server.calls import add_calls
 from arta_mcp.server.completions import add_completions
 from arta_mcp.server.notifications import add_notifications
 from arta_mcp.server.prompts import add_prompts
+from arta_mcp.server.refusing import refuse_calls
 from arta_mcp.server.resources import add_gallery, add_resources
 from arta_mcp.server.tools import ResultExtras, build_tools
 
@@ -40,8 +41,13 @@ ICON = (
 def build_server(
     generations: Generations,
     extras: ResultExtras = ResultExtras(),  # noqa: B008  # frozen
+    *,
+    refusal: str | None = None,
 ) -> MCPServer[Connection]:
-    """The server over one Generations, which opens with the server and closes with it."""
+    """The server over one Generations, which opens with the server and closes with it.
+
+    `refusal` is the reply to everything that needs a Generations that works, in place of one.
+    """
     bus = InMemorySubscriptionBus()
 
     @asynccontextmanager
@@ -75,4 +81,6 @@ def build_server(
     add_gallery(server)
     add_prompts(server, generations)
     add_completions(server, generations)
+    if refusal is not None:
+        refuse_calls(server, refusal)
     return server

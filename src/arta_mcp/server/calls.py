@@ -11,6 +11,7 @@ from mcp.types.version import is_version_at_least
 
 from arta_mcp.generations.callers import Call, Connection, names_time_out
 from arta_mcp.server.sdk import lowlevel_server
+from arta_mcp.server.wire import Arrival
 
 MAX_REMEMBERED = 100
 """cancelled calls of a connection whose reason may still come"""
@@ -46,7 +47,8 @@ def add_calls(server: MCPServer[Connection]) -> None:
         if ctx.method != "tools/call":
             return await call_next(ctx)
         connection.reads_late_answers = not _drops_late_answers(ctx)
-        call, key = Call(connection), (id(connection), str(ctx.request_id))
+        came = ctx.request.at if isinstance(ctx.request, Arrival) else None
+        call, key = Call(connection, came=came), (id(connection), str(ctx.request_id))
         calls[key] = call
         token = _call.set(call)
         try:

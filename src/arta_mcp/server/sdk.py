@@ -2,74 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TextIO
+from typing import Any
 
-import anyio
 from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
-from mcp.server.stdio import stdio_server
 from pydantic import BaseModel, Field, ValidationError
 
 from arta_mcp.errors import ArtaError, InvalidRequest
 from arta_mcp.server.arguments import input_schema, parse_arguments, without_titles
 from arta_mcp.server.content import explain
-
-
-class Wire(Protocol):
-    """Both ends of a connection, as blocking text file methods."""
-
-    def readline(self) -> str:
-        """One line with its end; nothing when the other side has closed."""
-        ...
-
-    def write(self, text: str, /) -> object:
-        """One message with its line end."""
-
-    def flush(self) -> object:
-        """Sends what was kept back."""
-
-
-def take_stdin() -> TextIO:
-    """Stdin as a private file: the SDK does so for one that it opens, which it cannot repair."""
-    source, nowhere = os.dup(0), os.open(os.devnull, os.O_RDONLY)
-    # A child that inherits stdin would eat requests.
-    os.dup2(nowhere, 0)
-    os.close(nowhere)
-    # Never closed: a thread can still be in a read when the server has ended.
-    return open(source, encoding="utf-8", errors="replace", closefd=False)
-
-
-class RepairedFile(anyio.AsyncFile[str]):
-    """A file of the event loop whose lines are repaired on their way in."""
-
-    async def readline(self) -> str:
-        """The next line, repaired."""
-        return repair_surrogates(await super().readline())
-
-
-def repair_surrogates(line: str) -> str:
-    """The line, with every half of a surrogate pair as U+FFFD; all else byte for byte.
-
-    `JSON.stringify` of a string that was cut within an emoji writes half of a pair as an escape,
-    which RFC 8259 leaves open (section 8.2). pydantic's parser refuses it, and `mcp.server.stdio`
-    then drops the request without a reply. Ends when the SDK replies to what it cannot parse.
-    """
-    # Nearly every line ends here, unparsed; the others are parsed twice.
-    if "\\ud" not in line.lower():
-        return line
-    try:
-        text = json.dumps(json.loads(line), ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return line
-    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return line if whole == text else f"{whole}\n"
 
 
 class StrictTool(Tool):
@@ -135,15 +81,3 @@ def connection_of(ctx: ServerRequestContext[Any]) -> Connection:
     or with the last client that speaks a revision before 2026-07-28.
     """
     return ctx.session._connection  # pyright: ignore[reportPrivateUsage]  # see above
-
-
-def serve_wire(server: MCPServer[Any], wire: Wire | None = None) -> None:
-    """Serves one connection until it ends: `wire`, or else stdin and stdout."""
-    core = lowlevel_server(server)
-    stdin = RepairedFile(wire or take_stdin())  # pyright: ignore[reportArgumentType]  # these three will do
-
-    async def serve() -> None:
-        async with stdio_server(stdin, stdin if wire else None) as (incoming, outgoing):
-            await core.run(incoming, outgoing, core.create_initialization_options())
-
-    anyio.run(serve)

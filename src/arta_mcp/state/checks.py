@@ -1,4 +1,4 @@
-"""What a healthy state folder is like; a check reads, and changes nothing."""
+"""What a healthy state folder is like; a check leaves everything as it was."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
+from arta_mcp.errors import ConfigError, Unavailable
+from arta_mcp.files import UnsafeFolder
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.journal import VERSION, name_damaged_rows
 from arta_mcp.state.records import StateCheck
@@ -23,9 +25,15 @@ def check_folder(name: str, setting: str, folder: Path, *, private: bool) -> Sta
         return StateCheck(name, "fail", f"{there} is no folder", elsewhere)
     if private and folder.is_symlink():
         return StateCheck(name, "fail", f"{folder} is a link", elsewhere)
-    if not os.access(there, os.W_OK | os.X_OK):
-        remedy = f"chmod it, or {elsewhere}"
-        return StateCheck(name, "fail", f"{there} cannot be written to", remedy)
+    # Tried, since `os.access` is wrong about /proc, and about root on a file system of others.
+    probe = there / f".arta-mcp-{os.urandom(6).hex()}"
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as exc:
+        why = sanitize(exc.strerror or type(exc).__name__).lower()
+        remedy = f"chmod it or make room, or {elsewhere}"
+        return StateCheck(name, "fail", f"{there} cannot be written to ({why})", remedy)
     if there != folder:
         return StateCheck(name, "ok", f"{folder}, made when it is needed")
     if private and os.name == "posix":
@@ -38,6 +46,18 @@ def check_folder(name: str, setting: str, folder: Path, *, private: bool) -> Sta
             remedy = f"chmod 700 {folder}; the next call does it too"
             return StateCheck(name, "warn", detail, remedy)
     return StateCheck(name, "ok", f"{folder}, {'yours alone' if private else 'writable'}")
+
+
+def explain_folder_error(folder: Path, exc: OSError) -> ConfigError | Unavailable:
+    """What to do about a state folder that cannot be used."""
+    where = f"the state folder {folder}"
+    if isinstance(exc, UnsafeFolder):
+        return ConfigError(f"{where} {exc}", hint="set ARTA_STATE_DIR elsewhere")
+    why = exc.strerror or type(exc).__name__
+    return Unavailable(
+        f"{where} cannot be used: {sanitize(why)}",
+        hint="make room or set the permissions, or set ARTA_STATE_DIR elsewhere",
+    )
 
 
 def check_modes(account_files: Iterable[Path]) -> Iterator[StateCheck]:

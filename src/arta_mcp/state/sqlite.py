@@ -25,9 +25,14 @@ from filelock import FileLock, Timeout
 from arta_mcp.arta.account import Account
 from arta_mcp.arta.protocol import is_record_id, is_token
 from arta_mcp.errors import ConfigError, ProtocolError, Unavailable
-from arta_mcp.files import UnsafeFolder, make_private_folder, write_atomically
+from arta_mcp.files import make_private_folder, write_atomically
 from arta_mcp.redaction import Secret, sanitize
-from arta_mcp.state.checks import check_folder, check_journal, check_modes
+from arta_mcp.state.checks import (
+    check_folder,
+    check_journal,
+    check_modes,
+    explain_folder_error,
+)
 from arta_mcp.state.journal import DamagedRow, Journal
 from arta_mcp.state.processes import ProcessRegistry
 from arta_mcp.state.records import JournalEntry, StateDescription, StyleList, Timing
@@ -179,14 +184,7 @@ class SqliteState:
             raise self._explain(exc) from exc
 
     def _explain(self, exc: OSError) -> ConfigError | Unavailable:
-        where = f"the state folder {self._directory}"
-        if isinstance(exc, UnsafeFolder):
-            return ConfigError(f"{where} {exc}", hint="set ARTA_STATE_DIR elsewhere")
-        why = exc.strerror or type(exc).__name__
-        return Unavailable(
-            f"{where} cannot be used: {sanitize(why)}",
-            hint="make room or set the permissions, or set ARTA_STATE_DIR elsewhere",
-        )
+        return explain_folder_error(self._directory, exc)
 
     async def _read_journal(self, work: Work[T]) -> T:
         """One statement, outside a transaction: no writer in another process delays it."""
