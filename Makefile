@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-quick check quick-replies bench soak clean
+.PHONY: demo test test-quick interop-all check quick-replies bench soak clean
 
 demo: $(VENV)/.installed
 	@$(BIN)/arta-mcp generate "a red fox in snow" --aspect-ratio 16:9 -n 2 -o pictures
@@ -14,6 +14,10 @@ test: $(VENV)/.tested check
 
 test-quick: $(VENV)/.tested
 	$(BIN)/python -m pytest -q -m "not slow"
+
+# every framework of docs/clients.md; the first run installs about 2 GB into .cache
+interop-all: $(VENV)/.tested
+	INTEROP_ALL=1 REQUIRE_ALL=1 $(BIN)/python -m pytest tests/interop/test_frameworks.py
 
 check: $(VENV)/.tested
 	$(BIN)/ruff format --check

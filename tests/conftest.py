@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 SLOW_FIXTURES = {"machine", "shell_process", "node_folder"}
 SLOW_MODULES = {
     *("test_end_to_end", "test_fault_matrix", "test_gallery", "test_identity_emulator"),
-    *("test_inspector", "test_interop", "test_packaging", "test_processes", "test_quick_replies"),
+    *(
+        "test_frameworks",
+        "test_inspector",
+        "test_interop",
+        "test_packaging",
+        "test_processes",
+        "test_quick_replies",
+    ),
     *("test_faults", "test_install", "test_loopback", "test_previews", "test_schedule"),
     *("test_secrets", "test_sketch", "test_startup", "test_state_machine"),
 }

@@ -254,7 +254,7 @@ async def test_a_cancelled_call_keeps_its_job(machine: Machine) -> None:
 WRONG: dict[str, tuple[dict[str, object], str, str]] = {
     "an empty prompt": ({"prompt": ""}, "prompt is ''", "1..4000 characters"),
     "a blank prompt": ({"prompt": " \n"}, "prompt is ' \\n'", "1..4000 characters"),
-    "no prompt": ({}, "prompt is None", "1..4000 characters"),
+    "no prompt": ({}, "prompt is missing", "1..4000 characters"),
     "a prompt too long": ({"prompt": "x" * 4001}, "prompt is 'xxx", "1..4000 characters"),
     "no pictures": ({"prompt": "x", "n": 0}, "n is 0", "1..8"),
     "nine pictures": ({"prompt": "x", "n": 9}, "n is 9", "1..8"),
@@ -282,8 +282,8 @@ WRONG: dict[str, tuple[dict[str, object], str, str]] = {
     ),
     "an unknown argument": (
         {"prompt": "x", "size": "1024x1024"},
-        "size is '1024x1024'",
-        "only prompt, model, negative_prompt, n, aspect_ratio",
+        "no argument is called 'size'",
+        "there are prompt, model, negative_prompt, n, aspect_ratio",
     ),
     "an unknown model": (
         {"prompt": "x", "model": "fluxx"},

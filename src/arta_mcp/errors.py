@@ -27,8 +27,6 @@ No I/O happens here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from arta_mcp.redaction import escape, is_plain_id, redact, sanitize, shorten
 
 MAX_TEXT = 4000
@@ -76,12 +74,13 @@ class InvalidRequest(ArtaError):
         super().__init__(message or shown, hint=hint)
 
     @classmethod
-    def join(cls, errors: Sequence[InvalidRequest]) -> InvalidRequest:
+    def join(cls, first: InvalidRequest, *more: ArtaError) -> InvalidRequest:
         """One error that tells all of these; its data are the first one's."""
+        errors = (first, *more)
         return cls(
-            errors[0].argument,
-            errors[0].value,
-            errors[0].allowed,
+            first.argument,
+            first.value,
+            first.allowed,
             message="; and ".join(error.message for error in errors),
             hint="; ".join(error.hint for error in errors if error.hint),
         )

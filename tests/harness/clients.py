@@ -17,6 +17,13 @@ from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 INTEROP = Path(__file__).parents[1] / "interop"
+FRAMEWORKS = INTEROP / "frameworks"
+
+MAIN_FRAMEWORKS = ("google_genai", "openai_agents", "langchain", "llamaindex")
+"""what CI runs too"""
+
+OTHER_FRAMEWORKS = ("pydantic_ai", "smolagents", "crewai", "mcp_use", "strands", "autogen")
+"""what `make interop-all` runs on top: they are some 2 GB"""
 
 INSTALL_TIMEOUT = 300
 """seconds; a first install takes 15 to 40 on two cores"""
@@ -58,7 +65,17 @@ def node_folder(need: Need) -> Path:
 
 def python_v1(need: Need) -> Path:
     """The interpreter of an environment with the SDK's last 1.x release."""
-    pins = INTEROP / "requirements.txt"
+    return _python("python-v1", INTEROP / "requirements.txt", need)
+
+
+def framework(name: str, need: Need) -> list[str]:
+    """The command that runs the driver of a framework, in an environment of its own."""
+    interpreter = _python(f"framework-{name}", FRAMEWORKS / f"{name}.txt", need)
+    return [str(interpreter), str(FRAMEWORKS / f"with_{name}.py")]
+
+
+def _python(name: str, pins: Path, need: Need) -> Path:
+    """The interpreter of an environment with what `pins` lists."""
 
     def install(folder: Path) -> list[list[str]]:
         interpreter = str(folder / "bin" / "python")
@@ -68,7 +85,7 @@ def python_v1(need: Need) -> Path:
             [*pip, "--requirement", str(pins)],
         ]
 
-    return _installed("python-v1", pins, install, need) / "bin" / "python"
+    return _installed(name, pins, install, need) / "bin" / "python"
 
 
 def _installed(
@@ -118,6 +135,8 @@ def main() -> None:
 
     node_folder(check)
     python_v1(check)
+    for name in MAIN_FRAMEWORKS:
+        framework(name, check)
 
 
 if __name__ == "__main__":

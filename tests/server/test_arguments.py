@@ -146,6 +146,10 @@ async def test_names_that_hosts_add_are_dropped(world: World) -> None:
             ("called 'input'", "give prompt, n at the top, not inside input"),
         ),
         (
+            {"prompt": "x", "n": 9, "model": "fluxx"},
+            ("n is 9", "no model is called 'fluxx'", "did you mean flux"),
+        ),
+        (
             {"text": "a fox"},
             ("called 'text'", "prompt is missing", "give prompt"),
         ),

@@ -292,6 +292,9 @@ async def test_without_a_record_id_the_newest_generation_is_told_and_those_befor
     world: World,
 ) -> None:
     async with client(world) as asked:
+        world.service.faults.add(Fault.parse("400@submit*6"))
+        for _ in range(6):  # more than are told, and no job came of them
+            assert (await asked.call_tool("generate_image", {"prompt": "x"})).is_error
         none_yet = await asked.call_tool("get_generation", {})
         drawn = [
             await asked.call_tool("generate_image", {"prompt": f"fox {number}", "n": 2})

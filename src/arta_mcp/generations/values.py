@@ -238,7 +238,7 @@ def explain_arguments(exc: ValidationError, model: type[BaseModel]) -> InvalidRe
             near = _meant(value, _choices(known.get(name))) if isinstance(value, str) else None
             hint = f"did you mean {near}?" if near else ""
             problems.append(InvalidRequest(name, value, allowed, hint=hint))
-    return InvalidRequest.join(problems)
+    return InvalidRequest.join(*problems)
 
 
 def _explain_strange(

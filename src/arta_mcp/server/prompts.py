@@ -87,7 +87,7 @@ def check_arguments(prompts: list[types.Prompt], name: str, given: dict[str, str
                 InvalidRequest(argument.name, given.get(argument.name), "a text", message=sentence)
             )
     if problems:
-        raise InvalidRequest.join(problems)
+        raise InvalidRequest.join(*problems)
 
 
 def _no_such(kind: str, name: str, known: list[str]) -> InvalidRequest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mcp.server.connection import Connection
@@ -10,9 +11,9 @@ from mcp.server.lowlevel import Server
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from arta_mcp.errors import ArtaError
+from arta_mcp.errors import ArtaError, InvalidRequest
 from arta_mcp.server.arguments import input_schema, parse_arguments, without_titles
 from arta_mcp.server.content import explain
 
@@ -25,6 +26,11 @@ class StrictTool(Tool):
     JSON, so that the key `[1]` is refused and the key `null` none. Ends when `Tool.from_function`
     takes a model of the arguments and a function that explains errors.
     """
+
+    also_wrong: Callable[[Mapping[str, object]], Sequence[ArtaError]] = Field(
+        default=lambda _: (), exclude=True
+    )
+    """what else is wrong with arguments that the model refuses, so that all is told at once"""
 
     def model_post_init(self, context: Any, /) -> None:
         """Publishes the model's own schema in place of that of the one parameter."""
@@ -45,7 +51,10 @@ class StrictTool(Tool):
         and marks a bug as UnexpectedToolError, whose text it keeps from the model.
         """
         try:
-            parsed = parse_arguments(self._model, arguments)
+            try:
+                parsed = parse_arguments(self._model, arguments)
+            except InvalidRequest as exc:
+                raise InvalidRequest.join(exc, *self.also_wrong(arguments)) from exc.__cause__
             return await super().run({"arguments": parsed}, context, convert_result)
         except (ArtaError, ToolError) as exc:
             error = exc if isinstance(exc, ArtaError) else exc.__cause__

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.types.version import is_version_at_least
 from pydantic import BaseModel, ConfigDict, Field
 
-from arta_mcp.errors import SubmitUnknown, Unavailable, UnknownRecord
+from arta_mcp.errors import ArtaError, SubmitUnknown, Unavailable, UnknownRecord, UnknownStyle
 from arta_mcp.generations.results import join_notes
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
@@ -28,7 +28,7 @@ from arta_mcp.server.content import (
     render_models,
 )
 from arta_mcp.server.previews import make_preview, make_previews, shows_pictures
-from arta_mcp.server.resources import GALLERY, IMAGE
+from arta_mcp.server.resources import GALLERY, IMAGE, MAX_LISTED
 from arta_mcp.server.sdk import StrictTool
 
 DRAWS = types.ToolAnnotations(
@@ -183,16 +183,25 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
         catalogue = await generations.catalogue()
         return render_models(catalogue, catalogue.search(arguments.search), generations.backend)
 
+    def find_wrong_model(arguments: Mapping[str, object]) -> Sequence[ArtaError]:
+        try:
+            if isinstance(model := arguments.get("model"), str) and model:
+                generations.known_catalogue.resolve(model)
+        except UnknownStyle as exc:
+            return [exc]
+        return []
+
+    draw = StrictTool.from_function(
+        generate_image,
+        title="Generate image",
+        description="Draws 1 to 8 pictures of a prompt and returns their addresses; show them"
+        " to the person. Takes some seconds to a minute and reports progress. If it answers"
+        " `pending`, the pictures are still being drawn: call get_generation.",
+        annotations=DRAWS,
+        meta=SHOWN_IN_GALLERY,
+    )
     return [
-        StrictTool.from_function(
-            generate_image,
-            title="Generate image",
-            description="Draws 1 to 8 pictures of a prompt and returns their addresses; show them"
-            " to the person. Takes some seconds to a minute and reports progress. If it answers"
-            " `pending`, the pictures are still being drawn: call get_generation.",
-            annotations=DRAWS,
-            meta=SHOWN_IN_GALLERY,
-        ),
+        draw.model_copy(update={"also_wrong": find_wrong_model}),
         StrictTool.from_function(
             get_generation,
             title="Get generation",
@@ -218,8 +227,8 @@ async def find_newest(generations: Generations, until: float) -> tuple[str, tupl
     job came of it. Raises UnknownRecord when there is none, SubmitUnknown for one that was lost.
     """
     while True:
-        found = await generations.history(MAX_EARLIER + 1)
-        found = tuple(one for one in found if one.status != "refused")
+        found = await generations.history(MAX_LISTED)
+        found = [one for one in found if one.status != "refused"][: MAX_EARLIER + 1]
         if not found:
             raise UnknownRecord("there is no generation yet", hint="call generate_image")
         newest, *earlier = found
