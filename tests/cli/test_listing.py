@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from arta_mcp.styles import SHIPPED
 from harness.installed import Machine
 from harness.shell import Shell
@@ -33,6 +35,13 @@ def test_at_a_terminal_lists_have_a_header_and_no_line_is_too_long(shell: Shell)
     assert len(row) == 90
     assert row.endswith("…")
     assert row.index("flux") == header.index("MODEL")
+
+
+@pytest.mark.parametrize("columns", [20, 50, 80])
+def test_no_terminal_is_too_narrow_for_a_whole_record_id(shell: Shell, columns: int) -> None:
+    drawn = shell("generate", "a lake " * 30, "--no-save", "--json").json
+    said = shell.at_terminal("history", columns=columns)
+    assert str(drawn["record_id"]) in said.err.splitlines()[1].split()
 
 
 def test_models_are_found_by_category(shell: Shell) -> None:

@@ -308,6 +308,7 @@ class Generations:
             missing,
             folder=folder,
             record_id=generation.record_id or "",
+            prompt=generation.request.prompt,
             on_failure=on_failure,
         )
         for index in missing:
@@ -452,6 +453,7 @@ class Generations:
                 missing,
                 folder=self._output_dir,
                 record_id=entry.record_id or "",
+                prompt=request_of(entry).prompt,
                 on_failure=log_failure,
             )
             known = paths | saved
