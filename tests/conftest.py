@@ -25,6 +25,7 @@ SLOW_MODULES = {
     *("test_inspector", "test_interop", "test_packaging", "test_processes", "test_quick_replies"),
     *("test_faults", "test_install", "test_loopback", "test_previews", "test_schedule"),
     *("test_secrets", "test_sketch", "test_startup", "test_state_machine"),
+    *("test_makefile", "test_serve", "test_wire"),
 }
 
 
