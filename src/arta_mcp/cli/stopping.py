@@ -117,13 +117,9 @@ async def wait_for_parents_death() -> None:
     """
     import anyio
 
-    # Asked for as late as here: a launcher that started us and left has gone by now. `nohup` says
-    # that we are to outlive our parent; Linux's PR_SET_PDEATHSIG would not ask, and it takes the
-    # end of the thread that started us for that of the process.
+    # Asked for as late as here: a launcher that started us and left has gone by now. Linux's
+    # PR_SET_PDEATHSIG takes the end of the thread that started us for that of the process.
     parent = os.getppid()
-    outlives = not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    if outlives:
-        await anyio.sleep_forever()
     while os.getppid() == parent:  # noqa: ASYNC110  # no event says so
         await anyio.sleep(PARENT_POLL_INTERVAL)
 
