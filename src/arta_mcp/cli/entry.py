@@ -19,6 +19,7 @@ from arta_mcp.cli.console import (
     print_json,
     print_message,
 )
+from arta_mcp.cli.interrupts import raise_interrupts
 from arta_mcp.cli.serve import serve_stdio
 from arta_mcp.cli.settings import read_settings
 from arta_mcp.cli.stopping import Stopped
@@ -80,6 +81,8 @@ def run_command(arguments: list[str], environ: Mapping[str, str]) -> int:
     if strange:
         parsed.parser.refuse(strange)
     parsed.environ, parsed.root_parser = environ, parser
+    if getattr(parsed, "run_without_settings", None) is not serve.run_serve:
+        raise_interrupts()  # a command may have something to clean up
     if "run_without_settings" in parsed:  # it gets on when a setting is wrong
         return parsed.run_without_settings(parsed)
     return parsed.run(read_settings(environ), parsed)

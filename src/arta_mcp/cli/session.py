@@ -20,6 +20,7 @@ from arta_mcp.cli.console import (
     print_message,
     print_picture,
 )
+from arta_mcp.cli.interrupts import ExitAtInterrupt
 from arta_mcp.cli.progress import ProgressDisplay
 from arta_mcp.cli.stopping import run_until_stopped
 from arta_mcp.cli.thumbnails import detect_protocol, render
@@ -63,7 +64,8 @@ def run_session(
     settings: Settings, folder: Path | None, use: Callable[[Generations], Awaitable[T]]
 ) -> T:
     """What `use` gives of Generations that save into `folder`; everything is closed by then."""
-    from arta_mcp.app import open_generations
+    with ExitAtInterrupt():
+        from arta_mcp.app import open_generations
 
     async def run() -> T:
         async with open_generations(settings, output_dir=folder, warn=print_message) as generations:
