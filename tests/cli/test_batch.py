@@ -186,6 +186,7 @@ def test_what_every_line_would_meet_is_met_once(shell: Shell, service: ScriptedS
     assert "3 prompts: 3 not tried" in said.err
     assert said.err.count("API key not valid") == 1
     assert service.service.seen["sign_up"] == 1
+    assert "API key not valid" in str(draw(shell, LINES, "--json").json["error"])
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,8 @@ class Batch:
         print_message(self.summary())
         if self._fatal is not None:
             print_error(self._fatal)
+            if self._options.json:
+                print_json(describe_error(self._fatal))
         if self._outcomes["drawn before"]:
             print_message("hint: --idempotency-key NAME draws them anew, as another batch")
         if self._outcomes["failed"] or self._outcomes["not tried"]:

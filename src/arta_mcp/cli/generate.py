@@ -110,7 +110,7 @@ def name_options() -> Generator[None]:
     try:
         yield
     except InvalidRequest as exc:
-        names = {name: flags[-1] for name, flags in OPTIONS.items()} | {"prompt": "PROMPT"}
+        names = {name: flags[-1] for name, flags in OPTIONS.items()}
         begun = re.compile(rf"(^|; and )({'|'.join(names)})(?= is )")
         exc.message = begun.sub(lambda found: found[1] + names[found[2]], exc.message)
         raise
