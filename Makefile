@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test test-quick interop-all check quick-replies bench soak clean
 
+# Without the settings of the caller: a demo asks no service and spends nobody's pictures.
 demo: $(VENV)/.installed
-	@$(BIN)/arta-mcp generate "a red fox in snow" --aspect-ratio 16:9 -n 2 -o pictures
+	@env -u ARTA_API_KEY ARTA_BACKEND=local $(BIN)/arta-mcp generate "a red fox in snow" --aspect-ratio 16:9 -n 2 -o pictures
 
 test: $(VENV)/.tested check
 	$(BIN)/python -m pytest
@@ -24,11 +25,18 @@ check: $(VENV)/.tested
 	$(BIN)/ruff check
 	$(BIN)/pyright
 
+# In the Python of any year, for it is what an old one runs.
+CHECK_VERSION := -c 'import sys; v = "%d.%d" % sys.version_info[:2]; \
+	sys.exit(sys.version_info < (3, 11) and "arta-mcp needs Python 3.11, this is %s; try: make PYTHON=python3.13 ..." % v or 0)'
+
+# Checked before the environment is made: an old one would be in the way of the next try.
 $(VENV)/.made:
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) $(CHECK_VERSION)
+	$(PYTHON) -m venv --clear $(VENV)
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
+	@$(BIN)/python $(CHECK_VERSION) || { rm -f $(VENV)/.made; exit 1; }
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 

@@ -220,7 +220,7 @@ async def test_finished_pictures_are_saved_where_the_setting_says(quick: Machine
     async with connect(quick.set(ARTA_OUTPUT_DIR=str(folder))) as client:
         result = await client.call_tool("generate_image", {"prompt": "a lake", "n": 2})
     content = content_of(result)
-    files = [folder / f"{content['record_id']}-{index}.png" for index in range(2)]
+    files = [folder / f"a-lake-{content['record_id']}-{index}.png" for index in range(2)]
     images = content["images"]
     assert isinstance(images, list)
     assert [image["path"] for image in images] == [str(file) for file in files]  # pyright: ignore[reportUnknownVariableType]  # JSON
@@ -439,7 +439,9 @@ def test_generate_saves_where_it_is_told_and_prints_json_alone(machine: Machine)
     assert ended.returncode == 0, ended.stderr
     drawn = json.loads(ended.stdout)
     files = sorted((machine.elsewhere / "fox").iterdir())
-    assert [file.name for file in files] == [f"{drawn['record_id']}-{i}.png" for i in range(2)]
+    assert [file.name for file in files] == [
+        f"a-red-fox-in-snow-{drawn['record_id']}-{i}.png" for i in range(2)
+    ]
     assert [decode(file.read_bytes()).size for file in files] == [WIDE, WIDE]
     assert [machine.elsewhere / image["path"] for image in drawn["images"]] == files
     assert [line.partition(",")[0] for line in ended.stderr.splitlines()][:2] == [

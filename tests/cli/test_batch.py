@@ -13,6 +13,7 @@ from arta_mcp.cli.batch import read_items
 from arta_mcp.cli.generate import add_generate
 from arta_mcp.cli.parser import build_parser
 from arta_mcp.config import Settings
+from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.local.faults.catalogue import Fault
 from harness.installed import remote_settings, run_service
 from harness.service import ScriptedServer
@@ -67,6 +68,50 @@ def test_a_new_line_is_the_only_one_ordered(shell: Shell, service: ScriptedServe
     said = draw(shell, "a cloud\n" + LINES)
     assert "4 prompts: 3 drawn before, 1 drawn" in said.err or "1 drawn, 3 drawn" in said.err
     assert service.service.seen["submit"] == 4
+
+
+def test_a_line_of_another_file_is_another_picture(shell: Shell, service: ScriptedServer) -> None:
+    draw(shell, "a hill\n")
+    (shell.machine.elsewhere / "others").write_text("a hill\n", encoding="utf-8")
+    other = shell("generate", "--batch", "others", "--no-save")
+    assert "1 prompt: 1 drawn" in other.err
+    assert service.service.seen["submit"] == 2
+    absolute = shell.machine.elsewhere / "others"
+    again = shell("generate", "--batch", str(absolute), "--no-save")
+    assert "1 prompt: 1 drawn before" in again.err
+    assert service.service.seen["submit"] == 2
+
+
+def test_what_a_batch_of_0_1_0_ordered_is_not_ordered_again(
+    shell: Shell, service: ScriptedServer
+) -> None:
+    request = GenerationRequest.of(prompt="a hill")
+    key = batch.key_for(request, 0, "", 1)
+    assert shell("generate", "a hill", "--idempotency-key", key, "--no-save").code == 0
+    assert "1 drawn before" in draw(shell, "a hill\n").err
+    assert service.service.seen["submit"] == 1
+
+
+def test_results_are_printed_in_the_order_of_the_lines(shell: Shell, tmp_path: Path) -> None:
+    lines = [f"prompt {number}" for number in range(8)]
+    with run_service(tmp_path / "slow") as slow:
+        shell.set(**remote_settings(slow))
+        slow.service.faults.add(
+            Fault.parse("slow-headers@submit*2=1"), Fault.parse("error-code@status+3")
+        )
+        said = draw(shell, "\n".join(lines), "--json")
+        again = draw(shell, "\n".join(lines))
+    assert [line["line"] for line in said.json_lines] == [*range(1, 9)]
+    (failed,) = [line for line in said.json_lines if line["status"] == "failed"]
+    assert failed["error"]
+    assert failed["hint"]
+    assert failed["record_id"]
+    assert [line.split("-")[1] for line in again.out.splitlines()] == [*"01234567"]
+
+
+def test_lines_that_are_left_out_are_told(shell: Shell) -> None:
+    assert "1 line left out: remarks, which begin with #" in draw(shell, LINES).err
+    assert "which begin with #" in " ".join(shell("generate", "--help").out.split())
 
 
 def test_the_same_line_twice_is_two_pictures(shell: Shell, service: ScriptedServer) -> None:
@@ -147,6 +192,7 @@ def test_what_every_line_would_meet_is_met_once(shell: Shell, service: ScriptedS
     assert "3 prompts: 3 not tried" in said.err
     assert said.err.count("API key not valid") == 1
     assert service.service.seen["sign_up"] == 1
+    assert "API key not valid" in str(draw(shell, LINES, "--json").json["error"])
 
 
 @pytest.mark.parametrize(
@@ -185,7 +231,7 @@ def test_a_wrong_option_is_refused_before_the_first_line(
 ) -> None:
     said = draw(shell, LINES, "-n", "9")
     assert said.code == 2
-    assert "error: n is '9'" in said.err
+    assert "error: -n is '9'" in said.err
     assert not service.service.seen
 
 
@@ -269,9 +315,10 @@ def test_a_file_without_prompts_draws_nothing(shell: Shell) -> None:
 
 
 def test_line_numbers_and_copies_are_counted() -> None:
-    items = read_items("a\r\n\r\nb\na\n")
+    items, remarks = read_items("a\r\n\r\nb\n# no\na\n")
+    assert remarks == 1
     assert [(item.line, item.prompt, item.copy) for item in items] == [
         (1, "a", 0),
         (3, "b", 0),
-        (4, "a", 1),
+        (5, "a", 1),
     ]

@@ -8,7 +8,7 @@ import pytest
 import shtab
 
 from arta_mcp.cli.completion import SHELLS
-from harness.installed import TIMEOUT
+from harness.installed import TIMEOUT, Machine
 from harness.shell import Shell
 
 
@@ -37,6 +37,18 @@ def test_bash_completes_commands_options_and_their_values(shell: Shell) -> None:
     assert "vincent-van-gogh" in completed(script, "arta-mcp", "generate", "-m", "vin")
     assert completed(script, "arta-mcp", "account", "re") == ["reset"]
     assert "3:2" in completed(script, "arta-mcp", "generate", "-a", "")
+
+
+def test_bash_completes_hosts_and_record_ids(
+    used: Machine, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = shell("completion", "bash").out
+    assert completed(script, "arta-mcp", "install", "cur") == ["cursor"]
+    assert "vscode" in completed(script, "arta-mcp", "uninstall", "")
+    monkeypatch.setenv("PATH", f"{used.program.parent}:{used.environ['PATH']}")
+    known = str(shell("history", "--json").json["record_id"])
+    assert completed(script, "arta-mcp", "get", known[:3]) == [known]
+    assert completed(script, "arta-mcp", "local", "--host", "") == []
 
 
 def test_every_shell_that_the_library_knows_is_offered() -> None:

@@ -14,8 +14,10 @@ import pytest
 
 from arta_mcp import __version__
 from arta_mcp.cli.console import print_data, print_json, print_message
+from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.redaction import Secret
 from harness.installed import TIMEOUT, Machine
+from harness.service import ScriptedServer
 from harness.shell import Shell
 
 # Wrong words
@@ -36,8 +38,19 @@ from harness.shell import Shell
         ("generate", 2, "required: PROMPT", "arta-mcp generate --help"),
         ("generate x --batch y", 2, "give PROMPT or --batch, not both", "--help"),
         ("generate --batch y --open", 2, "--open goes with one prompt", "--help"),
-        ("generate x -n 9", 2, "n is '9'", ""),
-        ("generate x -a 5:7", 2, "aspect_ratio is '5:7'", ""),
+        ("generate x -n 9", 2, "-n is '9'", ""),
+        ("generate x -a 5:7", 2, "--aspect-ratio is '5:7'", ""),
+        ("generate x --steps 0", 2, "--steps is '0'; allowed is a whole number in 1..50", ""),
+        ("generate x --guidance-scale 99", 2, "--guidance-scale is '99'", ""),
+        ("generate x --seed -1", 2, "--seed is '-1'", ""),
+        ("local --host 0.0.0.0", 2, "--host is '0.0.0.0'; allowed is an address", ""),
+        ("local --host nowhere.example", 2, "127.0.0.1, ::1 or localhost", ""),
+        ("local --port 99999", 2, "--port is 99999; allowed is a number in 1..65535", ""),
+        ("local --queue -1", 2, "--queue is -1.0; allowed is seconds, 0 or more", ""),
+        ("local --draw nan", 2, "--draw is nan; allowed is seconds, 0 or more", ""),
+        ("local --fault foo", 2, "'foo' is not NAME@ENDPOINT", "`arta-mcp local --fault help`"),
+        ("local --fault foo@submit", 2, "no fault is called 'foo'", "--fault help"),
+        ("local --fault 503@nowhere", 2, "cannot strike at 'nowhere'", "sign_up, refresh, submit"),
         ("history --limit few", 2, "invalid int value: 'few'", "--help"),
         ("generate x -m fluxx", 1, "'fluxx'", "`arta-mcp models` shows them all"),
         ("get nonsense!", 1, "no generation has the record id", "arta-mcp history"),
@@ -50,7 +63,7 @@ def test_a_wrong_word_is_answered_with_the_nearest(
     said = shell(*line.split())
     first, *rest = said.err.splitlines()
     assert said.code == code
-    assert said.out == ""
+    assert said.out == "" or "--json" in line
     assert first.startswith("error: ")
     assert error in first
     assert all(line.startswith("hint: ") for line in rest)
@@ -68,6 +81,55 @@ def test_version_and_help_need_no_settings(shell: Shell, flag: str) -> None:
     assert said.code == 0
     assert said.out.startswith((f"arta-mcp {__version__}", "usage: arta-mcp"))
     assert said.err == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "error"),
+    [
+        ("genrate --json", 2, "invalid choice: 'genrate'"),
+        ("generate x -m fluxx --json", 1, "no model is called 'fluxx'"),
+        (f"get {'0' * 32} --json", 1, "no generation has the record id"),
+        ("models --json --srch x", 2, "unrecognized arguments: --srch"),
+    ],
+)
+def test_with_json_an_error_is_an_object_on_stdout_and_lines_on_stderr(
+    shell: Shell, line: str, code: int, error: str
+) -> None:
+    said = shell(*line.split())
+    assert said.code == code
+    assert said.json.keys() == {"error", "hint", "record_id"}
+    assert error in str(said.json["error"])
+    assert said.json["hint"]
+    assert said.err.startswith(f"error: {said.json['error']}\n")
+
+
+def test_with_json_a_question_that_nobody_answers_is_an_object(shell: Shell, used: Machine) -> None:
+    assert used.state.exists()
+    said = shell("account", "reset", "--json")
+    assert (said.code, said.json["hint"]) == (2, "add --yes")
+
+
+def test_with_json_an_error_about_a_job_names_its_record_id(
+    shell: Shell, service: ScriptedServer
+) -> None:
+    service.service.faults.add(Fault.parse("error-code@status"))
+    said = shell("generate", "a lake", "--json", "--no-save")
+    assert said.code == 1
+    assert said.json["record_id"] in service.service.jobs
+
+
+def test_with_json_a_wrong_setting_is_an_object_too(shell: Shell) -> None:
+    shell.set(ARTA_MAX_WAIT="abc")
+    said = shell("models", "--json")
+    assert said.code == 2
+    assert str(said.json["error"]).startswith("ARTA_MAX_WAIT is 'abc'")
+
+
+def test_a_port_that_is_taken_is_said(shell: Shell, service: ScriptedServer) -> None:
+    port = service.base_url.rpartition(":")[2]
+    said = shell("local", "--port", port)
+    assert said.code == 2
+    assert f"--port is {port}; allowed is one that is free" in said.err
 
 
 # Wrong settings

@@ -50,6 +50,32 @@ def test_a_folder_that_cannot_be_one_is_refused_before_anything_is_ordered(
     assert not shell.machine.state.exists()
 
 
+def test_get_takes_the_beginning_of_a_record_id(shell: Shell) -> None:
+    drawn = [str(shell("generate", "a lake", "--json").json["record_id"]) for _ in range(2)]
+    first = drawn[0]
+    enough = next(n for n in range(1, 33) if not drawn[1].startswith(first[:n]))
+    said = shell("get", first[:enough], "--json")
+    assert said.code == 0, said.err
+    assert said.json["record_id"] == first
+    unknown = shell("get", "zzzz")
+    assert unknown.code == 1
+    assert "no generation has the record id 'zzzz'" in unknown.err
+
+
+def test_a_beginning_of_several_record_ids_names_them(shell: Shell) -> None:
+    drawn: dict[str, str] = {}
+    while True:  # 17 draws at most
+        record_id = str(shell("generate", "a lake", "--no-save", "--json").json["record_id"])
+        if record_id[0] in drawn:
+            break
+        drawn[record_id[0]] = record_id
+    said = shell("get", record_id[0])
+    assert said.code == 2
+    assert "error: RECORD_ID is" in said.err
+    assert record_id in said.err
+    assert drawn[record_id[0]] in said.err
+
+
 def test_get_saves_again_where_it_is_told_and_draws_nothing(
     shell: Shell, service: ScriptedServer
 ) -> None:
@@ -57,7 +83,9 @@ def test_get_saves_again_where_it_is_told_and_draws_nothing(
     said = shell("get", str(drawn["record_id"]), "-o", "second")
     first, second = ((shell.machine.elsewhere / name) for name in ("first", "second"))
     assert said.code == 0, said.err
-    assert said.out.splitlines() == [f"second/{drawn['record_id']}-{i}.png" for i in range(2)]
+    assert said.out.splitlines() == [
+        f"second/a-lake-{drawn['record_id']}-{i}.png" for i in range(2)
+    ]
     assert [f.read_bytes() for f in sorted(second.iterdir())] == [
         f.read_bytes() for f in sorted(first.iterdir())
     ]

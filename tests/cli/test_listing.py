@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from arta_mcp.styles import SHIPPED
 from harness.installed import Machine
 from harness.shell import Shell
@@ -40,6 +42,13 @@ def test_a_prompt_is_listed_in_its_own_letters_and_acts_on_nothing(shell: Shell)
     assert shell("generate", f"{joined} \x9b31m \u202e", "--no-save").code == 0
     prompt = shell("history").out.rstrip("\n").split("\t")[-1]
     assert prompt == f"{joined} \\x9b31m \\u202e"
+
+
+@pytest.mark.parametrize("columns", [20, 50, 80])
+def test_no_terminal_is_too_narrow_for_a_whole_record_id(shell: Shell, columns: int) -> None:
+    drawn = shell("generate", "a lake " * 30, "--no-save", "--json").json
+    said = shell.at_terminal("history", columns=columns)
+    assert str(drawn["record_id"]) in said.err.splitlines()[1].split()
 
 
 def test_models_are_found_by_category(shell: Shell) -> None:

@@ -185,12 +185,19 @@ def test_one_signal_ends_a_server_whose_host_stays(
         assert server.stderr.read() == b"stopped\n"
 
 
+@pytest.mark.parametrize("quick", ["on", "off"])
+def test_a_host_that_closes_and_reads_nothing_ends_the_server(local: Machine, quick: str) -> None:
+    with serving(local.set(ARTA_FRONT_DESK=quick), initialize(1), INITIALIZED, LOOK) as server:
+        read(server, 2)
+        write(server, *(rpc("tools/list", number) for number in range(100)))
+        assert server.stdin is not None
+        server.stdin.close()
+        assert server.wait(10) == 0
+
+
 def test_an_ignored_hangup_stays_ignored(local: Machine) -> None:
-    program = ["nohup", str(local.program)]
-    with serving(local, initialize(1), INITIALIZED, LOOK) as plain:
-        read(plain, 2)
     with subprocess.Popen(
-        program,
+        ["nohup", str(local.program)],
         env=local.environ,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

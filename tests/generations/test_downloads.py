@@ -67,6 +67,32 @@ def test_no_name_leaves_the_folder(tmp_path: Path, name: str) -> None:
     assert path.name.isascii()
 
 
+@pytest.mark.parametrize(
+    ("prompt", "begun"),
+    [
+        ("A red fox, in snow!", "a-red-fox-in-snow-"),
+        ("one two three four five six seven", "one-two-three-four-five-six-"),
+        ("../../etc/passwd", "etc-passwd-"),
+        ("CON\0\u202e\n%2F", "con-2f-"),
+        ("ein Hügel", "ein-hügel-"),
+        ("雪中的红狐" * 10, "雪中的红狐" * 4 + "-"),
+        (
+            "supercalifragilistic" * 2 + " expialidociousexpialidocious",
+            "supercalifragilistic" * 2 + "-",
+        ),
+        ("🦊 \ud83e ...", ""),
+        ("", ""),
+    ],
+)
+def test_a_name_begins_with_some_words_of_the_prompt_and_keeps_the_record_id(
+    tmp_path: Path, prompt: str, begun: str
+) -> None:
+    path = save_picture(tmp_path, "rec-0", FOX, prompt)
+    assert path == tmp_path / f"{begun}rec-0.png"
+    assert save_picture(tmp_path, "rec-0", OWL, prompt).name == f"{begun}rec-0-2.png"
+    assert len(path.name.encode()) < 100
+
+
 def test_a_link_in_the_folder_is_not_written_through(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("mine", encoding="utf-8")

@@ -451,7 +451,7 @@ async def test_pictures_are_saved_under_our_names_and_nothing_is_overwritten(
     folder = tmp_path / "out"
     async with world.generations(output_dir=folder) as generations:
         done = await generations.generate(FOX)
-        names = [f"{done.record_id}-0.png", f"{done.record_id}-1.png"]
+        names = [f"a-red-fox-in-snow-{done.record_id}-{index}.png" for index in range(2)]
         assert [Path(image.path or "").name for image in done.images] == names
         assert sorted(file.name for file in folder.iterdir()) == names
         for image in done.images:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code: 0 ok, 1 failed, 2 usage, 3 pending."""
-    from arta_mcp.cli.stopping import exit_at_interrupt
+    from arta_mcp.cli.interrupts import ExitAtInterrupt
 
-    with exit_at_interrupt():
+    with ExitAtInterrupt():
         from arta_mcp.cli.entry import main as run
 
-    return run(argv)
+        return run(argv)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from arta_mcp.cli.console import (
     FAILED,
     OK,
     PENDING,
+    describe_error,
     is_terminal,
     print_error,
     print_json,
@@ -89,21 +90,24 @@ def read_source(source: str) -> str:
         raise InvalidRequest("--batch", source, "text in UTF-8, one prompt a line") from exc
 
 
-def read_items(text: str) -> list[BatchItem]:
-    """The lines that are prompts: blank ones and those that begin with # are not."""
+def read_items(text: str) -> tuple[list[BatchItem], int]:
+    """The lines that are prompts, and how many are remarks: those that begin with #."""
     seen = Counter[str]()
     items: list[BatchItem] = []
+    remarks = 0
     for number, line in enumerate(text.splitlines(), 1):
         prompt = line.strip()
-        if prompt and not prompt.startswith("#"):
+        if prompt.startswith("#"):
+            remarks += 1
+        elif prompt:
             items.append(BatchItem(number, prompt, seen[prompt]))
             seen[prompt] += 1
-    return items
+    return items, remarks
 
 
 def key_for(request: GenerationRequest, copy: int, name: str, attempt: int) -> str:
     """The same for the same picture of the same batch, whatever its line number is by now."""
-    # Not the file's name nor the line's number: a file that is renamed or grows draws nothing anew.
+    # Not the line's number: a file that grows draws nothing anew.
     arguments = request.model_dump(exclude={"idempotency_key"})
     arguments["model"] = normalize(request.model)
     content = json.dumps([arguments, copy, name, attempt], sort_keys=True)
@@ -124,6 +128,10 @@ def pause_after(exc: ArtaError, tries: int) -> float | None:
     return pause if pause <= MAX_PAUSE else None
 
 
+def _nothing() -> None:
+    """What is printed of a line that failed, but for the error."""
+
+
 class Batch:
     """One run of a batch: its items and how far they are."""
 
@@ -141,10 +149,13 @@ class Batch:
         """
         self._settings, self._options, self._sleep = settings, options, sleep
         self._arguments = dict(given)
-        self._name = self._arguments.pop("idempotency_key", "")
+        # A batch is its file, so that a line of another one is another picture.
+        source = options.batch if options.batch == "-" else str(Path(options.batch).resolve())
+        self._is_named = "idempotency_key" in self._arguments
+        self._name = self._arguments.pop("idempotency_key", source)
         GenerationRequest.of(prompt="what all lines share", **self._arguments)
         self._folder = choose_output_folder(options, settings)
-        self._items = read_items(read_source(options.batch))
+        self._items, self._remarks = read_items(read_source(options.batch))
         self._concurrency = min(settings.max_concurrency, len(self._items))
         self._outcomes = Counter[Outcome]()
         self._started: dict[int, float] = {}
@@ -152,12 +163,19 @@ class Batch:
         self._usual: float | None = None
         """seconds that a job usually takes, once any line knows"""
         self._fatal: ArtaError | None = None
+        self._results: dict[int, Callable[[], None]] = {}
+        """line -> what prints its result"""
+        self._unprinted = deque(item.line for item in self._items)
 
     def run(self) -> int:
         """Draws every line; exit code 1 when one failed, 3 when one is pending."""
         if not self._items:
             print_message(f"nothing to draw: no line of {self._options.batch} is a prompt")
             return OK
+        if self._remarks:
+            print_message(
+                f"{count_of(self._remarks, 'line')} left out: remarks, which begin with #"
+            )
         with closing(Bar(self.bar_state)) if is_terminal() else nullcontext():
             try:
                 run_session(self._settings, self._folder, self.draw)
@@ -168,6 +186,8 @@ class Batch:
         print_message(self.summary())
         if self._fatal is not None:
             print_error(self._fatal)
+            if self._options.json:
+                print_json(describe_error(self._fatal))
         if self._outcomes["drawn before"]:
             print_message("hint: --idempotency-key NAME draws them anew, as another batch")
         if self._outcomes["failed"] or self._outcomes["not tried"]:
@@ -203,6 +223,7 @@ class Batch:
         history = await generations.history(MAX_HISTORY)
         earlier = {found.request.idempotency_key: found for found in history}
         waiting = iter(self._items)
+        as_json = self._options.json
 
         async def work() -> None:
             # One iterator for all workers: each takes the next item once its last one has ended.
@@ -218,14 +239,28 @@ class Batch:
                     self._outcomes["failed"] += 1
                     print_error(exc, f"line {item.line}: ")
                     about = {"line": item.line, "status": "failed", "prompt": item.prompt}
-                    if self._options.json:
-                        print_json({**about, "record_id": exc.record_id, "error": exc.message})
+                    told = {**about, **describe_error(exc)}
+                    self._results[item.line] = partial(print_json, told) if as_json else _nothing
                 finally:
                     del self._started[item.line]
+                self._print_results(finished_only=True)
 
-        async with anyio.create_task_group() as group:
-            for _ in range(self._concurrency):
-                group.start_soon(work)
+        try:
+            async with anyio.create_task_group() as group:
+                for _ in range(self._concurrency):
+                    group.start_soon(work)
+        finally:
+            self._print_results(finished_only=False)
+
+    def _print_results(self, *, finished_only: bool) -> None:
+        """Prints results in the order of their lines, up to the first one that is in the making."""
+        while self._unprinted:
+            printing = self._results.pop(self._unprinted[0], None)
+            if printing is None and finished_only:
+                return
+            self._unprinted.popleft()
+            if printing is not None:
+                printing()
 
     async def _draw_item(
         self, generations: Generations, item: BatchItem, earlier: Mapping[str | None, Generation]
@@ -234,6 +269,10 @@ class Batch:
         # A key whose job failed is spent, so the next one is tried: once a run, never in a loop.
         keys = (key_for(request, item.copy, self._name, attempt) for attempt in count(1))
         key = next(key for key in keys if key not in earlier or earlier[key].status != "failed")
+        # In 0.1.0 a batch did not belong to its file: what it ordered is not ordered again.
+        old = earlier.get(old_key := key_for(request, item.copy, "", 1))
+        if not self._is_named and key not in earlier and old and old.status == "done":
+            key = old_key
         before = earlier.get(key)
         was_done = before is not None and before.status == "done"
         # With every file still there nothing is asked of the service; else `generate` finds the job
@@ -250,10 +289,12 @@ class Batch:
         is_done = generation.status == "done"
         outcome: Outcome = "drawn before" if was_done else "drawn" if is_done else "pending"
         self._outcomes[outcome] += 1
-        if self._options.json:
-            print_json({"line": item.line, **generation.to_dict()})
-        else:
-            print_pictures(generation)
+        told = {"line": item.line, **generation.to_dict()}
+        as_json = self._options.json
+        self._results[item.line] = (
+            partial(print_json, told) if as_json else partial(print_pictures, generation)
+        )
+        if not as_json:
             took = f" in {generation.elapsed:.1f} s" if outcome == "drawn" else ""
             print_message(f"line {item.line}: {outcome}{took}, record id {generation.record_id}")
 

@@ -25,19 +25,32 @@ def add_completion(commands: Subparsers) -> None:
 
 
 def run_completion(options: argparse.Namespace) -> int:
-    """Prints the script; values of `--model` and `--aspect-ratio` are in it."""
+    """Prints the script; models, aspect ratios and hosts are in it, record ids are looked up."""
     import shtab
 
+    from arta_mcp.cli.install.hosts import NAMES as HOSTS
     from arta_mcp.styles import SHIPPED
 
-    known = {"model": tuple(style.id for style in SHIPPED.search(None)), "aspect_ratio": RATIOS}
+    known = {
+        "model": tuple(style.id for style in SHIPPED.search(None)),
+        "aspect_ratio": RATIOS,
+        "host": HOSTS,
+    }
+    completed = {
+        "output": shtab.DIRECTORY,
+        "batch": shtab.FILE,
+        "file": shtab.FILE,
+        # Asked for when the key is pressed: the newest ones are wanted.
+        "record_id": shtab.cmd("arta-mcp history --limit 100 2>/dev/null | cut -f3"),
+    }
     # The whole line's parser, which the dispatch left here: this module knows no other command.
     parser: Parser = options.root_parser
     for action in parser.actions():
+        # `--host` of `local` is another thing than the HOST of `install`.
+        name = action.dest if action.dest != "host" or not action.option_strings else ""
         # Only for the script: as choices of the command line their errors would be argparse's.
-        action.choices = known.get(action.dest, action.choices)
-        if action.dest in ("output", "batch"):
-            ends = shtab.DIRECTORY if action.dest == "output" else shtab.FILE
-            action.complete = ends  # pyright: ignore[reportAttributeAccessIssue]  # shtab looks there
+        action.choices = known.get(name, action.choices)
+        if name in completed:
+            action.complete = completed[name]  # pyright: ignore[reportAttributeAccessIssue]  # shtab looks there
     print_data(shtab.complete(parser, shell=options.shell))
     return OK

@@ -36,6 +36,10 @@ _ACTS_ON_TERMINAL = re.compile(
 """controls, and what turns the rest of a line round; blanks of any kind may be part of a path"""
 
 
+class WrongCommandLine(ArtaError):
+    """What was typed is no command of ours."""
+
+
 def print_message(line: str) -> None:
     """One line for people, on stderr; every secret and what looks like one is redacted."""
     with suppress(OSError):  # that nobody can be told fails nothing
@@ -64,6 +68,12 @@ def print_error(error: ArtaError, where: str = "") -> None:
     """An error as `error:` and `hint:` lines; `where` goes before its sentence."""
     for line in error_lines(error, where):
         print_message(line)
+
+
+def describe_error(error: ArtaError) -> dict[str, object]:
+    """An error for a program, in the words of the command line."""
+    hint = translate_hint(error.hint) or None
+    return {"error": error.message, "hint": hint, "record_id": error.record_id}
 
 
 def error_lines(error: ArtaError, where: str = "") -> list[str]:

@@ -32,6 +32,7 @@ from arta_mcp.cli.console import (
     translate_hint,
 )
 from arta_mcp.cli.parser import Subparsers
+from arta_mcp.cli.stopping import run_until_stopped
 from arta_mcp.cli.tables import count_of, format_time
 from arta_mcp.config import SETTINGS, Settings
 from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Unavailable
@@ -89,7 +90,7 @@ def run_doctor(options: argparse.Namespace) -> int:
             if not options.json:
                 print_finding(finding, options.environ)
 
-    anyio.run(examine)
+    run_until_stopped(examine)
     failed = sum(finding.status == "fail" for finding in findings)
     if options.json:
         print_json({"ok": not failed, "findings": [asdict(finding) for finding in findings]})

@@ -9,7 +9,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 
-from arta_mcp.cli.console import FAILED, INTERRUPTED, USAGE, print_error, print_message
+from arta_mcp.cli.console import (
+    FAILED,
+    INTERRUPTED,
+    USAGE,
+    WrongCommandLine,
+    describe_error,
+    print_error,
+    print_json,
+    print_message,
+)
+from arta_mcp.cli.interrupts import raise_interrupts
 from arta_mcp.cli.serve import serve_stdio
 from arta_mcp.cli.settings import read_settings
 from arta_mcp.cli.stopping import Stopped
@@ -37,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return serve_stdio(os.environ)
         except BaseException as exc:
             # Ctrl-C too: it has an exit code of its own, and no traceback.
-            return _report_end(exc)
+            return _report_end(exc, as_json=any(map(_is_json_option, arguments)))
 
 
 def run_command(arguments: list[str], environ: Mapping[str, str]) -> int:
@@ -71,22 +81,29 @@ def run_command(arguments: list[str], environ: Mapping[str, str]) -> int:
     if strange:
         parsed.parser.refuse(strange)
     parsed.environ, parsed.root_parser = environ, parser
+    if getattr(parsed, "run_without_settings", None) is not serve.run_serve:
+        raise_interrupts()  # a command may have something to clean up
     if "run_without_settings" in parsed:  # it gets on when a setting is wrong
         return parsed.run_without_settings(parsed)
     return parsed.run(read_settings(environ), parsed)
 
 
-def _report_end(exc: BaseException) -> int:
-    """Says why a command ended, without a traceback, and gives its exit code."""
+def _is_json_option(word: str) -> bool:
+    return len(word) > 2 and "--json".startswith(word)
+
+
+def _report_end(exc: BaseException, *, as_json: bool) -> int:
+    """Says why a command ended, without a traceback, and gives its exit code.
+
+    With `as_json` an error is also an object on stdout.
+    """
     match exc:
         case BaseExceptionGroup():
             # From a task group: its first error is the cause of the others.
-            return _report_end(exc.exceptions[0])  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]  # of any type
+            first = exc.exceptions[0]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]  # of any type
+            return _report_end(first, as_json=as_json)  # pyright: ignore[reportUnknownArgumentType]  # of any type
         case SystemExit():
             raise exc
-        case ArtaError():
-            print_error(exc)
-            return USAGE if isinstance(exc, ConfigError | InvalidRequest) else FAILED
         case KeyboardInterrupt():
             print_message("stopped")
             return exc.code if isinstance(exc, Stopped) else INTERRUPTED
@@ -96,13 +113,20 @@ def _report_end(exc: BaseException) -> int:
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return FAILED
+        case ArtaError():
+            error = exc
         case OSError():
             where = f" ({sanitize(str(exc.filename))})" if exc.filename else ""
-            print_message(f"error: {sanitize(exc.strerror or str(exc))}{where}")
+            error = ArtaError(f"{sanitize(exc.strerror or str(exc))}{where}")
         case _:
-            print_message(f"error: {type(exc).__name__}: {sanitize(str(exc), 200)}")
-            print_message(
-                "hint: this is a bug in arta-mcp; ARTA_LOG_LEVEL=DEBUG shows where it happened"
+            error = ArtaError(
+                f"{type(exc).__name__}: {sanitize(str(exc), 200)}",
+                hint="this is a bug in arta-mcp; ARTA_LOG_LEVEL=DEBUG shows where it happened",
             )
+    print_error(error)
+    if as_json:
+        with suppress(Exception):  # stdout may be what failed
+            print_json(describe_error(error))
     log.debug("a command failed", exc_info=exc)
-    return FAILED
+    is_usage = isinstance(exc, ConfigError | InvalidRequest | WrongCommandLine)
+    return USAGE if is_usage else FAILED

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from arta_mcp.arta.protocol import RATIOS
@@ -11,6 +14,7 @@ from arta_mcp.cli.console import translate_hint
 from arta_mcp.cli.parser import Parser, Subparsers
 from arta_mcp.cli.session import run_generation
 from arta_mcp.config import Settings
+from arta_mcp.errors import InvalidRequest
 from arta_mcp.generations.values import GenerationRequest
 
 OPTIONS = {
@@ -44,8 +48,9 @@ def add_generate(commands: Subparsers) -> None:
     parser.add_argument(
         "--batch",
         metavar="FILE",
-        help="draw every line of a file, or of stdin (-); run again, it goes on where it stopped"
-        " and orders nothing twice, until --idempotency-key gives the batch another name",
+        help="draw every line of a file, or of stdin (-), but blank ones and remarks, which begin"
+        " with #; run again, it goes on where it stopped and orders nothing twice, until"
+        " --idempotency-key gives the batch another name than that of its file",
     )
     add_output_options(parser)
     parser.set_defaults(run=run_generate)
@@ -54,7 +59,11 @@ def add_generate(commands: Subparsers) -> None:
 def add_get(commands: Subparsers) -> None:
     """The `get` command."""
     parser = commands.add_parser("get", help="fetch an earlier generation by its record id")
-    parser.add_argument("record_id", metavar="RECORD_ID", help="as generate or history told it")
+    parser.add_argument(
+        "record_id",
+        metavar="RECORD_ID",
+        help="as generate or history told it; its beginning is enough",
+    )
     add_output_options(parser)
     parser.set_defaults(run=run_generation)
 
@@ -87,9 +96,24 @@ def run_generate(settings: Settings, options: argparse.Namespace) -> int:
     if options.open and options.batch is not None:
         parser.error("--open goes with one prompt, not with --batch")
     if options.batch is not None:
-        return Batch(settings, options, given).run()
-    request = GenerationRequest.of(prompt=options.prompt, **given)
+        with name_options():
+            batch = Batch(settings, options, given)
+        return batch.run()
+    with name_options():
+        request = GenerationRequest.of(prompt=options.prompt, **given)
     return run_generation(settings, options, request)
+
+
+@contextmanager
+def name_options() -> Generator[None]:
+    """An InvalidRequest raised within speaks of options, not of the arguments behind them."""
+    try:
+        yield
+    except InvalidRequest as exc:
+        names = {name: flags[-1] for name, flags in OPTIONS.items()}
+        begun = re.compile(rf"(^|; and )({'|'.join(names)})(?= is )")
+        exc.message = begun.sub(lambda found: found[1] + names[found[2]], exc.message)
+        raise
 
 
 def describe_argument(name: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import NoReturn, TypeAlias
 
 from arta_mcp import __version__
-from arta_mcp.cli.console import USAGE, print_message
+from arta_mcp.cli.console import WrongCommandLine
 from arta_mcp.matching import suggest
 from arta_mcp.redaction import sanitize
 from arta_mcp.untrusted_json import is_object
@@ -61,10 +61,9 @@ class Parser(argparse.ArgumentParser):
         self.fail(message, f"did you mean {meant[0]}?" if meant else "")
 
     def fail(self, message: str, hint: str = "") -> NoReturn:
-        """Ends with the exit code of a wrong command line. Raises SystemExit."""
-        print_message(f"error: {sanitize(message)}")
-        print_message(f"hint: {hint or f'{self.prog} --help shows what there is'}")
-        raise SystemExit(USAGE)
+        """Raises WrongCommandLine."""
+        hint = hint or f"{self.prog} --help shows what there is"
+        raise WrongCommandLine(sanitize(message), hint=hint)
 
     def actions(self) -> Iterator[argparse.Action]:
         """Every option and argument, those of the commands too."""

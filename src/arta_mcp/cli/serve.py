@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from arta_mcp.cli.console import OK, USAGE, error_lines, print_message
 from arta_mcp.cli.settings import read_settings, set_up_log
-from arta_mcp.cli.stopping import exit_at_interrupt, run_until_stopped, wait_for_parents_death
+from arta_mcp.cli.stopping import run_until_stopped, wait_for_parents_death
 from arta_mcp.config import Settings
 from arta_mcp.errors import ConfigError
 from arta_mcp.quick_replies import take_wire
@@ -50,17 +50,16 @@ def serve_stdio(environ: Mapping[str, str]) -> int:
         for line in error_lines(exc):
             print_message(line)
     gc.disable()  # what an import makes stays; a search for garbage finds none
-    with exit_at_interrupt():
-        wire = take_wire(replying=settings.front_desk)
-        from arta_mcp.app import open_generations
-        from arta_mcp.server.build import build_server
-        from arta_mcp.server.tools import ResultExtras
-        from arta_mcp.server.wire import TextWire, serve_connection
+    wire = take_wire(replying=settings.front_desk)
+    from arta_mcp.app import open_generations
+    from arta_mcp.server.build import build_server
+    from arta_mcp.server.tools import ResultExtras
+    from arta_mcp.server.wire import TextWire, serve_connection
 
-        extras = ResultExtras(resource_links=settings.resource_links, previews=settings.preview)
-        generations = open_generations(settings, warn=print_message)
-        why = "\n".join(error_lines(refusal)) if refusal else None
-        server = build_server(generations, extras, refusal=why)
+    extras = ResultExtras(resource_links=settings.resource_links, previews=settings.preview)
+    generations = open_generations(settings, warn=print_message)
+    why = "\n".join(error_lines(refusal)) if refusal else None
+    server = build_server(generations, extras, refusal=why)
     gc.freeze()
     gc.enable()
     import anyio

@@ -20,6 +20,7 @@ from arta_mcp.cli.console import (
     print_message,
     print_picture,
 )
+from arta_mcp.cli.interrupts import ExitAtInterrupt
 from arta_mcp.cli.progress import ProgressDisplay
 from arta_mcp.cli.stopping import run_until_stopped
 from arta_mcp.cli.thumbnails import detect_protocol, render
@@ -35,6 +36,12 @@ T = TypeVar("T")
 
 MAX_HISTORY = 100_000
 """generations that a command reads from the journal at most"""
+
+MAX_BEGINNING = 32
+"""characters from which on a record id is taken as whole, without a look at the others"""
+
+MAX_SHOWN = 4
+"""record ids that an error names"""
 
 
 def choose_output_folder(options: argparse.Namespace, settings: Settings) -> Path | None:
@@ -57,7 +64,8 @@ def run_session(
     settings: Settings, folder: Path | None, use: Callable[[Generations], Awaitable[T]]
 ) -> T:
     """What `use` gives of Generations that save into `folder`; everything is closed by then."""
-    from arta_mcp.app import open_generations
+    with ExitAtInterrupt():
+        from arta_mcp.app import open_generations
 
     async def run() -> T:
         async with open_generations(settings, output_dir=folder, warn=print_message) as generations:
@@ -84,7 +92,8 @@ def run_generation(
         is_done = False
         try:
             if request is None:
-                generation = await generations.get(options.record_id, display, max_wait=max_wait)
+                record_id = await find_record_id(generations, options.record_id)
+                generation = await generations.get(record_id, display, max_wait=max_wait)
             else:
                 generation = await generations.generate(request, display, max_wait=max_wait)
             generation = await save_into(folder, generations, generation)
@@ -111,6 +120,26 @@ def run_generation(
     if protocol and previews:
         print_picture(render(previews, protocol, columns=columns() - 1))
     return print_result(generation, options)
+
+
+async def find_record_id(generations: Generations, begun: str) -> str:
+    """The one known record id that begins so, else `begun` itself: the service may know it.
+
+    Raises InvalidRequest when it is the beginning of several.
+    """
+    if len(begun) >= MAX_BEGINNING:
+        return begun
+    history = await generations.history(MAX_HISTORY)
+    known = [one.record_id for one in history if one.record_id]
+    found = [record_id for record_id in known if record_id.startswith(begun)]
+    if begun in found or not begun:
+        return begun
+    if len(found) > 1:
+        shown = ", ".join(found[:MAX_SHOWN])
+        more = f" and {len(found) - MAX_SHOWN} more" if len(found) > MAX_SHOWN else ""
+        allowed = f"the beginning of one record id, not of {shown}{more}"
+        raise InvalidRequest("RECORD_ID", begun, allowed)
+    return found[0] if found else begun
 
 
 async def save_into(

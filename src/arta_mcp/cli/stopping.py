@@ -10,10 +10,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager, suppress
-from types import FrameType
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
+
+from arta_mcp.cli.interrupts import exit_at_once, raise_interrupts
 
 if TYPE_CHECKING:
     import anyio
@@ -39,24 +39,6 @@ class Stopped(KeyboardInterrupt):
         super().__init__()
 
 
-@contextmanager
-def exit_at_interrupt() -> Generator[None]:
-    """While this lasts SIGINT ends the process at once, without a traceback.
-
-    For the time of imports, in which Python ignores a KeyboardInterrupt that meets the call-back
-    of a module lock: the process would need a second Ctrl-C.
-    """
-    # Whoever starts us with SIGINT ignored, as a shell does in the background, does so on purpose.
-    if not _in_main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    signal.signal(signal.SIGINT, _exit_at_once)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def run_until_stopped(call: Callable[[], Awaitable[T]]) -> T:
     """What `call` gives in an event loop. Raises Stopped when a signal ended it.
 
@@ -64,6 +46,8 @@ def run_until_stopped(call: Callable[[], Awaitable[T]]) -> T:
     """
     import anyio
 
+    if sys.platform == "win32":  # where asyncio takes signals from Python alone
+        raise_interrupts()
     stopped: list[Stopped] = []
 
     async def run() -> T:
@@ -105,7 +89,7 @@ async def _cancel_at_signal(
         task_status.started()
         async for number in received:
             if stopped and number == signal.SIGINT:
-                _exit_at_once(number, None)
+                exit_at_once(number, None)
             stopped.append(Stopped(number))
             scope.cancel()
 
@@ -117,21 +101,11 @@ async def wait_for_parents_death() -> None:
     """
     import anyio
 
-    # Asked for as late as here: a launcher that started us and left has gone by now. `nohup` says
-    # that we are to outlive our parent; Linux's PR_SET_PDEATHSIG would not ask, and it takes the
-    # end of the thread that started us for that of the process.
+    # Asked for as late as here: a launcher that started us and left has gone by now. Linux's
+    # PR_SET_PDEATHSIG takes the end of the thread that started us for that of the process.
     parent = os.getppid()
-    outlives = not hasattr(signal, "SIGHUP") or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    if outlives:
-        await anyio.sleep_forever()
     while os.getppid() == parent:  # noqa: ASYNC110  # no event says so
         await anyio.sleep(PARENT_POLL_INTERVAL)
-
-
-def _exit_at_once(number: int, _: FrameType | None) -> None:
-    with suppress(OSError):
-        os.write(2, b"stopped\n")
-    os._exit(128 + number)
 
 
 def _in_main_thread() -> bool:

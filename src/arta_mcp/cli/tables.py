@@ -10,7 +10,7 @@ from arta_mcp.cli.console import columns, print_data
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """On a terminal aligned columns under a header, cut to its width; elsewhere tabs, uncut."""
+    """On a terminal aligned columns under a header, the last cut to its width; else tabs, uncut."""
     # Uncut and without a header, for `cut -f` and `while read`.
     if not sys.stdout.isatty():
         for row in rows:
@@ -25,8 +25,11 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     limit = columns()
     for line in lines:
         cells = zip(line, widths, strict=True)
-        text = "  ".join(cell + " " * (width - disp_len(cell)) for cell, width in cells)
-        print_data(text if disp_len(text) <= limit else f"{disp_trim(text, limit - 1)}…")
+        *first, last = (cell + " " * (width - disp_len(cell)) for cell, width in cells)
+        begun = "".join(f"{cell}  " for cell in first)
+        # Only the last one: half of a record id is none, while a line may go on in the next.
+        left = max(1, limit - disp_len(begun))
+        print_data(begun + (last if disp_len(last) <= left else f"{disp_trim(last, left - 1)}…"))
 
 
 def format_time(when: float) -> str:

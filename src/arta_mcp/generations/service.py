@@ -369,6 +369,7 @@ class Generations:
             missing,
             folder=folder,
             record_id=generation.record_id or "",
+            prompt=generation.request.prompt,
             on_failure=on_failure,
         )
         for index in missing:
@@ -602,6 +603,7 @@ class Generations:
                 missing,
                 folder=self._output_dir,
                 record_id=entry.record_id or "",
+                prompt=request_of(entry).prompt,
                 on_failure=log_failure,
             )
             known = paths | saved

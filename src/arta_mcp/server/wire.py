@@ -33,7 +33,6 @@ from mcp.types import (
 )
 from pydantic import ValidationError
 
-from arta_mcp.redaction import sanitize
 from arta_mcp.server.sdk import lowlevel_server
 
 T = TypeVar("T")
@@ -197,7 +196,8 @@ async def _read_lines(
             try:
                 message = parse_message(line)
             except NoMessage as exc:
-                log.warning("%s: %s", exc, sanitize(line.strip(), 80))
+                # Not the line itself: it may hold a prompt.
+                log.warning("a line of %d characters from the host: %s", len(line), exc)
                 if not isinstance(exc, NoReply):
                     await outgoing.send(SessionMessage(exc.reply))
             else:
