@@ -441,13 +441,13 @@ JSON_VALUES = st.recursive(
 def test_what_json_itself_laid_out_is_given_back_whatever_it_says(
     said: dict[str, object], servers: dict[str, object], indent: int | str | None, end: str
 ) -> None:
-    entry = ServerEntry("arta", {"command": "/opt/arta-mcp", "args": ["-m", "é"]})
+    entry = ServerEntry({"command": "/opt/arta-mcp", "args": ["-m", "é"]})
     others = {name: value for name, value in servers.items() if name != "arta"}
     before: dict[str, object] = said | {"mcpServers": others}
     text = json.dumps(before, indent=indent, ensure_ascii=False) + end
-    added = parse("generic", text).with_entry(entry)
+    added = parse("generic", text).with_entry("arta", entry)
     assert json.loads(added.text) == before | {"mcpServers": others | {"arta": entry.value}}
-    assert added.without_entry("arta").text == text
+    assert added.with_entry("arta", None).text == text
 
 
 # Files with comments
@@ -1005,8 +1005,8 @@ def test_no_batch_file_and_nothing_from_the_current_folder_gets_our_json(
     computer: Computer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def command() -> list[str]:
-        entry = ServerEntry("arta", {})
-        return install.find_add_command(parse("claude-code", ""), entry, computer.environment)
+        config, entry = parse("claude-code", ""), ServerEntry({})
+        return install.find_add_command(config, "arta", entry, computer.environment)
 
     computer.put_program("claude", "")
     assert command()[:2] == [str(computer.bin / "claude"), "mcp"]

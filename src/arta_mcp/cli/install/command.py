@@ -89,14 +89,14 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
         print_data(json.dumps(snippet, ensure_ascii=False, indent=2))
         secrets = "" if shown == entry.value else "; your own values go in place of [redacted]"
         raise _leave_alone(config, f"paste what is shown into it by hand{secrets}")
-    after = config.with_entry(entry)
+    after = config.with_entry(name, entry)
     _show_change(config, after, name)
     _warn(path, host, options, entry)
     for other in paths[1:]:
         print_message(f"note: {other} is another place for it; --file {other} writes there")
     # A command adds for the user alone, and what is there it may refuse or overwrite.
     is_new_for_user = not (options.file or options.project or name in config.servers)
-    command = find_add_command(config, entry, environment) if is_new_for_user else []
+    command = find_add_command(config, name, entry, environment) if is_new_for_user else []
     if command:
         print_message(f"by its own command: {shlex.join([Path(command[0]).name, *command[1:]])}")
     if options.dry_run:
@@ -128,7 +128,7 @@ def uninstall(options: argparse.Namespace, environment: HostEnvironment | None =
             raise ConfigError(f"{path} has another program called {name!r}", hint=hint)
         if config.extra_line:
             raise _leave_alone(config, f"remove {name!r} from its {host.key} by hand")
-        changes.append((config, config.without_entry(name)))
+        changes.append((config, config.with_entry(name, None)))
     if not changes:
         where = f" in {' or '.join(map(str, paths))}" if paths else ""
         print_message(f"nothing to remove: {host.title} has no server called {name!r}{where}")
@@ -142,7 +142,9 @@ def uninstall(options: argparse.Namespace, environment: HostEnvironment | None =
     return OK
 
 
-def find_add_command(config: ConfigFile, entry: ServerEntry, env: HostEnvironment) -> list[str]:
+def find_add_command(
+    config: ConfigFile, name: str, entry: ServerEntry, env: HostEnvironment
+) -> list[str]:
     """The host's own command that adds a new entry for the user; [] where the file is better.
 
     A host that runs may write its file at any time, and knows then what it added itself.
@@ -157,11 +159,10 @@ def find_add_command(config: ConfigFile, entry: ServerEntry, env: HostEnvironmen
     value = {"type": "stdio"} | entry.value
     match config.host.name:
         case "vscode" if not entry.inputs and config.text in ("", own_layout):
-            command = ["code", "--add-mcp", json.dumps({"name": entry.name} | value)]
+            command = ["code", "--add-mcp", json.dumps({"name": name} | value)]
         case "claude-code":
             # Without a scope it would add to the project in the current folder.
-            command = ["claude", "mcp", "add-json", "--scope", "user", entry.name]
-            command.append(json.dumps(value))
+            command = ["claude", "mcp", "add-json", "--scope", "user", name, json.dumps(value)]
         case _:
             return []
     program = Path(shutil.which(command[0], path=env.environ.get("PATH", "")) or "")

@@ -110,36 +110,28 @@ class ConfigFile:
         """What the host asks for and entries refer to (`inputs`)."""
         return list_or_empty(self.said.get("inputs")) if self.host.asks else []
 
-    def with_entry(self, entry: ServerEntry) -> ConfigFile:
-        """The same with the entry, in place of one of its name, and with its questions."""
-        said = self.said | {self.host.key: self.servers | {entry.name: entry.value}}
-        known = [_id_of(question) for question in self.questions]
-        if new := [question for question in entry.inputs if question["id"] not in known]:
-            said["inputs"] = [*self.questions, *new]
-        return check_others_kept(self, self.render(said), entry.name)
-
-    def without_entry(self, name: str) -> ConfigFile:
-        """The same without the entry of this name and the questions that only it asked."""
-        servers = {key: entry for key, entry in self.servers.items() if key != name}
+    def with_entry(self, name: str, entry: ServerEntry | None) -> ConfigFile:
+        """The same with this entry of the name, or with none, and the questions asked then."""
+        servers = {k: value for k, value in self.servers.items() if entry or k != name}
+        servers |= {name: entry.value} if entry else {}
         said, asked = self.said | {self.host.key: servers}, json.dumps(servers)
-        if self.questions:
+        known = [_id_of(one) for one in self.questions]
+        new = [one for one in entry.inputs if one["id"] not in known] if entry else []
+        if questions := [*self.questions, *new]:
             said["inputs"] = [
-                question
-                for question in self.questions
-                if f"${{input:{_id_of(question)}}}" in asked or not _is_of(name, question)
+                one
+                for one in questions
+                if f"${{input:{_id_of(one)}}}" in asked or not _is_of(name, one)
             ]
         return check_others_kept(self, self.render(said), name)
 
     def render(self, said: dict[str, object]) -> str:
         """`said` laid out as this text is; of what stands in one line, lists alone stay there."""
-        indent = re.search(r"\n([ \t]+)\S", self.text)
-        new = json.dumps(
-            said,
-            ensure_ascii=False,
-            indent=indent[1] if indent else None if self.said else "  ",
-            separators=(",", ":") if self.said and '": ' not in self.text else None,
-        )
-        if indent and any(found[1] for found in _LIST_IN_LINE.finditer(self.text)):
+        found = re.search(r"\n([ \t]+)\S", self.text)
+        indent = found[1] if found else None if self.said else "  "
+        compact = (",", ":") if self.said and '": ' not in self.text else None
+        new = json.dumps(said, ensure_ascii=False, indent=indent, separators=compact)
+        if found and any(one[1] for one in _LIST_IN_LINE.finditer(self.text)):
             # What `indent` has laid out in lines, back in one.
             new = _PLAIN_LIST.sub(
                 lambda m: "[" + re.sub(r",\n\s+", ", ", m[1]).strip() + "]" if m[1] else m[0], new

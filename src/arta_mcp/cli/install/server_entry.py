@@ -23,7 +23,6 @@ _SECRETS = [setting.name for setting in SETTINGS if setting.secret]
 class ServerEntry:
     """What is written for one server: its value, and the questions (`inputs`) it refers to."""
 
-    name: str
     value: dict[str, object]
     inputs: tuple[dict[str, object], ...] = ()
 
@@ -111,7 +110,7 @@ def build_entry(
     entry |= {"command": command[0], "args": list(command[1:])}
     if variables:
         entry["env"] = variables
-    return ServerEntry(name, entry, tuple(inputs))
+    return ServerEntry(entry, tuple(inputs))
 
 
 def _check_variable(option: str, name: str) -> None:
