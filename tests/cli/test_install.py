@@ -561,6 +561,81 @@ def test_a_secret_is_written_but_never_shown_and_warned_about(
         assert f"warning: ARTA_API_KEY lies in {path} as plain text" in err
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        "ARTA_PROXY=http://me:hunter2@${HOST}",
+        "ARTA_API_KEY=hunter2${X}",
+        "ARTA_API_KEY=${ARTA_API_KEY:-hunter2}",
+        "ARTA_BASE_URL=https://me:hunter2@${HOST}",
+    ],
+)
+def test_a_secret_beside_a_reference_is_a_secret(
+    given: str, computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    computer.put_program("claude", "")
+    path = computer.put("claude-code")
+    for more in (("--dry-run",), (), ("--force", "--env", "ARTA_MAX_WAIT=20")):
+        computer.run("install", "claude-code", "--env", given, *more)
+    assert computer.arguments_of("claude") is None, "every user sees a command line"
+    computer.run("uninstall", "claude-code")
+    out, err = capsys.readouterr()
+    assert "hunter2" not in out + err
+    name = given.partition("=")[0]
+    assert f'"{name}": "[redacted]"' in out
+    is_secret_setting = name != "ARTA_BASE_URL"
+    assert (f"{name} lies in {path} as plain text" in err) == is_secret_setting
+
+
+def test_what_people_added_to_our_entry_is_not_shown_when_it_is_replaced_or_removed(
+    computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours: dict[str, object] = {
+        "command": str(computer.program),
+        "args": ["--token=hunter2", "hunter2", "-m", "arta_mcp", 7, "git+https://hunter2@x/y"],
+        "env": {
+            "ARTA_BASE_URL": "https://me:hunter2@x",
+            "ARTA_MAX_WAIT": "20",
+            "TOKEN": ["hunter2"],
+        },
+        "headers": {"Authorization": "Bearer hunter2"},
+        "url": "https://me:hunter2@x",
+    }
+    prefixed = {"command": "ARTA_API_KEY=hunter2 /opt/arta-mcp", "env": "A=hunter2"}
+    question = {"type": "promptString", "id": "arta-x", "default": "hunter2"}
+    for entry in (ours, prefixed):
+        said = {"servers": {"arta": entry}, "inputs": [question]}
+        for words in (("install", "vscode", "--force"), ("uninstall", "vscode")):
+            computer.put("vscode", json.dumps(said).encode())
+            assert computer.run(*words) == console.OK
+            out, err = capsys.readouterr()
+            assert "hunter2" not in out + err
+            assert '"command"' in out
+    assert '"id": "arta-x"' in out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("cursor", "--ask", "ARTA_API_KEY=hunter2"),
+        ("vscode", "--ask", "hunter-2"),
+        ("cursor", "--env", "HUNTER2"),
+        ("cursor", "--env", "http://me:hunter2@host?a=1"),
+        ("ARTA_API_KEY=hunter2",),
+        ("cursor", "--evn", "ARTA_API_KEY=hunter2"),
+        ("cursor", "--evn=ARTA_API_KEY=hunter2"),
+        ("cursor", "--env=ARTA_MAX_WAIT=1", "hunter2"),
+    ],
+)
+def test_a_secret_in_a_wrong_place_is_not_quoted(
+    words: tuple[str, ...], run_arta: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = run_arta("install", *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert not re.search("hunter.?2", done.stdout + done.stderr, re.IGNORECASE)
+
+
 def test_a_changed_secret_is_a_change_that_is_not_shown(
     computer: Computer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -681,7 +756,7 @@ def test_only_vs_code_is_told_to_ask(computer: Computer) -> None:
             "--env is 'ARTA_API_KY'; allowed is a setting of arta-mcp",
             "ARTA_API_KEY",
         ),
-        ("A B=x", "--env is 'A B'; allowed is the name of an environment variable", ""),
+        ("A B=x", "--env is '…'; allowed is the name of an environment variable", ""),
         ("ARTA_MAX_WAIT=soon", "ARTA_MAX_WAIT is 'soon', not a number of seconds", ""),
         ("A=b\x1bc", "--env is 'A'; allowed is a name with a value of printable characters", ""),
     ],

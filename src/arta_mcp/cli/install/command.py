@@ -15,7 +15,13 @@ from pathlib import Path
 from arta_mcp.cli.console import OK, print_data, print_message
 from arta_mcp.cli.install.config_file import ConfigFile, describe_change
 from arta_mcp.cli.install.hosts import NAMES, NEXT_STEPS, Host, HostEnvironment, find_host
-from arta_mcp.cli.install.server_entry import ServerEntry, build_entry, is_our_program, mask_entry
+from arta_mcp.cli.install.server_entry import (
+    ServerEntry,
+    build_entry,
+    find_bare_secrets,
+    is_our_program,
+    mask_entry,
+)
 from arta_mcp.cli.parser import Parser, Subparsers
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
 from arta_mcp.redaction import sanitize
@@ -45,6 +51,7 @@ def add_uninstall(commands: Subparsers) -> None:
 def _add_command(commands: Subparsers, run: Callable[..., int], meaning: str) -> Parser:
     parser = commands.add_parser(run.__name__, help=meaning)
     parser.set_defaults(run_without_settings=run)
+    parser.hides_values = True
     names = f"{', '.join(NAMES)}; generic needs --file"
     parser.add_argument("host", nargs="?", metavar="HOST", help=names)
     where = parser.add_mutually_exclusive_group()
@@ -106,7 +113,7 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
         backup = add_by_command(command, config, name, environment)
     else:
         # People's own clock names the backup, so it is not UTC.
-        backup = after.write(datetime.now(), is_private=bool(entry.bare_secrets))
+        backup = after.write(datetime.now(), is_private=bool(find_bare_secrets(entry.value)))
     print_message(f"wrote {path}" + (f"; as it was: {backup}" if backup else ""))
     print_message(f"next: {NEXT_STEPS[host.name]}")
     return OK
@@ -218,7 +225,7 @@ def _read_target(options: argparse.Namespace) -> tuple[Host, str]:
 
 
 def _warn(path: Path, host: Host, options: argparse.Namespace, entry: ServerEntry) -> None:
-    for name in entry.bare_secrets:
+    for name in find_bare_secrets(entry.value):
         shared = " and is shared with the project" if options.project else ""
         print_message(f"warning: {name} lies in {path} as plain text{shared}")
         if host.asks:

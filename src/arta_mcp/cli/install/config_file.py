@@ -147,7 +147,7 @@ class ConfigFile:
         others = dict(self.servers)
         ours: dict[str, object] = {
             self.host.key: {name: mask_entry(others.pop(name))} if name in others else {},
-            "inputs": [question for question in self.questions if _is_of(name, question)],
+            "inputs": [_mask_question(one) for one in self.questions if _is_of(name, one)],
         }
         rest = self.said | {self.host.key: others}
         if self.host.asks:
@@ -239,6 +239,13 @@ def _id_of(question: object) -> object:
 
 def _is_of(name: str, question: object) -> bool:
     return str(_id_of(question)).startswith(f"{name}-")
+
+
+def _mask_question(question: object) -> object:
+    # `default` may hold what somebody did not want to type again.
+    shown = ("type", "id", "description", "password")
+    given = question.items() if is_object(question) else ()
+    return {key: value if key in shown else "…" for key, value in given}
 
 
 def _refuse_repeated_keys(members: list[tuple[str, object]]) -> dict[str, object]:

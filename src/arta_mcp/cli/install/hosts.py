@@ -82,7 +82,9 @@ def find_host(word: str) -> Host:
             return host
     meant = dict.fromkeys(spellings[alias].name for alias in suggest(word, spellings))
     hint = f"did you mean {' or '.join(meant)}?" if meant else "any other: --file PATH"
-    raise InvalidRequest("HOST", word, f"one of {', '.join(NAMES)}", hint=hint)
+    # `install ARTA_API_KEY=secret` comes here, too.
+    shown = word if "=" not in word else "…"
+    raise InvalidRequest("HOST", shown, f"one of {', '.join(NAMES)}", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
