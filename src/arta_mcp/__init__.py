@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+TYPE_CHECKING = False
+"""not of `typing`, which for `python -m arta_mcp` may be a file of the current folder"""
 
 if TYPE_CHECKING:
     from arta_mcp.app import open_generations

@@ -24,7 +24,7 @@ from arta_mcp.cli.install.hosts import HOSTS, NEXT_STEPS, HostEnvironment, find_
 from arta_mcp.cli.install.server_entry import ServerEntry
 from arta_mcp.cli.parser import Parser
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
-from arta_mcp.untrusted_json import is_object
+from arta_mcp.untrusted_json import is_object, list_or_empty
 
 SAMPLES = Path(__file__).parents[1] / "hosts"
 COMMENTED = SAMPLES / "commented.jsonc"
@@ -791,7 +791,46 @@ def test_the_command_is_the_script_that_runs_or_the_interpreter(computer: Comput
     script.rename(computer.bin / "arta-mcp.exe")
     assert start_command(str(script)) == (f"{script}.exe", [])
     (computer.bin / "arta-mcp.exe").unlink()
-    assert start_command("/x/arta_mcp/__main__.py") == (sys.executable, ["-m", "arta_mcp"])
+    assert start_command("/x/arta_mcp/__main__.py") == (sys.executable, ["-P", "-m", "arta_mcp"])
+
+
+def test_the_entry_runs_no_file_of_the_folder_that_a_host_starts_it_in(computer: Computer) -> None:
+    path = computer.put("cursor")
+    computer.program.unlink()
+    computer.run("install", "cursor")
+    entry = entry_of(path, "cursor")
+    assert is_object(entry)
+    for name in (*sys.stdlib_module_names, "arta_mcp", "mcp", "anyio", "httpx", "pydantic"):
+        (computer.project / f"{name}.py").write_text("raise SystemExit('not ours')")
+    command = [str(entry["command"]), *map(str, list_or_empty(entry["args"]))]
+    for more, said in ((["--version"], "arta-mcp "), (["models", "--search", "flux"], "flux")):
+        done = subprocess.run(
+            [*command, *more],
+            cwd=computer.project,
+            env=computer.environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stdout[: len(said)]) == (0, said), done.stderr
+
+
+def test_a_program_of_the_current_folder_is_not_written(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows looks there before PATH, and so does a PATH that says so."""
+    monkeypatch.chdir(computer.project)
+    computer.program.unlink()
+    for name in ("arta-mcp", "uvx"):
+        (computer.project / name).touch(mode=0o755)
+    computer.environ["PATH"] = "../project"
+    path = computer.put("cursor")
+    computer.run("install", "cursor")
+    entry = entry_of(path, "cursor")
+    assert is_object(entry)
+    assert entry["command"] == sys.executable
+    with pytest.raises(ConfigError, match="uvx is not on PATH"):
+        computer.run("install", "cursor", "--uvx")
 
 
 def test_uvx_is_written_when_asked_for_or_when_the_script_will_not_last(
@@ -1123,7 +1162,7 @@ def test_the_command_line_installs_even_with_settings_that_are_wrong(
     assert (done.returncode, SECRET in done.stdout + done.stderr) == (0, False), done.stderr
     entry = entry_of(path, "cursor")
     env = {"ARTA_API_KEY": SECRET}
-    assert entry == {"command": sys.executable, "args": ["-m", "arta_mcp"], "env": env}
+    assert entry == {"command": sys.executable, "args": ["-P", "-m", "arta_mcp"], "env": env}
     refused = run_arta("install", "cursr")
     assert refused.returncode == 2
     assert "error: HOST is 'cursr'" in refused.stderr

@@ -6,7 +6,6 @@ import argparse
 import json
 import re
 import shlex
-import shutil
 import subprocess
 from collections.abc import Callable
 from datetime import datetime
@@ -172,12 +171,11 @@ def find_add_command(
             command = ["claude", "mcp", "add-json", "--scope", "user", name, json.dumps(value)]
         case _:
             return []
-    program = Path(shutil.which(command[0], path=env.environ.get("PATH", "")) or "")
-    # Windows searches the current folder first, where a stranger may have put a `claude`; and it
-    # runs a batch file through cmd.exe, which takes the quotes of our JSON for its own.
-    if not program.is_absolute() or program.suffix.lower() in (".bat", ".cmd"):
+    program = env.find_program(command[0])
+    # Windows runs a batch file through cmd.exe, which takes the quotes of our JSON for its own.
+    if not program or program.lower().endswith((".bat", ".cmd")):
         return []
-    return [str(program), *command[1:]]
+    return [program, *command[1:]]
 
 
 def add_by_command(
