@@ -18,8 +18,8 @@ class UnsafeFolder(OSError):
 def make_private_folder(path: Path) -> None:
     """Makes a folder that only its owner can enter, and what is missing above it.
 
-    A folder that is open to others is closed to them. Raises OSError, UnsafeFolder among them for
-    a link, another kind of file, or another user's folder.
+    One that is open to others is closed to them, unless they use it, too. Raises OSError,
+    UnsafeFolder among them for a shared folder, another user's, a link, or another kind of file.
     """
     for folder in (*reversed(path.parents), path):  # `mkdir(parents=True)` gives its mode to one
         if not folder.exists():
@@ -32,7 +32,36 @@ def make_private_folder(path: Path) -> None:
     if hasattr(os, "getuid") and found.st_uid != os.getuid():
         raise UnsafeFolder("belongs to another user")
     if os.name == "posix" and found.st_mode & 0o077:
+        if why := explain_sharing(path):
+            raise UnsafeFolder(why)
         path.chmod(0o700)
+
+
+def explain_sharing(folder: Path) -> str:
+    """Why others may need a folder that is open to them, after its path; "" when none does.
+
+    All that we write is its owner's alone, so what others can read there is not ours. Raises
+    OSError.
+    """
+    if folder.stat().st_mode & stat.S_ISVTX:
+        return "is shared by all users, as its sticky bit says"
+    for inside in sorted(folder.iterdir()):
+        with suppress(FileNotFoundError):
+            found = inside.lstat()
+            is_open = found.st_mode & 0o077 or found.st_uid != os.getuid()
+            if is_open and not stat.S_ISLNK(found.st_mode) and _keeps_modes(folder):
+                return f"is open to others, and so is {inside.name!r} in it"
+    return ""
+
+
+def _keeps_modes(folder: Path) -> bool:
+    # Where all files have one mode (a Windows disk under Linux), a mode says nothing of anybody.
+    probe = folder / f".{os.urandom(6).hex()}.draft"
+    probe.mkdir(mode=0o700)
+    try:
+        return not probe.stat().st_mode & 0o077
+    finally:
+        probe.rmdir()
 
 
 def write_new(path: Path, content: bytes, *, mode: int = 0o600, sync: bool = True) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import pwd
 import re
 import shutil
 import stat
@@ -12,17 +14,21 @@ import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arta_mcp.app import state_dir
 from arta_mcp.cli import console
 from arta_mcp.cli.install import command as install
 from arta_mcp.cli.install.config_file import ConfigFile, check_others_kept
 from arta_mcp.cli.install.hosts import HOSTS, NEXT_STEPS, HostEnvironment, find_host
 from arta_mcp.cli.install.server_entry import ServerEntry
 from arta_mcp.cli.parser import Parser
+from arta_mcp.cli.session import choose_output_folder
+from arta_mcp.config import Settings
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
 from arta_mcp.untrusted_json import is_object, list_or_empty
 
@@ -220,6 +226,28 @@ def test_a_host_that_is_not_here_is_said_to_be_missing_and_nothing_is_made(
         assert "--file PATH" in caught.value.hint
         assert computer.run("uninstall", host) == console.OK
     assert list(computer.home.iterdir()) == []
+
+
+def test_a_user_without_a_home_is_told_so_in_a_sentence(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(_uid: int) -> NoReturn:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    del computer.environ["HOME"]
+    for word in ("install", "uninstall"):
+        for more in (("cursor",), ("--file", "~/mcp.json")):
+            with pytest.raises(ConfigError, match="no home folder: HOME is not set, nor known"):
+                computer.run(word, *more)
+    assert computer.run("install", "cursor", "--project") == console.OK
+    with pytest.raises(ConfigError, match="no home folder for the state: HOME is not set"):
+        state_dir(Settings.from_env({}))
+    options = argparse.Namespace(no_save=False, output="~/pictures")
+    with pytest.raises(InvalidRequest, match="--output is '~/pictures'; allowed is a path without"):
+        choose_output_folder(options, Settings.from_env({}))
 
 
 def test_a_project_has_a_file_of_its_own(

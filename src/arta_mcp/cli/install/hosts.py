@@ -100,9 +100,13 @@ class HostEnvironment:
 
     @property
     def home(self) -> Path:
-        """The user's own folder."""
+        """The user's own folder. Raises ConfigError when nothing says which that is."""
         name = "USERPROFILE" if self.platform == "win32" else "HOME"
-        return Path(self.environ[name]) if self.environ.get(name) else Path.home()
+        try:
+            return Path(self.environ[name]) if self.environ.get(name) else Path.home()
+        except RuntimeError as exc:
+            sentence = f"there is no home folder: {name} is not set, nor known for this user"
+            raise ConfigError(sentence, hint=f"set {name}") from exc
 
     def folder_from(self, variable: str, default: Path) -> Path:
         """The absolute path that a variable holds, or the default."""
