@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -20,9 +21,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arta_mcp import files
 from arta_mcp.app import state_dir
 from arta_mcp.cli import console
 from arta_mcp.cli.install import command as install
+from arta_mcp.cli.install import config_file
 from arta_mcp.cli.install.config_file import ConfigFile, check_others_kept
 from arta_mcp.cli.install.hosts import HOSTS, NEXT_STEPS, HostEnvironment, find_host
 from arta_mcp.cli.install.server_entry import ServerEntry
@@ -30,6 +33,7 @@ from arta_mcp.cli.parser import Parser
 from arta_mcp.cli.session import choose_output_folder
 from arta_mcp.config import Settings
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
+from arta_mcp.files import lock_folder
 from arta_mcp.untrusted_json import is_object, list_or_empty
 
 SAMPLES = Path(__file__).parents[1] / "hosts"
@@ -299,9 +303,47 @@ def test_a_host_is_known_in_any_spelling() -> None:
         assert find_host(word).name == name
 
 
-def test_without_a_host_or_a_file_the_hosts_are_told(computer: Computer) -> None:
-    with pytest.raises(InvalidRequest, match="HOST is None; allowed is one of claude-desktop"):
-        computer.run("install")
+@pytest.mark.parametrize("word", ["install", "uninstall"])
+def test_without_a_host_the_hosts_are_listed_with_what_each_has(
+    word: str, computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    computer.put("cursor")
+    for host in ("claude-code", "vscode"):
+        computer.put(host)
+        computer.run("install", host)
+    path = computer.file("vscode")
+    said = json.loads(path.read_bytes())
+    said["servers"]["arta"]["disabled"] = True
+    path.write_text(json.dumps(said))
+    computer.put("zed", b"\xff")
+    before = computer.files()
+    capsys.readouterr()
+    with pytest.raises(ConfigError, match="no host is named") as caught:
+        computer.run(word)
+    assert f"arta-mcp {word} claude-desktop" in caught.value.hint
+    listed = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert listed == [
+        ["claude-desktop", "not found", ""],
+        ["claude-code", "installed", str(computer.file("claude-code"))],
+        ["cursor", "not installed", str(computer.file("cursor"))],
+        ["vscode", "disabled", str(path)],
+        ["windsurf", "not found", ""],
+        ["zed", "cannot be read", str(computer.file("zed"))],
+    ]
+    assert computer.files() == before
+
+
+def test_the_list_of_hosts_is_no_success(
+    run_arta: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """A script whose variable is empty has installed nothing."""
+    done = run_arta("install")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no host is named\nhint: ")
+    assert "cursor\tnot found" in done.stdout
+
+
+def test_a_generic_host_needs_a_file(computer: Computer) -> None:
     with pytest.raises(InvalidRequest, match="--file is None; allowed is the path of a file"):
         computer.run("install", "generic")
 
@@ -310,13 +352,12 @@ def test_without_a_host_or_a_file_the_hosts_are_told(computer: Computer) -> None
 
 
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
-@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
 def test_uninstall_gives_back_every_byte_that_install_found(
-    bom: bytes, newline: bytes, computer: Computer, capsys: pytest.CaptureFixture[str]
+    newline: bytes, computer: Computer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for host in USER_HOSTS:
         path = computer.put(host)
-        before = bom + path.read_bytes().replace(b"\n", newline)
+        before = path.read_bytes().replace(b"\n", newline)
         path.write_bytes(before)
         computer.run("install", host)
         lines = path.read_bytes().split(b"\n")[:-1]
@@ -325,6 +366,81 @@ def test_uninstall_gives_back_every_byte_that_install_found(
         computer.run("uninstall", host)
         assert path.read_bytes() == before
     assert "laid out anew" not in capsys.readouterr().err
+
+
+BOM = b"\xef\xbb\xbf"
+
+
+def test_a_byte_order_mark_goes_and_that_is_said(
+    computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Claude Desktop drops every server of a file that begins with one."""
+    computer.put_program("claude", "")
+    for host in USER_HOSTS:
+        path = computer.put(host)
+        content = path.read_bytes()
+        note = f"note: the byte order mark of {path} goes; with one "
+        path.write_bytes(BOM + content)
+        for more in (("--dry-run",), ()):
+            computer.run("install", host, *more)
+            assert note in capsys.readouterr().err
+            assert path.read_bytes().startswith(BOM) == bool(more)
+        installed = path.read_bytes()
+        path.write_bytes(BOM + installed)
+        assert computer.run("install", host) == console.OK
+        out, err = capsys.readouterr()
+        assert path.read_bytes() == installed
+        assert (out, "already there" in err, note in err) == ("", True, True)
+        path.write_bytes(BOM + installed)
+        computer.run("uninstall", host)
+        assert note in capsys.readouterr().err
+        assert path.read_bytes() == content
+        computer.run("uninstall", host)
+        assert "byte order mark" not in capsys.readouterr().err
+    assert computer.arguments_of("claude") is None, "it might keep the mark"
+
+
+@pytest.mark.parametrize(
+    ("host", "said", "key"),
+    [
+        ("vscode", {"mcp": {"servers": {"a": {}}}, "editor.fontSize": 12}, "mcp.servers"),
+        ("vscode", {"mcpServers": {"a": {}}}, "mcpServers"),
+        ("cursor", {"servers": {"a": {}}}, "servers"),
+        ("cursor", {"servers": {}, "context_servers": 1, "mcp": True}, None),
+    ],
+)
+def test_servers_where_the_host_does_not_look_are_warned_about(
+    host: str,
+    said: dict[str, object],
+    key: str | None,
+    computer: Computer,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = computer.put(host, json.dumps(said).encode())
+    assert computer.run("install", host) == console.OK
+    warning = f"warning: {path} has servers under {key}; "
+    err = capsys.readouterr().err
+    assert (warning in err, "warning: " in err) == (key is not None,) * 2
+    assert entry_of(path, host) is not None
+
+
+@pytest.mark.parametrize("word", [{"disabled": True}, {"enabled": False}])
+def test_a_disabled_entry_is_said_to_be_disabled(
+    word: dict[str, bool], computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry: dict[str, object] = {"command": str(computer.program), "args": []}
+    text = json.dumps({"mcpServers": {"arta": entry | word}})
+    path = computer.put("cursor", text.encode())
+    assert computer.run("install", "cursor") == console.OK
+    err = capsys.readouterr().err
+    assert "already there" in err
+    assert "warning: it is disabled there, so Cursor does not start it\n" in err
+    assert path.read_text() == text
+    assert computer.run("install", "cursor", "--force") == console.OK
+    assert entry_of(path, "cursor") == entry
+    capsys.readouterr()
+    computer.run("install", "cursor")
+    assert "warning: " not in capsys.readouterr().err
 
 
 def test_a_file_laid_out_by_hand_keeps_its_order_indentation_and_meaning(
@@ -398,7 +514,7 @@ def test_a_new_file_is_made_when_the_host_is_there(computer: Computer) -> None:
 def test_an_empty_file_is_filled_and_backed_up(content: bytes, computer: Computer) -> None:
     path = computer.put("cursor", content)
     assert computer.run("install", "cursor") == console.OK
-    assert path.read_bytes().startswith(content.rstrip(b"}\n"))
+    assert path.read_bytes().startswith(b'{\n  "mcpServers": {\n    "arta": {')
     assert entry_of(path, "cursor") == {"command": str(computer.program), "args": []}
     assert [backup.read_bytes() for backup in backups(path)] == [content]
 
@@ -916,12 +1032,145 @@ def test_a_link_to_itself_is_refused(computer: Computer) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o664])
-def test_a_file_and_its_backup_keep_the_mode(mode: int, computer: Computer) -> None:
+def test_a_file_keeps_its_mode_and_its_backup_is_its_owners_alone(
+    mode: int, computer: Computer
+) -> None:
     path = computer.put("cursor")
     path.chmod(mode)
     computer.run("install", "cursor")
-    assert [stat.S_IMODE(p.stat().st_mode) for p in (path, *backups(path))] == [mode, mode]
+    assert [mode_of(p) for p in (path, *backups(path))] == [mode, 0o600]
     assert sorted(path.parent.iterdir()) == sorted([path, *backups(path)])
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("given", [f"ARTA_API_KEY={SECRET}", "OTHER_TOKEN=could be one"])
+def test_a_file_that_gets_a_key_becomes_its_owners_alone_and_that_is_said(
+    given: str, computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = computer.put("cursor")
+    path.chmod(0o644)
+    computer.run("install", "cursor", "--env", given, "--dry-run")
+    assert "mode 600" not in capsys.readouterr().err
+    computer.run("install", "cursor", "--env", given)
+    assert mode_of(path) == 0o600
+    assert f"note: {path} is yours alone now (mode 600)" in capsys.readouterr().err
+
+
+def test_no_key_stays_in_a_backup_that_others_can_read(
+    computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = computer.put("cursor")
+    computer.run("install", "cursor", "--env", f"ARTA_API_KEY={SECRET}")
+    older = path.with_name(f"{path.name}.20260101-000000.bak")
+    older.write_bytes(path.read_bytes())
+    for made_by_0_1_0 in (path, older):
+        made_by_0_1_0.chmod(0o644)
+    capsys.readouterr()
+    computer.run("uninstall", "cursor")
+    assert [mode_of(backup) for backup in backups(path)] == [0o600] * 3
+    newest = max(backups(path), key=lambda backup: backup.stat().st_mtime_ns)
+    assert f"note: {newest} still holds ARTA_API_KEY, for your eyes only" in capsys.readouterr().err
+
+
+def test_three_backups_of_a_file_are_kept_and_nothing_else_goes(
+    computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = computer.put("cursor")
+    others = [
+        path.with_name(name)
+        for name in ("mcp.json.bak", "mcp.json.mine.bak", "other.json.20200101-000000.bak")
+    ]
+    for other in others:
+        other.touch()
+    contents: list[bytes] = []
+    for number in range(12):
+        contents.append(path.read_bytes())
+        computer.run("install", "cursor", "--name", f"arta-{number}")
+    assert all(other.exists() for other in others)
+    others[1].unlink()
+    assert sorted(backup.read_bytes() for backup in backups(path)) == sorted(contents[-3:])
+    assert "note: 1 older backup removed; the newest three stay\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["install", "uninstall"])
+@pytest.mark.parametrize("kind", ["device", "pipe", "socket", "a link to a pipe"])
+def test_what_is_no_regular_file_is_left_as_it_is(
+    kind: str, word: str, computer: Computer, tmp_path: Path
+) -> None:
+    path = tmp_path / "node"
+    if kind == "device":
+        try:
+            os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        except PermissionError:
+            pytest.skip("only root can make a device node")
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+    else:
+        os.mkfifo(path)
+    node = path
+    if kind.startswith("a link"):
+        path = tmp_path / "link"
+        path.symlink_to(node)
+    before = node.lstat()
+    with pytest.raises(ConfigError, match="cannot be read: it is no regular file"):
+        computer.run(word, "--file", str(path))
+    assert (node.lstat().st_ino, node.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert {one.name for one in tmp_path.iterdir()} >= {"node"}
+    assert backups(path) == []
+
+
+def test_of_many_installs_at_once_none_is_lost(computer: Computer) -> None:
+    path = computer.project / "new" / "mcp.json"
+    command = [sys.executable, "-m", "arta_mcp", "install", "--file", str(path), "--name"]
+    names = [f"arta-{number}" for number in range(24)]
+    started = [
+        subprocess.Popen(
+            [*command, name], env=computer.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for name in names
+    ]
+    said = [done.communicate(timeout=120)[1] for done in started]
+    assert [done.returncode for done in started] == [0] * len(names), said
+    assert set(json.loads(path.read_bytes())["mcpServers"]) == set(names)
+    assert {one.name for one in path.parent.iterdir()} == {
+        path.name,
+        *(backup.name for backup in backups(path)),
+    }
+
+
+def test_an_install_that_hangs_does_not_hold_others_for_ever(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_file, "LOCK_TIMEOUT", 0.1)
+    path = computer.put("cursor")
+    with lock_folder(path.parent, timeout=0):
+        with pytest.raises(ConfigError, match="another install has been at work in "):
+            computer.run("install", "cursor")
+        assert computer.run("install", "cursor", "--dry-run") == console.OK
+    assert computer.run("install", "cursor") == console.OK
+
+
+@pytest.mark.parametrize("word", ["install", "uninstall"])
+def test_what_another_program_has_overwritten_at_once_is_no_success(
+    word: str, computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = computer.put("cursor")
+    if word == "uninstall":
+        computer.run("install", "cursor")
+    write = files.write_atomically
+
+    def write_and_lose(target: Path, content: bytes, *, mode: int) -> None:
+        write(target, content, mode=mode)
+        write(target, b"{}", mode=mode)
+
+    monkeypatch.setattr(config_file, "write_atomically", write_and_lose)
+    with pytest.raises(ConfigError, match="has changed while it was edited"):
+        computer.run(word, "cursor")
+    assert path.read_bytes() == b"{}"
 
 
 def test_a_new_file_with_a_secret_is_its_owners_alone(computer: Computer) -> None:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shlex
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
 from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 
 from arta_mcp.cli.console import OK, print_data, print_message
-from arta_mcp.cli.install.config_file import ConfigFile, describe_change
-from arta_mcp.cli.install.hosts import NAMES, NEXT_STEPS, Host, HostEnvironment, find_host
+from arta_mcp.cli.install.config_file import ConfigFile, describe_change, lock_file, prune_backups
+from arta_mcp.cli.install.hosts import HOSTS, NAMES, NEXT_STEPS, Host, HostEnvironment, find_host
 from arta_mcp.cli.install.server_entry import (
     ServerEntry,
     build_entry,
     find_bare_secrets,
+    is_disabled,
     is_our_program,
     mask_entry,
 )
 from arta_mcp.cli.parser import Parser, Subparsers
+from arta_mcp.cli.tables import count_of, print_table
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
 from arta_mcp.redaction import sanitize
 
@@ -68,6 +73,8 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
     Raises ArtaError; then we have changed nothing.
     """
     environment = environment or HostEnvironment(options.environ)
+    if not options.host and not options.file:
+        _list_hosts(environment, "install", options.name)
     host, name = _read_target(options)
     start, is_uvx = environment.find_start_command(with_uvx=options.uvx)
     if is_uvx and not options.uvx:
@@ -79,72 +86,76 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
         folders = " or ".join(str(folder) for folder, _ in environment.find_locations(host))
         hint = f"start {host.title} once, or name its file with --file PATH"
         raise ConfigError(f"{host.title} seems not installed: there is no {folders}", hint=hint)
-    # Read first, whatever writes it then: what is there decides, and --force is ours to ask for.
     path = paths[0]
-    config = ConfigFile.read(path, host)
-    differs = entry.difference_from(config.servers.get(name))
-    if not differs:
-        print_message(f"already there: {path} has this server as {name!r}")
-        return OK
-    if name in config.servers and not options.force:
-        hint = "--force replaces it, --name NAME adds one beside it"
-        raise ConfigError(f"{path} has a different entry called {name!r}: {differs}", hint=hint)
-    if config.extra_line:
-        shown = mask_entry(entry.value)
-        snippet = {host.key: {name: shown}} | ({"inputs": entry.inputs} if entry.inputs else {})
-        print_data(json.dumps(snippet, ensure_ascii=False, indent=2))
-        secrets = "" if shown == entry.value else "; your own values go in place of [redacted]"
-        raise _leave_alone(config, f"paste what is shown into it by hand{secrets}")
-    after = config.with_entry(name, entry)
-    _show_change(config, after, name)
-    _warn(path, host, options, entry)
-    for other in paths[1:]:
-        print_message(f"note: {other} is another place for it; --file {other} writes there")
-    # A command adds for the user alone, and what is there it may refuse or overwrite.
-    is_new_for_user = not (options.file or options.project or name in config.servers)
-    command = find_add_command(config, name, entry, environment) if is_new_for_user else []
-    if command:
-        print_message(f"by its own command: {shlex.join([Path(command[0]).name, *command[1:]])}")
-    if options.dry_run:
-        print_message("nothing was written (--dry-run)")
-        return OK
-    if command:
-        backup = add_by_command(command, config, name, environment)
-    else:
-        # People's own clock names the backup, so it is not UTC.
-        backup = after.write(datetime.now(), is_private=bool(find_bare_secrets(entry.value)))
-    print_message(f"wrote {path}" + (f"; as it was: {backup}" if backup else ""))
-    print_message(f"next: {NEXT_STEPS[host.name]}")
+    with nullcontext() if options.dry_run else lock_file(path):
+        # Read first, whatever writes it then: what is there decides, and --force is our word.
+        config = ConfigFile.read(path, host)
+        after = _plan_entry(config, name, entry, is_forced=options.force)
+        if after is None:
+            return OK
+        _show_change(config, after, name)
+        _warn(config, entry, options)
+        for other in paths[1:]:
+            print_message(f"note: {other} is another place for it; --file {other} writes there")
+        # A command adds for the user alone, and what is there it may refuse or overwrite.
+        is_new_for_user = not (options.file or options.project or name in config.servers)
+        by_file = config.has_mark or not is_new_for_user
+        command = [] if by_file else find_add_command(config, name, entry, environment)
+        if command:
+            print_message(
+                f"by its own command: {shlex.join([Path(command[0]).name, *command[1:]])}"
+            )
+        if options.dry_run:
+            print_message("nothing was written (--dry-run)")
+        elif command:
+            _report_written(config, add_by_command(command, config, name, environment))
+        else:
+            is_private = mask_entry(entry.value) != entry.value
+            # People's own clock names the backup, so it is not UTC.
+            _report_written(config, after.write(datetime.now(), is_private=is_private))
+            if is_private and os.name == "posix":
+                print_message(
+                    f"note: {path} is yours alone now (mode 600), as it may hold a secret"
+                )
+    if not options.dry_run:
+        print_message(f"next: {NEXT_STEPS[host.name]}")
     return OK
 
 
 def uninstall(options: argparse.Namespace, environment: HostEnvironment | None = None) -> int:
     """Removes the entry from every file where the host may find it. Raises as `install` does."""
     environment = environment or HostEnvironment(options.environ)
+    if not options.host and not options.file:
+        _list_hosts(environment, "uninstall", options.name)
     host, name = _read_target(options)
     paths = environment.find_files(host, file=options.file, project=options.project)
     changes: list[tuple[ConfigFile, ConfigFile]] = []
-    # Every file is understood, and its change checked, before the first one is written.
-    for path in paths:
-        config = ConfigFile.read(path, host)
-        if name not in config.servers:
-            continue
-        if not options.force and not is_our_program(config.servers[name]):
-            hint = "--force removes it all the same; --name NAME names ours"
-            raise ConfigError(f"{path} has another program called {name!r}", hint=hint)
-        if config.extra_line:
-            raise _leave_alone(config, f"remove {name!r} from its {host.key} by hand")
-        changes.append((config, config.with_entry(name, None)))
-    if not changes:
-        where = f" in {' or '.join(map(str, paths))}" if paths else ""
-        print_message(f"nothing to remove: {host.title} has no server called {name!r}{where}")
-    for config, after in changes:
-        _show_change(config, after, name)
-        if options.dry_run:
-            print_message("nothing was written (--dry-run)")
-        else:
+    with ExitStack() as locks:
+        # Every file is understood, and its change checked, before the first one is written.
+        for path in paths:
+            if not options.dry_run and os.path.lexists(path):
+                locks.enter_context(lock_file(path))
+            config = ConfigFile.read(path, host)
+            if name not in config.servers:
+                continue
+            if not options.force and not is_our_program(config.servers[name]):
+                hint = "--force removes it all the same; --name NAME names ours"
+                raise ConfigError(f"{path} has another program called {name!r}", hint=hint)
+            if config.extra_line:
+                raise _leave_alone(config, f"remove {name!r} from its {host.key} by hand")
+            changes.append((config, config.with_entry(name, None)))
+        if not changes:
+            where = f" in {' or '.join(map(str, paths))}" if paths else ""
+            print_message(f"nothing to remove: {host.title} has no server called {name!r}{where}")
+        for config, after in changes:
+            _show_change(config, after, name)
+            if options.dry_run:
+                print_message("nothing was written (--dry-run)")
+                continue
             backup = after.write(datetime.now(), is_private=False)
-            print_message(f"wrote {config.path}; as it was: {backup}")
+            _report_written(config, backup)
+            for secret in find_bare_secrets(config.servers[name]):
+                print_message(f"note: {backup} still holds {secret}, for your eyes only")
     return OK
 
 
@@ -214,15 +225,65 @@ def add_by_command(
 
 def _read_target(options: argparse.Namespace) -> tuple[Host, str]:
     """The host and the server's name in it. Raises InvalidRequest."""
-    if not options.host and not options.file:
-        raise InvalidRequest("HOST", None, f"one of {', '.join(NAMES)}")
     host = find_host(options.host or "generic")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", options.name):
         raise InvalidRequest("--name", options.name, "1 to 64 letters, digits, - and _")
     return host, options.name
 
 
-def _warn(path: Path, host: Host, options: argparse.Namespace, entry: ServerEntry) -> None:
+def _plan_entry(
+    config: ConfigFile, name: str, entry: ServerEntry, *, is_forced: bool
+) -> ConfigFile | None:
+    """The file as it is to be, None when it is so already. Raises ArtaError."""
+    path, host, there = config.path, config.host, config.servers.get(name)
+    differs = entry.difference_from(there)
+    if differs and name in config.servers and not is_forced:
+        hint = "--force replaces it, --name NAME adds one beside it"
+        raise ConfigError(f"{path} has a different entry called {name!r}: {differs}", hint=hint)
+    is_replaced = differs or (is_disabled(there) and is_forced)
+    if not is_replaced:
+        print_message(f"already there: {path} has this server as {name!r}")
+        if is_disabled(there):
+            print_message(f"warning: it is disabled there, so {host.title} does not start it")
+            print_message(f"hint: enable it in {host.title}; --force writes it anew")
+        if not config.has_mark:
+            return None
+    if config.extra_line:
+        shown = mask_entry(entry.value)
+        snippet = {host.key: {name: shown}} | ({"inputs": entry.inputs} if entry.inputs else {})
+        print_data(json.dumps(snippet, ensure_ascii=False, indent=2))
+        secrets = "" if shown == entry.value else "; your own values go in place of [redacted]"
+        raise _leave_alone(config, f"paste what is shown into it by hand{secrets}")
+    return config.with_entry(name, entry) if is_replaced else config
+
+
+def _list_hosts(environment: HostEnvironment, word: str, name: str) -> NoReturn:
+    rows: list[tuple[str, str, str]] = []
+    for host in HOSTS[:-1]:  # but the generic one, which has no place of its own
+        files = environment.find_files(host)
+        rows += [(host.name, _describe_state(path, host, name), str(path)) for path in files]
+        rows += [] if files else [(host.name, "not found", "")]
+    print_table(("HOST", "STATE", "FILE"), rows)
+    # Not exit code 0: a script whose variable is empty has installed nothing.
+    hint = f"for example: arta-mcp {word} {rows[0][0]}; any other: arta-mcp {word} --file PATH"
+    raise ConfigError("no host is named", hint=hint)
+
+
+def _describe_state(path: Path, host: Host, name: str) -> str:
+    try:
+        servers = ConfigFile.read(path, host).servers
+    except ConfigError:
+        return "cannot be read"
+    if name not in servers:
+        return "not installed"
+    return "disabled" if is_disabled(servers[name]) else "installed"
+
+
+def _warn(config: ConfigFile, entry: ServerEntry, options: argparse.Namespace) -> None:
+    path, host = config.path, config.host
+    for key in config.find_misplaced():
+        where = f"{host.title} reads {host.key} alone, and ours goes there"
+        print_message(f"warning: {path} has servers under {key}; {where}")
     for name in find_bare_secrets(entry.value):
         shared = " and is shared with the project" if options.project else ""
         print_message(f"warning: {name} lies in {path} as plain text{shared}")
@@ -242,7 +303,16 @@ def _leave_alone(config: ConfigFile, hint: str) -> ArtaError:
     return ArtaError(f"{config.path} has {what}; it was left as it is", hint=hint)
 
 
+def _report_written(config: ConfigFile, backup: Path | None) -> None:
+    print_message(f"wrote {config.path}" + (f"; as it was: {backup}" if backup else ""))
+    if removed := prune_backups(config.path):
+        print_message(f"note: {count_of(removed, 'older backup')} removed; the newest three stay")
+
+
 def _show_change(config: ConfigFile, after: ConfigFile, name: str) -> None:
+    if config.has_mark:
+        why = f"with one {config.host.title} may read no server at all"
+        print_message(f"note: the byte order mark of {config.path} goes; {why}")
     for line in describe_change(config, after, name):
         print_data(line)
     if config.text.strip() and config.render(config.said) != config.text:

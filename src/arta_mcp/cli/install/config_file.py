@@ -7,12 +7,13 @@ json5, jsonc-edit starts Node), and an editor of our own is hundreds of lines.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
 import stat
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from difflib import unified_diff
@@ -21,7 +22,7 @@ from pathlib import Path
 from arta_mcp.cli.install.hosts import Host
 from arta_mcp.cli.install.server_entry import ServerEntry, mask_entry
 from arta_mcp.errors import ConfigError
-from arta_mcp.files import write_atomically, write_new
+from arta_mcp.files import lock_folder, write_atomically, write_new
 from arta_mcp.untrusted_json import is_object, list_or_empty
 
 # Each takes a string whole first, so that nothing is found inside of one.
@@ -31,6 +32,12 @@ _EXTRA = re.compile(rf"{_STRING}|({_COMMENT}|,(?=(?:\s|{_COMMENT})*+[}}\]]))", r
 """a comment or a trailing comma, where group 1 matches"""
 _LIST_IN_LINE = re.compile(_STRING + r"|(\[[^\s\]\[{])")
 _PLAIN_LIST = re.compile(_STRING + rf"|\[\s+((?:(?:{_STRING}|[\w.+-]+),?\s+)++)\]")
+
+LOCK_TIMEOUT = 120.0
+"""seconds; who has the lock may be waiting for `claude`, which takes up to 60"""
+
+MAX_BACKUPS = 3
+"""of one file; each may hold a key that has long been replaced"""
 
 _KINDS = {"{": "an object", "[": "an array", '"': "a text", "n": "null", "t": "true", "f": "false"}
 """what a value is called, by the first character of its JSON"""
@@ -61,10 +68,10 @@ class ConfigFile:
             # What `resolve` gives up on, from Python 3.13 without a word.
             if target.is_symlink():
                 raise ConfigError(f"{path} is a link that leads in a circle")
-            content = target.read_bytes() if target.exists() else None
+            content = _read_file(target)
         data = content or b""
         try:
-            return cls(path, host, target, content).with_text(data.decode("utf-8"))
+            return cls(path, host, target, content).with_text(data.decode("utf-8-sig"))
         except UnicodeDecodeError as exc:
             line = data.count(b"\n", 0, exc.start) + 1
             sentence = f"{path} is not UTF-8: line {line} holds byte 0x{data[exc.start]:02x}"
@@ -72,9 +79,8 @@ class ConfigFile:
 
     def with_text(self, text: str) -> ConfigFile:
         """The same where it says `text`. Raises ConfigError when that cannot be understood."""
-        bare = re.sub(r"\A\ufeff", " ", text)
         # Blanked at equal length: an error names the line and column that people see.
-        plain = _EXTRA.sub(lambda m: re.sub(r"[^\r\n]", " ", m[1]) if m[1] else m[0], bare)
+        plain = _EXTRA.sub(lambda m: re.sub(r"[^\r\n]", " ", m[1]) if m[1] else m[0], text)
         said: object = {}
         try:
             if plain.strip():
@@ -95,9 +101,14 @@ class ConfigFile:
             if kind != needed:
                 sentence = f"{self.path}: {where} is {kind}, not {needed}"
                 raise ConfigError(sentence, hint="it was left as it is")
-        at = next((found.start() for found in _EXTRA.finditer(bare) if found[1]), None)
-        extra_line = None if at is None else bare.count("\n", 0, at) + 1
+        at = next((found.start() for found in _EXTRA.finditer(text) if found[1]), None)
+        extra_line = None if at is None else text.count("\n", 0, at) + 1
         return replace(self, text=text, said=members, extra_line=extra_line)
+
+    @property
+    def has_mark(self) -> bool:
+        """Whether the file began with a byte order mark, which is no part of its text."""
+        return (self.content or b"").startswith(codecs.BOM_UTF8)
 
     @property
     def servers(self) -> dict[str, object]:
@@ -109,6 +120,15 @@ class ConfigFile:
     def questions(self) -> list[object]:
         """What the host asks for and entries refer to (`inputs`)."""
         return list_or_empty(self.said.get("inputs")) if self.host.asks else []
+
+    def find_misplaced(self) -> list[str]:
+        """Keys under which servers stand that this host does not read: of another, or of old."""
+        old = self.said.get("mcp")
+        shapes = {key: self.said.get(key) for key in ("mcpServers", "servers", "context_servers")}
+        shapes["mcp.servers"] = old.get("servers") if is_object(old) else None
+        return [
+            k for k, found in shapes.items() if k != self.host.key and found and is_object(found)
+        ]
 
     def with_entry(self, name: str, entry: ServerEntry | None) -> ConfigFile:
         """The same with this entry of the name, or with none, and the questions asked then."""
@@ -139,8 +159,7 @@ class ConfigFile:
         # Half a pair, as JavaScript cuts texts, is no character that UTF-8 could hold.
         new = re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", new)
         end = self.text[len(self.text.rstrip()) :] if self.said else "\n"
-        bom = "\ufeff" if self.text.startswith("\ufeff") else ""
-        return bom + new.replace("\n", "\r\n" if "\r\n" in self.text else "\n") + end
+        return new.replace("\n", "\r\n" if "\r\n" in self.text else "\n") + end
 
     def split(self, name: str) -> tuple[dict[str, object], dict[str, object]]:
         """Our entry, as it may be shown, and its questions, by key; and all the rest."""
@@ -157,49 +176,89 @@ class ConfigFile:
     def write(self, now: datetime, *, is_private: bool) -> Path | None:
         """Writes `text` and gives the path of the backup, None for a new file.
 
-        A file that was there keeps its mode; a new one is its owner's alone when `is_private`.
-        Raises ConfigError; then nothing has changed.
+        The file is its owner's alone when `is_private`; else one that was there keeps its mode.
+        Raises ConfigError; then we have changed nothing, or another program has at once.
         """
         with _name_file_in_errors(self.path, "cannot be written"):
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            mode = 0o600
             if self.content is not None:
                 mode = stat.S_IMODE(self.target.stat().st_mode)
                 # Replacing asks the folder, not the file, and root is never refused.
                 if not mode & 0o222 or not os.access(self.target, os.W_OK):
                     hint = "change it where it is made"
                     raise ConfigError(f"{self.path} is read-only", hint=hint)
-            elif not is_private:
+            else:
                 # The one way to read the umask is to set it; no other thread makes files here.
                 umask = os.umask(0o077)
                 os.umask(umask)
                 mode = 0o666 & ~umask
+            mode = 0o600 if is_private else mode
             backup = self.back_up(now)
             try:
                 # A host that runs may write its file at any time, and its words would be lost.
-                if (self.target.read_bytes() if self.target.exists() else None) != self.content:
-                    hint = "quit the program that writes it, then run this again"
-                    raise ConfigError(f"{self.path} has changed while it was edited", hint=hint)
+                self._check_content(self.content)
                 write_atomically(self.target, self.text.encode(), mode=mode)
             except BaseException:
                 if backup:
                     backup.unlink(missing_ok=True)
                 raise
+            self._check_content(self.text.encode())
         return backup
 
+    def _check_content(self, content: bytes | None) -> None:
+        if _read_file(self.target) != content:
+            hint = "quit the program that writes it, then run this again"
+            raise ConfigError(f"{self.path} has changed while it was edited", hint=hint)
+
     def back_up(self, now: datetime) -> Path | None:
-        """Writes what was read beside the path; None when there was no file. Raises OSError."""
+        """Writes what was read beside the path, its owner's alone; None when there was no file.
+
+        Raises OSError.
+        """
         if self.content is None:
             return None
-        mode, number = stat.S_IMODE(self.target.stat().st_mode), 1
+        moment = f"{now:%Y%m%d-%H%M%S}"
+        number = max((n for when, n, _ in _find_backups(self.path) if when == moment), default=0)
         while True:
+            number += 1
             again = f"-{number}" if number > 1 else ""
             # Beside the link, not its target: that may be a folder under version control.
-            backup = self.path.with_name(f"{self.path.name}.{now:%Y%m%d-%H%M%S}{again}.bak")
+            backup = self.path.with_name(f"{self.path.name}.{moment}{again}.bak")
             with suppress(FileExistsError):
-                write_new(backup, self.content, mode=mode)
+                write_new(backup, self.content)
                 return backup
-            number += 1
+
+
+def prune_backups(path: Path) -> int:
+    """Removes all but the newest `MAX_BACKUPS` of a file, closes those to others; gives how many.
+
+    What belongs to another user stays as it is.
+    """
+    backups = [backup for _, _, backup in _find_backups(path)]
+    for backup in backups[-MAX_BACKUPS:]:
+        with suppress(OSError):
+            backup.chmod(0o600)  # 0.1.0 gave them the mode of the file
+    removed = 0
+    for backup in backups[:-MAX_BACKUPS]:
+        with suppress(OSError):
+            backup.unlink()
+            removed += 1
+    return removed
+
+
+@contextmanager
+def lock_file(path: Path) -> Generator[None]:
+    """Makes the folder of a file, and keeps other installs out of it. Raises ConfigError."""
+    with ExitStack() as held:
+        with _name_file_in_errors(path, "cannot be written"):
+            folder = path.resolve().parent
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(lock_folder(folder, timeout=LOCK_TIMEOUT))
+            except TimeoutError as exc:
+                sentence = f"another install has been at work in {folder} for {LOCK_TIMEOUT:.0f} s"
+                raise ConfigError(sentence, hint="end it, then run this again") from exc
+        yield
 
 
 def check_others_kept(before: ConfigFile, text: str, name: str) -> ConfigFile:
@@ -228,9 +287,17 @@ def describe_change(before: ConfigFile, after: ConfigFile, name: str) -> list[st
         changes = [*unified_diff(was, now, n=len(was) + len(now), lineterm="")][3:]
         lines += [f"@@ {key} @@", *changes] if changes else []
     if not lines:
-        return [f"{path}: a value changes that is not shown here"]
+        same = json.dumps(before.said) == json.dumps(after.said)
+        return [] if same else [f"{path}: a value changes that is not shown here"]
     lines = [f"--- {path}", f"+++ {path}", *lines]
     return ["".join(char if char.isprintable() else "\ufffd" for char in line) for line in lines]
+
+
+def _find_backups(path: Path) -> list[tuple[str, int, Path]]:
+    """Of each the second it was made in and the number within that, oldest first."""
+    shape = re.compile(re.escape(path.name) + r"\.(\d{8}-\d{6})(?:-(\d+))?\.bak")
+    found = [(shape.fullmatch(one.name), one) for one in path.parent.iterdir()]
+    return sorted((match[1], int(match[2] or 1), one) for match, one in found if match)
 
 
 def _id_of(question: object) -> object:
@@ -256,6 +323,15 @@ def _refuse_repeated_keys(members: list[tuple[str, object]]) -> dict[str, object
             raise ValueError(f"the key {key!r} stands twice in one object")
         said[key] = value
     return said
+
+
+def _read_file(target: Path) -> bytes | None:
+    """None where there is none. Raises OSError, also for a device or pipe: it may never end."""
+    if not target.exists():
+        return None
+    if not target.is_file() and not target.is_dir():  # reading a folder says what it is
+        raise OSError("it is no regular file")
+    return target.read_bytes()
 
 
 @contextmanager

@@ -148,7 +148,9 @@ class HostEnvironment:
         }
         return [(folder, folder / file) for folder, file in locations.get(host.name, [])]
 
-    def find_files(self, host: Host, *, file: str | None, project: bool) -> list[Path]:
+    def find_files(
+        self, host: Host, *, file: str | None = None, project: bool = False
+    ) -> list[Path]:
         """The files that the host may read, those that exist first; none when it is not here.
 
         Raises InvalidRequest.

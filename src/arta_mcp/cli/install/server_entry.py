@@ -52,6 +52,11 @@ def find_bare_secrets(entry: object) -> list[str]:
     return [name for name, value in secret if not _REFERENCE.fullmatch(value)]
 
 
+def is_disabled(entry: object) -> bool:
+    """Whether an entry says that the host is not to start its server."""
+    return is_object(entry) and (entry.get("disabled") is True or entry.get("enabled") is False)
+
+
 def is_our_program(entry: object) -> bool:
     """Whether an entry starts this server, however it was written."""
     if not is_object(entry):
