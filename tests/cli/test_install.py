@@ -218,6 +218,11 @@ def test_windsurf_is_served_where_it_is_and_the_other_place_is_named(
     computer.run("uninstall", "windsurf")
     assert entry_of(old, "windsurf") is None
     assert entry_of(new, "windsurf") is None
+    shutil.rmtree(old.parent)
+    old.parent.symlink_to(new.parent)
+    computer.run("install", "windsurf")
+    assert computer.run("uninstall", "windsurf") == console.OK, "two places, and one file"
+    assert entry_of(new, "windsurf") is None
 
 
 def test_a_host_that_is_not_here_is_said_to_be_missing_and_nothing_is_made(

@@ -9,13 +9,12 @@ import re
 import shlex
 import subprocess
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
 from arta_mcp.cli.console import OK, print_data, print_message
-from arta_mcp.cli.install.config_file import ConfigFile, describe_change, lock_file, prune_backups
+from arta_mcp.cli.install.config_file import ConfigFile, describe_change, lock_files, prune_backups
 from arta_mcp.cli.install.hosts import HOSTS, NAMES, NEXT_STEPS, Host, HostEnvironment, find_host
 from arta_mcp.cli.install.server_entry import (
     ServerEntry,
@@ -87,7 +86,7 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
         hint = f"start {host.title} once, or name its file with --file PATH"
         raise ConfigError(f"{host.title} seems not installed: there is no {folders}", hint=hint)
     path = paths[0]
-    with nullcontext() if options.dry_run else lock_file(path):
+    with lock_files([] if options.dry_run else [path]):
         # Read first, whatever writes it then: what is there decides, and --force is our word.
         config = ConfigFile.read(path, host)
         after = _plan_entry(config, name, entry, is_forced=options.force)
@@ -130,11 +129,11 @@ def uninstall(options: argparse.Namespace, environment: HostEnvironment | None =
     host, name = _read_target(options)
     paths = environment.find_files(host, file=options.file, project=options.project)
     changes: list[tuple[ConfigFile, ConfigFile]] = []
-    with ExitStack() as locks:
+    # By what they lead to: a link may make one file of two places.
+    there = {os.path.realpath(path): path for path in paths if os.path.lexists(path)}.values()
+    with lock_files([] if options.dry_run else there):
         # Every file is understood, and its change checked, before the first one is written.
-        for path in paths:
-            if not options.dry_run and os.path.lexists(path):
-                locks.enter_context(lock_file(path))
+        for path in there:
             config = ConfigFile.read(path, host)
             if name not in config.servers:
                 continue

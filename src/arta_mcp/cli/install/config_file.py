@@ -12,7 +12,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -247,17 +247,22 @@ def prune_backups(path: Path) -> int:
 
 
 @contextmanager
-def lock_file(path: Path) -> Generator[None]:
-    """Makes the folder of a file, and keeps other installs out of it. Raises ConfigError."""
+def lock_files(paths: Iterable[Path]) -> Generator[None]:
+    """Makes the folders of these files, and keeps other installs out of them. Raises ConfigError."""
     with ExitStack() as held:
-        with _name_file_in_errors(path, "cannot be written"):
-            folder = path.resolve().parent
-            folder.mkdir(parents=True, exist_ok=True)
-            try:
-                held.enter_context(lock_folder(folder, timeout=LOCK_TIMEOUT))
-            except TimeoutError as exc:
-                sentence = f"another install has been at work in {folder} for {LOCK_TIMEOUT:.0f} s"
-                raise ConfigError(sentence, hint="end it, then run this again") from exc
+        locked: set[Path] = set()
+        for path in paths:
+            with _name_file_in_errors(path, "cannot be written"):
+                folder = path.resolve().parent
+                folder.mkdir(parents=True, exist_ok=True)
+                if folder in locked:  # a process waits for a lock of its own as for any other
+                    continue
+                locked.add(folder)
+                try:
+                    held.enter_context(lock_folder(folder, timeout=LOCK_TIMEOUT))
+                except TimeoutError as exc:
+                    sentence = f"another install has been at work in {folder} for too long"
+                    raise ConfigError(sentence, hint="end it, then run this again") from exc
         yield
 
 
