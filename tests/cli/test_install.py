@@ -325,7 +325,7 @@ def test_without_a_host_the_hosts_are_listed_with_what_each_has(
     capsys.readouterr()
     with pytest.raises(ConfigError, match="no host is named") as caught:
         computer.run(word)
-    assert f"arta-mcp {word} claude-desktop" in caught.value.hint
+    assert caught.value.hint.startswith("one of claude-desktop, claude-code, cursor, vscode, ")
     listed = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert listed == [
         ["claude-desktop", "not found", ""],

@@ -11,7 +11,6 @@ import subprocess
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
 
 from arta_mcp.cli.console import OK, print_data, print_message
 from arta_mcp.cli.install.config_file import ConfigFile, describe_change, lock_files, prune_backups
@@ -72,9 +71,7 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
     Raises ArtaError; then we have changed nothing.
     """
     environment = environment or HostEnvironment(options.environ)
-    if not options.host and not options.file:
-        _list_hosts(environment, "install", options.name)
-    host, name = _read_target(options)
+    host, name = _read_target(options, environment)
     start, is_uvx = environment.find_start_command(with_uvx=options.uvx)
     if is_uvx and not options.uvx:
         cache = "lies in uv's cache, which may be emptied"
@@ -96,37 +93,14 @@ def install(options: argparse.Namespace, environment: HostEnvironment | None = N
         _warn(config, entry, options)
         for other in paths[1:]:
             print_message(f"note: {other} is another place for it; --file {other} writes there")
-        # A command adds for the user alone, and what is there it may refuse or overwrite.
-        is_new_for_user = not (options.file or options.project or name in config.servers)
-        by_file = config.has_mark or not is_new_for_user
-        command = [] if by_file else find_add_command(config, name, entry, environment)
-        if command:
-            print_message(
-                f"by its own command: {shlex.join([Path(command[0]).name, *command[1:]])}"
-            )
-        if options.dry_run:
-            print_message("nothing was written (--dry-run)")
-        elif command:
-            _report_written(config, add_by_command(command, config, name, environment))
-        else:
-            is_private = mask_entry(entry.value) != entry.value
-            # People's own clock names the backup, so it is not UTC.
-            _report_written(config, after.write(datetime.now(), is_private=is_private))
-            if is_private and os.name == "posix":
-                print_message(
-                    f"note: {path} is yours alone now (mode 600), as it may hold a secret"
-                )
-    if not options.dry_run:
-        print_message(f"next: {NEXT_STEPS[host.name]}")
+        _add_entry(config, after, name, entry, options=options, environment=environment)
     return OK
 
 
 def uninstall(options: argparse.Namespace, environment: HostEnvironment | None = None) -> int:
     """Removes the entry from every file where the host may find it. Raises as `install` does."""
     environment = environment or HostEnvironment(options.environ)
-    if not options.host and not options.file:
-        _list_hosts(environment, "uninstall", options.name)
-    host, name = _read_target(options)
+    host, name = _read_target(options, environment)
     paths = environment.find_files(host, file=options.file, project=options.project)
     changes: list[tuple[ConfigFile, ConfigFile]] = []
     # By what they lead to: a link may make one file of two places.
@@ -156,6 +130,24 @@ def uninstall(options: argparse.Namespace, environment: HostEnvironment | None =
             for secret in find_bare_secrets(config.servers[name]):
                 print_message(f"note: {backup} still holds {secret}, for your eyes only")
     return OK
+
+
+def list_hosts(environment: HostEnvironment, name: str) -> None:
+    """Prints each host, whether a server of this name is there, and where that stands."""
+    rows: list[tuple[str, str, str]] = []
+    for host in HOSTS[:-1]:  # all but the generic one, which has no place of its own
+        files = environment.find_files(host)
+        for path in files:
+            state = "not installed"
+            try:
+                servers = ConfigFile.read(path, host).servers
+                if name in servers:
+                    state = "disabled" if is_disabled(servers[name]) else "installed"
+            except ConfigError:
+                state = "cannot be read"
+            rows.append((host.name, state, str(path)))
+        rows += [] if files else [(host.name, "not found", "")]
+    print_table(("HOST", "STATE", "FILE"), rows)
 
 
 def find_add_command(
@@ -222,8 +214,12 @@ def add_by_command(
     return backup
 
 
-def _read_target(options: argparse.Namespace) -> tuple[Host, str]:
-    """The host and the server's name in it. Raises InvalidRequest."""
+def _read_target(options: argparse.Namespace, environment: HostEnvironment) -> tuple[Host, str]:
+    """The host and the server's name in it. Raises InvalidRequest, and lists the hosts for none."""
+    if not options.host and not options.file:
+        list_hosts(environment, options.name)
+        # Not exit code 0: a script whose variable is empty has installed nothing.
+        raise ConfigError("no host is named", hint=f"one of {', '.join(NAMES)}, or --file PATH")
     host = find_host(options.host or "generic")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", options.name):
         raise InvalidRequest("--name", options.name, "1 to 64 letters, digits, - and _")
@@ -256,26 +252,33 @@ def _plan_entry(
     return config.with_entry(name, entry) if is_replaced else config
 
 
-def _list_hosts(environment: HostEnvironment, word: str, name: str) -> NoReturn:
-    rows: list[tuple[str, str, str]] = []
-    for host in HOSTS[:-1]:  # but the generic one, which has no place of its own
-        files = environment.find_files(host)
-        rows += [(host.name, _describe_state(path, host, name), str(path)) for path in files]
-        rows += [] if files else [(host.name, "not found", "")]
-    print_table(("HOST", "STATE", "FILE"), rows)
-    # Not exit code 0: a script whose variable is empty has installed nothing.
-    hint = f"for example: arta-mcp {word} {rows[0][0]}; any other: arta-mcp {word} --file PATH"
-    raise ConfigError("no host is named", hint=hint)
-
-
-def _describe_state(path: Path, host: Host, name: str) -> str:
-    try:
-        servers = ConfigFile.read(path, host).servers
-    except ConfigError:
-        return "cannot be read"
-    if name not in servers:
-        return "not installed"
-    return "disabled" if is_disabled(servers[name]) else "installed"
+def _add_entry(
+    config: ConfigFile,
+    after: ConfigFile,
+    name: str,
+    entry: ServerEntry,
+    *,
+    options: argparse.Namespace,
+    environment: HostEnvironment,
+) -> None:
+    # A command adds for the user alone, and what is there it may refuse or overwrite.
+    by_file = options.file or options.project or name in config.servers or config.has_mark
+    command = [] if by_file else find_add_command(config, name, entry, environment)
+    if command:
+        shown = shlex.join([Path(command[0]).name, *command[1:]])
+        print_message(f"by its own command: {shown}")
+    if options.dry_run:
+        print_message("nothing was written (--dry-run)")
+        return
+    is_private = mask_entry(entry.value) != entry.value
+    if command:
+        _report_written(config, add_by_command(command, config, name, environment))
+    else:
+        # People's own clock names the backup, so it is not UTC.
+        _report_written(config, after.write(datetime.now(), is_private=is_private))
+    if is_private and os.name == "posix":
+        print_message(f"note: {config.path} is yours alone now (mode 600): it may hold a secret")
+    print_message(f"next: {NEXT_STEPS[config.host.name]}")
 
 
 def _warn(config: ConfigFile, entry: ServerEntry, options: argparse.Namespace) -> None:

@@ -248,7 +248,7 @@ def prune_backups(path: Path) -> int:
 
 @contextmanager
 def lock_files(paths: Iterable[Path]) -> Generator[None]:
-    """Makes the folders of these files, and keeps other installs out of them. Raises ConfigError."""
+    """Makes the folders of files and keeps other installs out of them. Raises ConfigError."""
     with ExitStack() as held:
         locked: set[Path] = set()
         for path in paths:
