@@ -1,10 +1,8 @@
 """Draws pictures through the ARTA text-to-image API, as an MCP server, a library and a command."""
 
-from __future__ import annotations
-
+# No import at the top: with `python -m arta_mcp` the current folder goes before Python's own
+# modules until `__main__` has taken it away, and a `typing.py` there would be run.
 TYPE_CHECKING = False
-"""not of `typing`, which for `python -m arta_mcp` may be a file of the current folder"""
-
 if TYPE_CHECKING:
     from arta_mcp.app import open_generations
     from arta_mcp.config import Settings

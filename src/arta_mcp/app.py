@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -17,7 +17,6 @@ from arta_mcp.arta.transport import Transport
 from arta_mcp.background import BackgroundTasks, open_background
 from arta_mcp.config import Settings
 from arta_mcp.engines.sketch.info import describe
-from arta_mcp.errors import ConfigError
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import Backend, Generations, Limits
 from arta_mcp.redaction import Secret
@@ -120,17 +119,12 @@ async def forget_account(settings: Settings, *, warn: Callable[[str], None] | No
 
 
 def state_dir(settings: Settings) -> Path:
-    """The folder of tokens and journal. Raises ConfigError when no home is known to hold it."""
+    """The folder of tokens and journal."""
     if settings.state_dir is not None:
         return settings.state_dir
     from platformdirs import user_state_path
 
-    with suppress(RuntimeError):  # without a home; older versions give a path with `~` in it
-        folder = user_state_path("arta-mcp", appauthor=False)
-        if folder.is_absolute():
-            return folder
-    sentence = "there is no home folder for the state: HOME is not set, nor known for this user"
-    raise ConfigError(sentence, hint="set HOME, or ARTA_STATE_DIR, to an absolute path")
+    return user_state_path("arta-mcp", appauthor=False)
 
 
 def service_dir(settings: Settings) -> Path:

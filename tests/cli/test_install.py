@@ -22,7 +22,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from arta_mcp import files
-from arta_mcp.app import state_dir
 from arta_mcp.cli import console
 from arta_mcp.cli.install import command as install
 from arta_mcp.cli.install import config_file
@@ -244,16 +243,13 @@ def test_a_user_without_a_home_is_told_so_in_a_sentence(
         raise KeyError
 
     monkeypatch.setattr(pwd, "getpwuid", unknown)
-    for name in ("HOME", "XDG_STATE_HOME"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("HOME")
     del computer.environ["HOME"]
     for word in ("install", "uninstall"):
         for more in (("cursor",), ("--file", "~/mcp.json")):
             with pytest.raises(ConfigError, match="no home folder: HOME is not set, nor known"):
                 computer.run(word, *more)
     assert computer.run("install", "cursor", "--project") == console.OK
-    with pytest.raises(ConfigError, match="no home folder for the state: HOME is not set"):
-        state_dir(Settings.from_env({}))
     options = argparse.Namespace(no_save=False, output="~/pictures")
     with pytest.raises(InvalidRequest, match="--output is '~/pictures'; allowed is a path without"):
         choose_output_folder(options, Settings.from_env({}))
@@ -558,6 +554,7 @@ def test_a_name_that_hosts_may_not_take_is_refused(computer: Computer) -> None:
         (b"[]", "the whole file is an array, not an object"),
         (b'{"mcpServers": 1.5}', "mcpServers is a number, not an object"),
         (b'{"a": 1,\n"b": "\xff"}', "is not UTF-8: line 2 holds byte 0xff"),
+        (b"\xef\xbb\xbf{\n\xfe\n}", "is not UTF-8: line 2 holds byte 0xfe"),
         (b"\xff\xfe{\x00}\x00", "is not UTF-8: line 1 holds byte 0xff"),
     ],
 )

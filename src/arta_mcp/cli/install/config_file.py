@@ -69,12 +69,12 @@ class ConfigFile:
             if target.is_symlink():
                 raise ConfigError(f"{path} is a link that leads in a circle")
             content = _read_file(target)
-        data = content or b""
         try:
-            return cls(path, host, target, content).with_text(data.decode("utf-8-sig"))
+            text = (content or b"").decode("utf-8-sig")  # a mark is no part of what it says
+            return cls(path, host, target, content).with_text(text)
         except UnicodeDecodeError as exc:
-            line = data.count(b"\n", 0, exc.start) + 1
-            sentence = f"{path} is not UTF-8: line {line} holds byte 0x{data[exc.start]:02x}"
+            line = exc.object.count(b"\n", 0, exc.start) + 1
+            sentence = f"{path} is not UTF-8: line {line} holds byte 0x{exc.object[exc.start]:02x}"
             raise ConfigError(sentence, hint="save it as UTF-8; it was left as it is") from exc
 
     def with_text(self, text: str) -> ConfigFile:
