@@ -17,23 +17,6 @@ from arta_mcp.redaction import Secret
 from harness.installed import TIMEOUT, Machine
 from harness.shell import Shell
 
-# Where it is started
-
-
-def test_no_file_of_the_current_folder_stands_before_the_library(tmp_path: Path) -> None:
-    for name in ("json", "typing", "argparse", "logging", "re", "mcp", "anyio", "httpx"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('not ours')")
-    done = subprocess.run(
-        [sys.executable, "-m", "arta_mcp", "models", "--search", "flux"],
-        cwd=tmp_path,
-        env={"HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
-    assert (done.returncode, done.stdout[:5]) == (0, "flux\t"), done.stderr
-
-
 # Wrong words
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import pwd
@@ -29,8 +28,6 @@ from arta_mcp.cli.install.config_file import ConfigFile, check_others_kept
 from arta_mcp.cli.install.hosts import HOSTS, NEXT_STEPS, HostEnvironment, find_host
 from arta_mcp.cli.install.server_entry import ServerEntry
 from arta_mcp.cli.parser import Parser
-from arta_mcp.cli.session import choose_output_folder
-from arta_mcp.config import Settings
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
 from arta_mcp.files import lock_folder
 from arta_mcp.untrusted_json import is_object, list_or_empty
@@ -250,9 +247,6 @@ def test_a_user_without_a_home_is_told_so_in_a_sentence(
             with pytest.raises(ConfigError, match="no home folder: HOME is not set, nor known"):
                 computer.run(word, *more)
     assert computer.run("install", "cursor", "--project") == console.OK
-    options = argparse.Namespace(no_save=False, output="~/pictures")
-    with pytest.raises(InvalidRequest, match="--output is '~/pictures'; allowed is a path without"):
-        choose_output_folder(options, Settings.from_env({}))
 
 
 def test_a_project_has_a_file_of_its_own(
@@ -1430,6 +1424,15 @@ def run_arta(computer: Computer) -> Callable[..., subprocess.CompletedProcess[st
         )
 
     return run
+
+
+def test_python_with_m_runs_no_file_of_the_current_folder_in_place_of_a_library(
+    computer: Computer, run_arta: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    for name in ("json", "typing", "argparse", "logging", "re", "mcp", "anyio", "httpx"):
+        (computer.project / f"{name}.py").write_text("raise SystemExit('not ours')")
+    done = run_arta("install", "--file", "mcp.json")
+    assert (done.returncode, (computer.project / "mcp.json").exists()) == (0, True), done.stderr
 
 
 def test_the_command_line_installs_even_with_settings_that_are_wrong(

@@ -43,11 +43,7 @@ def choose_output_folder(options: argparse.Namespace, settings: Settings) -> Pat
     if options.no_save:
         return None
     # Before anything is sent: a job whose pictures cannot be saved costs as much as any other.
-    folder = Path(options.output or settings.output_dir or Path.cwd())
-    try:
-        folder = folder.expanduser().absolute()
-    except RuntimeError as exc:  # the home of a user that this machine does not know
-        raise InvalidRequest("--output", str(folder), "a path without ~ here") from exc
+    folder = Path(options.output or settings.output_dir or Path.cwd()).expanduser().absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         raise InvalidRequest("--output", str(folder), "a folder that can be written to")
