@@ -248,16 +248,15 @@ def prune_backups(path: Path) -> int:
 
 @contextmanager
 def lock_files(paths: Iterable[Path]) -> Generator[None]:
-    """Makes the folders of files and keeps other installs out of them. Raises ConfigError."""
+    """Makes the folders of files and keeps other installs out of them. Raises ConfigError.
+
+    No two may stand in one folder: a process waits for its own lock as for any other.
+    """
     with ExitStack() as held:
-        locked: set[Path] = set()
         for path in paths:
             with _name_file_in_errors(path, "cannot be written"):
                 folder = path.resolve().parent
                 folder.mkdir(parents=True, exist_ok=True)
-                if folder in locked:  # a process waits for a lock of its own as for any other
-                    continue
-                locked.add(folder)
                 try:
                     held.enter_context(lock_folder(folder, timeout=LOCK_TIMEOUT))
                 except TimeoutError as exc:
