@@ -25,7 +25,49 @@ def test_every_folder_that_had_to_be_made_is_its_owners_alone(tmp_path: Path) ->
         0o700,
     ]
     make_private_folder(shared)
+    assert mode_of(shared) == 0o700, "all that was in it is ours"
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o777, 0o750])
+def test_a_folder_that_others_use_is_refused_and_stays_open(mode: int, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(mode)
+    (shared / "notes.txt").write_text("for all")
+    (shared / "notes.txt").chmod(0o644)
+    (shared / "ours").touch(mode=0o600)
+    for _ in range(2):
+        with pytest.raises(UnsafeFolder, match=r"open to others, and so is 'notes\.txt'"):
+            make_private_folder(shared)
+        assert mode_of(shared) == mode
+    assert {path.name for path in shared.iterdir()} == {"notes.txt", "ours"}
+    (shared / "notes.txt").unlink()
+    make_private_folder(shared)
     assert mode_of(shared) == 0o700
+
+
+def test_an_empty_folder_that_all_users_share_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+    with pytest.raises(UnsafeFolder, match="is shared by all users"):
+        make_private_folder(tmp_path)
+    assert mode_of(tmp_path) == 0o1777
+
+
+def test_on_a_disk_that_keeps_no_modes_a_folder_of_ours_is_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = os.mkdir
+
+    def mkdir(path: Path, mode: int = 0o777) -> None:
+        make(path, mode)
+        Path(path).chmod(0o777)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    (tmp_path / "ours").touch()
+    (tmp_path / "ours").chmod(0o777)
+    tmp_path.chmod(0o777)
+    make_private_folder(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"ours"}
 
 
 def test_no_link_and_no_file_is_taken_for_a_private_folder(tmp_path: Path) -> None:

@@ -145,13 +145,18 @@ def test_what_others_can_read_is_said_and_left_as_it_is(shell: Shell) -> None:
     state.mkdir(mode=0o755)
     tokens = state / "account-local.json"
     tokens.write_text("{}", encoding="utf-8")
+    tokens.chmod(0o600)
+    said = shell("doctor", "--no-picture")
+    assert "has mode 755: others can look inside" in said.out
+    assert f"{tokens} is damaged" in said.out
+    state.chmod(0o755)
     tokens.chmod(0o644)
     said = shell("doctor", "--no-picture")
     assert said.code == 1
-    assert "has mode 755: others can look inside" in said.out
+    assert f"fail  state folder  {state} is open to others, and so is '{tokens.name}'" in said.out
+    assert f"chmod -R go= {state}" in said.out
     assert f"others can read {tokens}" in said.out
     assert f"-> chmod 600 {tokens}" in said.out
-    assert f"{tokens} is damaged" in said.out
     assert tokens.stat().st_mode & 0o777 == 0o644
 
 

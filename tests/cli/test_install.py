@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import shutil
+import socket
 import stat
 import subprocess
 import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from arta_mcp import files
 from arta_mcp.cli import console
 from arta_mcp.cli.install import command as install
+from arta_mcp.cli.install import config_file
 from arta_mcp.cli.install.config_file import ConfigFile, check_others_kept
 from arta_mcp.cli.install.hosts import HOSTS, NEXT_STEPS, HostEnvironment, find_host
 from arta_mcp.cli.install.server_entry import ServerEntry
 from arta_mcp.cli.parser import Parser
 from arta_mcp.errors import ArtaError, ConfigError, InvalidRequest
-from arta_mcp.untrusted_json import is_object
+from arta_mcp.files import lock_folder
+from arta_mcp.untrusted_json import is_object, list_or_empty
 
 SAMPLES = Path(__file__).parents[1] / "hosts"
 COMMENTED = SAMPLES / "commented.jsonc"
@@ -208,6 +214,11 @@ def test_windsurf_is_served_where_it_is_and_the_other_place_is_named(
     computer.run("uninstall", "windsurf")
     assert entry_of(old, "windsurf") is None
     assert entry_of(new, "windsurf") is None
+    shutil.rmtree(old.parent)
+    old.parent.symlink_to(new.parent)
+    computer.run("install", "windsurf")
+    assert computer.run("uninstall", "windsurf") == console.OK, "two places, and one file"
+    assert entry_of(new, "windsurf") is None
 
 
 def test_a_host_that_is_not_here_is_said_to_be_missing_and_nothing_is_made(
@@ -220,6 +231,22 @@ def test_a_host_that_is_not_here_is_said_to_be_missing_and_nothing_is_made(
         assert "--file PATH" in caught.value.hint
         assert computer.run("uninstall", host) == console.OK
     assert list(computer.home.iterdir()) == []
+
+
+def test_a_user_without_a_home_is_told_so_in_a_sentence(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(_uid: int) -> NoReturn:
+        raise KeyError
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.delenv("HOME")
+    del computer.environ["HOME"]
+    for word in ("install", "uninstall"):
+        for more in (("cursor",), ("--file", "~/mcp.json")):
+            with pytest.raises(ConfigError, match="no home folder: HOME is not set, nor known"):
+                computer.run(word, *more)
+    assert computer.run("install", "cursor", "--project") == console.OK
 
 
 def test_a_project_has_a_file_of_its_own(
@@ -271,9 +298,47 @@ def test_a_host_is_known_in_any_spelling() -> None:
         assert find_host(word).name == name
 
 
-def test_without_a_host_or_a_file_the_hosts_are_told(computer: Computer) -> None:
-    with pytest.raises(InvalidRequest, match="HOST is None; allowed is one of claude-desktop"):
-        computer.run("install")
+@pytest.mark.parametrize("word", ["install", "uninstall"])
+def test_without_a_host_the_hosts_are_listed_with_what_each_has(
+    word: str, computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    computer.put("cursor")
+    for host in ("claude-code", "vscode"):
+        computer.put(host)
+        computer.run("install", host)
+    path = computer.file("vscode")
+    said = json.loads(path.read_bytes())
+    said["servers"]["arta"]["disabled"] = True
+    path.write_text(json.dumps(said))
+    computer.put("zed", b"\xff")
+    before = computer.files()
+    capsys.readouterr()
+    with pytest.raises(ConfigError, match="no host is named") as caught:
+        computer.run(word)
+    assert caught.value.hint.startswith("one of claude-desktop, claude-code, cursor, vscode, ")
+    listed = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert listed == [
+        ["claude-desktop", "not found", ""],
+        ["claude-code", "installed", str(computer.file("claude-code"))],
+        ["cursor", "not installed", str(computer.file("cursor"))],
+        ["vscode", "disabled", str(path)],
+        ["windsurf", "not found", ""],
+        ["zed", "cannot be read", str(computer.file("zed"))],
+    ]
+    assert computer.files() == before
+
+
+def test_the_list_of_hosts_is_no_success(
+    run_arta: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    """A script whose variable is empty has installed nothing."""
+    done = run_arta("install")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no host is named\nhint: ")
+    assert "cursor\tnot found" in done.stdout
+
+
+def test_a_generic_host_needs_a_file(computer: Computer) -> None:
     with pytest.raises(InvalidRequest, match="--file is None; allowed is the path of a file"):
         computer.run("install", "generic")
 
@@ -282,13 +347,12 @@ def test_without_a_host_or_a_file_the_hosts_are_told(computer: Computer) -> None
 
 
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
-@pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
 def test_uninstall_gives_back_every_byte_that_install_found(
-    bom: bytes, newline: bytes, computer: Computer, capsys: pytest.CaptureFixture[str]
+    newline: bytes, computer: Computer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for host in USER_HOSTS:
         path = computer.put(host)
-        before = bom + path.read_bytes().replace(b"\n", newline)
+        before = path.read_bytes().replace(b"\n", newline)
         path.write_bytes(before)
         computer.run("install", host)
         lines = path.read_bytes().split(b"\n")[:-1]
@@ -297,6 +361,81 @@ def test_uninstall_gives_back_every_byte_that_install_found(
         computer.run("uninstall", host)
         assert path.read_bytes() == before
     assert "laid out anew" not in capsys.readouterr().err
+
+
+BOM = b"\xef\xbb\xbf"
+
+
+def test_a_byte_order_mark_goes_and_that_is_said(
+    computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Claude Desktop drops every server of a file that begins with one."""
+    computer.put_program("claude", "")
+    for host in USER_HOSTS:
+        path = computer.put(host)
+        content = path.read_bytes()
+        note = f"note: the byte order mark of {path} goes; with one "
+        path.write_bytes(BOM + content)
+        for more in (("--dry-run",), ()):
+            computer.run("install", host, *more)
+            assert note in capsys.readouterr().err
+            assert path.read_bytes().startswith(BOM) == bool(more)
+        installed = path.read_bytes()
+        path.write_bytes(BOM + installed)
+        assert computer.run("install", host) == console.OK
+        out, err = capsys.readouterr()
+        assert path.read_bytes() == installed
+        assert (out, "already there" in err, note in err) == ("", True, True)
+        path.write_bytes(BOM + installed)
+        computer.run("uninstall", host)
+        assert note in capsys.readouterr().err
+        assert path.read_bytes() == content
+        computer.run("uninstall", host)
+        assert "byte order mark" not in capsys.readouterr().err
+    assert computer.arguments_of("claude") is None, "it might keep the mark"
+
+
+@pytest.mark.parametrize(
+    ("host", "said", "key"),
+    [
+        ("vscode", {"mcp": {"servers": {"a": {}}}, "editor.fontSize": 12}, "mcp.servers"),
+        ("vscode", {"mcpServers": {"a": {}}}, "mcpServers"),
+        ("cursor", {"servers": {"a": {}}}, "servers"),
+        ("cursor", {"servers": {}, "context_servers": 1, "mcp": True}, None),
+    ],
+)
+def test_servers_where_the_host_does_not_look_are_warned_about(
+    host: str,
+    said: dict[str, object],
+    key: str | None,
+    computer: Computer,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = computer.put(host, json.dumps(said).encode())
+    assert computer.run("install", host) == console.OK
+    warning = f"warning: {path} has servers under {key}; "
+    err = capsys.readouterr().err
+    assert (warning in err, "warning: " in err) == (key is not None,) * 2
+    assert entry_of(path, host) is not None
+
+
+@pytest.mark.parametrize("word", [{"disabled": True}, {"enabled": False}])
+def test_a_disabled_entry_is_said_to_be_disabled(
+    word: dict[str, bool], computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry: dict[str, object] = {"command": str(computer.program), "args": []}
+    text = json.dumps({"mcpServers": {"arta": entry | word}})
+    path = computer.put("cursor", text.encode())
+    assert computer.run("install", "cursor") == console.OK
+    err = capsys.readouterr().err
+    assert "already there" in err
+    assert "warning: it is disabled there, so Cursor does not start it\n" in err
+    assert path.read_text() == text
+    assert computer.run("install", "cursor", "--force") == console.OK
+    assert entry_of(path, "cursor") == entry
+    capsys.readouterr()
+    computer.run("install", "cursor")
+    assert "warning: " not in capsys.readouterr().err
 
 
 def test_a_file_laid_out_by_hand_keeps_its_order_indentation_and_meaning(
@@ -370,7 +509,7 @@ def test_a_new_file_is_made_when_the_host_is_there(computer: Computer) -> None:
 def test_an_empty_file_is_filled_and_backed_up(content: bytes, computer: Computer) -> None:
     path = computer.put("cursor", content)
     assert computer.run("install", "cursor") == console.OK
-    assert path.read_bytes().startswith(content.rstrip(b"}\n"))
+    assert path.read_bytes().startswith(b'{\n  "mcpServers": {\n    "arta": {')
     assert entry_of(path, "cursor") == {"command": str(computer.program), "args": []}
     assert [backup.read_bytes() for backup in backups(path)] == [content]
 
@@ -409,6 +548,7 @@ def test_a_name_that_hosts_may_not_take_is_refused(computer: Computer) -> None:
         (b"[]", "the whole file is an array, not an object"),
         (b'{"mcpServers": 1.5}', "mcpServers is a number, not an object"),
         (b'{"a": 1,\n"b": "\xff"}', "is not UTF-8: line 2 holds byte 0xff"),
+        (b"\xef\xbb\xbf{\n\xfe\n}", "is not UTF-8: line 2 holds byte 0xfe"),
         (b"\xff\xfe{\x00}\x00", "is not UTF-8: line 1 holds byte 0xff"),
     ],
 )
@@ -441,13 +581,13 @@ JSON_VALUES = st.recursive(
 def test_what_json_itself_laid_out_is_given_back_whatever_it_says(
     said: dict[str, object], servers: dict[str, object], indent: int | str | None, end: str
 ) -> None:
-    entry = ServerEntry("arta", {"command": "/opt/arta-mcp", "args": ["-m", "é"]})
+    entry = ServerEntry({"command": "/opt/arta-mcp", "args": ["-m", "é"]})
     others = {name: value for name, value in servers.items() if name != "arta"}
     before: dict[str, object] = said | {"mcpServers": others}
     text = json.dumps(before, indent=indent, ensure_ascii=False) + end
-    added = parse("generic", text).with_entry(entry)
+    added = parse("generic", text).with_entry("arta", entry)
     assert json.loads(added.text) == before | {"mcpServers": others | {"arta": entry.value}}
-    assert added.without_entry("arta").text == text
+    assert added.with_entry("arta", None).text == text
 
 
 # Files with comments
@@ -559,6 +699,81 @@ def test_a_secret_is_written_but_never_shown_and_warned_about(
         assert '"ARTA_API_KEY": "[redacted]"' in out
         assert '"ARTA_MAX_WAIT": "20"' in out
         assert f"warning: ARTA_API_KEY lies in {path} as plain text" in err
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "ARTA_PROXY=http://me:hunter2@${HOST}",
+        "ARTA_API_KEY=hunter2${X}",
+        "ARTA_API_KEY=${ARTA_API_KEY:-hunter2}",
+        "ARTA_BASE_URL=https://me:hunter2@${HOST}",
+    ],
+)
+def test_a_secret_beside_a_reference_is_a_secret(
+    given: str, computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    computer.put_program("claude", "")
+    path = computer.put("claude-code")
+    for more in (("--dry-run",), (), ("--force", "--env", "ARTA_MAX_WAIT=20")):
+        computer.run("install", "claude-code", "--env", given, *more)
+    assert computer.arguments_of("claude") is None, "every user sees a command line"
+    computer.run("uninstall", "claude-code")
+    out, err = capsys.readouterr()
+    assert "hunter2" not in out + err
+    name = given.partition("=")[0]
+    assert f'"{name}": "[redacted]"' in out
+    is_secret_setting = name != "ARTA_BASE_URL"
+    assert (f"{name} lies in {path} as plain text" in err) == is_secret_setting
+
+
+def test_what_people_added_to_our_entry_is_not_shown_when_it_is_replaced_or_removed(
+    computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours: dict[str, object] = {
+        "command": str(computer.program),
+        "args": ["--token=hunter2", "hunter2", "-m", "arta_mcp", 7, "git+https://hunter2@x/y"],
+        "env": {
+            "ARTA_BASE_URL": "https://me:hunter2@x",
+            "ARTA_MAX_WAIT": "20",
+            "TOKEN": ["hunter2"],
+        },
+        "headers": {"Authorization": "Bearer hunter2"},
+        "url": "https://me:hunter2@x",
+    }
+    prefixed = {"command": "ARTA_API_KEY=hunter2 /opt/arta-mcp", "env": "A=hunter2"}
+    question = {"type": "promptString", "id": "arta-x", "default": "hunter2"}
+    for entry in (ours, prefixed):
+        said = {"servers": {"arta": entry}, "inputs": [question]}
+        for words in (("install", "vscode", "--force"), ("uninstall", "vscode")):
+            computer.put("vscode", json.dumps(said).encode())
+            assert computer.run(*words) == console.OK
+            out, err = capsys.readouterr()
+            assert "hunter2" not in out + err
+            assert '"command"' in out
+    assert '"id": "arta-x"' in out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("cursor", "--ask", "ARTA_API_KEY=hunter2"),
+        ("vscode", "--ask", "hunter-2"),
+        ("cursor", "--env", "HUNTER2"),
+        ("cursor", "--env", "http://me:hunter2@host?a=1"),
+        ("ARTA_API_KEY=hunter2",),
+        ("cursor", "--evn", "ARTA_API_KEY=hunter2"),
+        ("cursor", "--evn=ARTA_API_KEY=hunter2"),
+        ("cursor", "--env=ARTA_MAX_WAIT=1", "hunter2"),
+    ],
+)
+def test_a_secret_in_a_wrong_place_is_not_quoted(
+    words: tuple[str, ...], run_arta: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    done = run_arta("install", *words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert not re.search("hunter.?2", done.stdout + done.stderr, re.IGNORECASE)
 
 
 def test_a_changed_secret_is_a_change_that_is_not_shown(
@@ -681,7 +896,7 @@ def test_only_vs_code_is_told_to_ask(computer: Computer) -> None:
             "--env is 'ARTA_API_KY'; allowed is a setting of arta-mcp",
             "ARTA_API_KEY",
         ),
-        ("A B=x", "--env is 'A B'; allowed is the name of an environment variable", ""),
+        ("A B=x", "--env is '…'; allowed is the name of an environment variable", ""),
         ("ARTA_MAX_WAIT=soon", "ARTA_MAX_WAIT is 'soon', not a number of seconds", ""),
         ("A=b\x1bc", "--env is 'A'; allowed is a name with a value of printable characters", ""),
     ],
@@ -716,7 +931,46 @@ def test_the_command_is_the_script_that_runs_or_the_interpreter(computer: Comput
     script.rename(computer.bin / "arta-mcp.exe")
     assert start_command(str(script)) == (f"{script}.exe", [])
     (computer.bin / "arta-mcp.exe").unlink()
-    assert start_command("/x/arta_mcp/__main__.py") == (sys.executable, ["-m", "arta_mcp"])
+    assert start_command("/x/arta_mcp/__main__.py") == (sys.executable, ["-P", "-m", "arta_mcp"])
+
+
+def test_the_entry_runs_no_file_of_the_folder_that_a_host_starts_it_in(computer: Computer) -> None:
+    path = computer.put("cursor")
+    computer.program.unlink()
+    computer.run("install", "cursor")
+    entry = entry_of(path, "cursor")
+    assert is_object(entry)
+    for name in (*sys.stdlib_module_names, "arta_mcp", "mcp", "anyio", "httpx", "pydantic"):
+        (computer.project / f"{name}.py").write_text("raise SystemExit('not ours')")
+    command = [str(entry["command"]), *map(str, list_or_empty(entry["args"]))]
+    for more, said in ((["--version"], "arta-mcp "), (["models", "--search", "flux"], "flux")):
+        done = subprocess.run(
+            [*command, *more],
+            cwd=computer.project,
+            env=computer.environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stdout[: len(said)]) == (0, said), done.stderr
+
+
+def test_a_program_of_the_current_folder_is_not_written(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows looks there before PATH, and so does a PATH that says so."""
+    monkeypatch.chdir(computer.project)
+    computer.program.unlink()
+    for name in ("arta-mcp", "uvx"):
+        (computer.project / name).touch(mode=0o755)
+    computer.environ["PATH"] = "../project"
+    path = computer.put("cursor")
+    computer.run("install", "cursor")
+    entry = entry_of(path, "cursor")
+    assert is_object(entry)
+    assert entry["command"] == sys.executable
+    with pytest.raises(ConfigError, match="uvx is not on PATH"):
+        computer.run("install", "cursor", "--uvx")
 
 
 def test_uvx_is_written_when_asked_for_or_when_the_script_will_not_last(
@@ -774,12 +1028,145 @@ def test_a_link_to_itself_is_refused(computer: Computer) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o664])
-def test_a_file_and_its_backup_keep_the_mode(mode: int, computer: Computer) -> None:
+def test_a_file_keeps_its_mode_and_its_backup_is_its_owners_alone(
+    mode: int, computer: Computer
+) -> None:
     path = computer.put("cursor")
     path.chmod(mode)
     computer.run("install", "cursor")
-    assert [stat.S_IMODE(p.stat().st_mode) for p in (path, *backups(path))] == [mode, mode]
+    assert [mode_of(p) for p in (path, *backups(path))] == [mode, 0o600]
     assert sorted(path.parent.iterdir()) == sorted([path, *backups(path)])
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize("given", [f"ARTA_API_KEY={SECRET}", "OTHER_TOKEN=could be one"])
+def test_a_file_that_gets_a_key_becomes_its_owners_alone_and_that_is_said(
+    given: str, computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = computer.put("cursor")
+    path.chmod(0o644)
+    computer.run("install", "cursor", "--env", given, "--dry-run")
+    assert "mode 600" not in capsys.readouterr().err
+    computer.run("install", "cursor", "--env", given)
+    assert mode_of(path) == 0o600
+    assert f"note: {path} is yours alone now (mode 600)" in capsys.readouterr().err
+
+
+def test_no_key_stays_in_a_backup_that_others_can_read(
+    computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = computer.put("cursor")
+    computer.run("install", "cursor", "--env", f"ARTA_API_KEY={SECRET}")
+    older = path.with_name(f"{path.name}.20260101-000000.bak")
+    older.write_bytes(path.read_bytes())
+    for made_by_0_1_0 in (path, older):
+        made_by_0_1_0.chmod(0o644)
+    capsys.readouterr()
+    computer.run("uninstall", "cursor")
+    assert [mode_of(backup) for backup in backups(path)] == [0o600] * 3
+    newest = max(backups(path), key=lambda backup: backup.stat().st_mtime_ns)
+    assert f"note: {newest} still holds ARTA_API_KEY, for your eyes only" in capsys.readouterr().err
+
+
+def test_three_backups_of_a_file_are_kept_and_nothing_else_goes(
+    computer: Computer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = computer.put("cursor")
+    others = [
+        path.with_name(name)
+        for name in ("mcp.json.bak", "mcp.json.mine.bak", "other.json.20200101-000000.bak")
+    ]
+    for other in others:
+        other.touch()
+    contents: list[bytes] = []
+    for number in range(12):
+        contents.append(path.read_bytes())
+        computer.run("install", "cursor", "--name", f"arta-{number}")
+    assert all(other.exists() for other in others)
+    others[1].unlink()
+    assert sorted(backup.read_bytes() for backup in backups(path)) == sorted(contents[-3:])
+    assert "note: 1 older backup removed; the newest three stay\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["install", "uninstall"])
+@pytest.mark.parametrize("kind", ["device", "pipe", "socket", "a link to a pipe"])
+def test_what_is_no_regular_file_is_left_as_it_is(
+    kind: str, word: str, computer: Computer, tmp_path: Path
+) -> None:
+    path = tmp_path / "node"
+    if kind == "device":
+        try:
+            os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        except PermissionError:
+            pytest.skip("only root can make a device node")
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+    else:
+        os.mkfifo(path)
+    node = path
+    if kind.startswith("a link"):
+        path = tmp_path / "link"
+        path.symlink_to(node)
+    before = node.lstat()
+    with pytest.raises(ConfigError, match="cannot be read: it is no regular file"):
+        computer.run(word, "--file", str(path))
+    assert (node.lstat().st_ino, node.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert {one.name for one in tmp_path.iterdir()} >= {"node"}
+    assert backups(path) == []
+
+
+def test_of_many_installs_at_once_none_is_lost(computer: Computer) -> None:
+    path = computer.project / "new" / "mcp.json"
+    command = [sys.executable, "-m", "arta_mcp", "install", "--file", str(path), "--name"]
+    names = [f"arta-{number}" for number in range(24)]
+    started = [
+        subprocess.Popen(
+            [*command, name], env=computer.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for name in names
+    ]
+    said = [done.communicate(timeout=120)[1] for done in started]
+    assert [done.returncode for done in started] == [0] * len(names), said
+    assert set(json.loads(path.read_bytes())["mcpServers"]) == set(names)
+    assert {one.name for one in path.parent.iterdir()} == {
+        path.name,
+        *(backup.name for backup in backups(path)),
+    }
+
+
+def test_an_install_that_hangs_does_not_hold_others_for_ever(
+    computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(config_file, "LOCK_TIMEOUT", 0.1)
+    path = computer.put("cursor")
+    with lock_folder(path.parent, timeout=0):
+        with pytest.raises(ConfigError, match="another install has been at work in "):
+            computer.run("install", "cursor")
+        assert computer.run("install", "cursor", "--dry-run") == console.OK
+    assert computer.run("install", "cursor") == console.OK
+
+
+@pytest.mark.parametrize("word", ["install", "uninstall"])
+def test_what_another_program_has_overwritten_at_once_is_no_success(
+    word: str, computer: Computer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = computer.put("cursor")
+    if word == "uninstall":
+        computer.run("install", "cursor")
+    write = files.write_atomically
+
+    def write_and_lose(target: Path, content: bytes, *, mode: int) -> None:
+        write(target, content, mode=mode)
+        write(target, b"{}", mode=mode)
+
+    monkeypatch.setattr(config_file, "write_atomically", write_and_lose)
+    with pytest.raises(ConfigError, match="has changed while it was edited"):
+        computer.run(word, "cursor")
+    assert path.read_bytes() == b"{}"
 
 
 def test_a_new_file_with_a_secret_is_its_owners_alone(computer: Computer) -> None:
@@ -1007,8 +1394,8 @@ def test_no_batch_file_and_nothing_from_the_current_folder_gets_our_json(
     computer: Computer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def command() -> list[str]:
-        entry = ServerEntry("arta", {})
-        return install.find_add_command(parse("claude-code", ""), entry, computer.environment)
+        config, entry = parse("claude-code", ""), ServerEntry({})
+        return install.find_add_command(config, "arta", entry, computer.environment)
 
     computer.put_program("claude", "")
     assert command()[:2] == [str(computer.bin / "claude"), "mcp"]
@@ -1041,6 +1428,15 @@ def run_arta(computer: Computer) -> Callable[..., subprocess.CompletedProcess[st
     return run
 
 
+def test_python_with_m_runs_no_file_of_the_current_folder_in_place_of_a_library(
+    computer: Computer, run_arta: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    for name in ("json", "typing", "argparse", "logging", "re", "mcp", "anyio", "httpx"):
+        (computer.project / f"{name}.py").write_text("raise SystemExit('not ours')")
+    done = run_arta("install", "--file", "mcp.json")
+    assert (done.returncode, (computer.project / "mcp.json").exists()) == (0, True), done.stderr
+
+
 def test_the_command_line_installs_even_with_settings_that_are_wrong(
     computer: Computer, run_arta: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
@@ -1050,7 +1446,7 @@ def test_the_command_line_installs_even_with_settings_that_are_wrong(
     assert (done.returncode, SECRET in done.stdout + done.stderr) == (0, False), done.stderr
     entry = entry_of(path, "cursor")
     env = {"ARTA_API_KEY": SECRET}
-    assert entry == {"command": sys.executable, "args": ["-m", "arta_mcp"], "env": env}
+    assert entry == {"command": sys.executable, "args": ["-P", "-m", "arta_mcp"], "env": env}
     refused = run_arta("install", "cursr")
     assert refused.returncode == 2
     assert "error: HOST is 'cursr'" in refused.stderr

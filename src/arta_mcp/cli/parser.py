@@ -36,6 +36,9 @@ def build_parser(*add_commands: Callable[[Subparsers], None]) -> Parser:
 class Parser(argparse.ArgumentParser):
     """A parser that ends with the nearest right word; `options.parser` is the command's own."""
 
+    hides_values = False
+    """whether what is no option may be a secret, which an error must not quote"""
+
     def error(self, message: str) -> NoReturn:
         """What argparse calls when a line is wrong; `message` is its own English sentence."""
         # `argument COMMAND: invalid choice: 'genrate' (choose from ...)`: the sentence is the only
@@ -48,8 +51,10 @@ class Parser(argparse.ArgumentParser):
 
     def refuse(self, strange: list[str]) -> NoReturn:
         """Ends because of arguments that mean nothing to this command."""
-        message = f"unrecognized arguments: {' '.join(strange)}"
         word = strange[0].partition("=")[0]
+        if self.hides_values:
+            strange = [one.partition("=")[0] if one.startswith("-") else "…" for one in strange]
+        message = f"unrecognized arguments: {' '.join(strange)}"
         # Argparse's private table of its options: it has no public one.
         options = self._option_string_actions
         if not word.startswith("-"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from arta_mcp.errors import ConfigError, Unavailable
-from arta_mcp.files import UnsafeFolder
+from arta_mcp.files import UnsafeFolder, explain_sharing
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.journal import VERSION, name_damaged_rows
 from arta_mcp.state.records import StateCheck
@@ -41,6 +41,9 @@ def check_folder(name: str, setting: str, folder: Path, *, private: bool) -> Sta
         if found.st_uid != os.getuid():
             return StateCheck(name, "fail", f"{folder} belongs to another user", elsewhere)
         if found.st_mode & 0o077:
+            if why := explain_sharing(folder):
+                remedy = f"{elsewhere}; or, if all in it is arta-mcp's, chmod -R go= {folder}"
+                return StateCheck(name, "fail", f"{folder} {why}", remedy)
             mode = f"{stat.S_IMODE(found.st_mode):o}"
             detail = f"{folder} has mode {mode}: others can look inside"
             remedy = f"chmod 700 {folder}; the next call does it too"

@@ -7,12 +7,13 @@ json5, jsonc-edit starts Node), and an editor of our own is hundreds of lines.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
 import stat
-from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterable
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from difflib import unified_diff
@@ -21,7 +22,7 @@ from pathlib import Path
 from arta_mcp.cli.install.hosts import Host
 from arta_mcp.cli.install.server_entry import ServerEntry, mask_entry
 from arta_mcp.errors import ConfigError
-from arta_mcp.files import write_atomically, write_new
+from arta_mcp.files import lock_folder, write_atomically, write_new
 from arta_mcp.untrusted_json import is_object, list_or_empty
 
 # Each takes a string whole first, so that nothing is found inside of one.
@@ -31,6 +32,12 @@ _EXTRA = re.compile(rf"{_STRING}|({_COMMENT}|,(?=(?:\s|{_COMMENT})*+[}}\]]))", r
 """a comment or a trailing comma, where group 1 matches"""
 _LIST_IN_LINE = re.compile(_STRING + r"|(\[[^\s\]\[{])")
 _PLAIN_LIST = re.compile(_STRING + rf"|\[\s+((?:(?:{_STRING}|[\w.+-]+),?\s+)++)\]")
+
+LOCK_TIMEOUT = 120.0
+"""seconds; who has the lock may be waiting for `claude`, which takes up to 60"""
+
+MAX_BACKUPS = 3
+"""of one file; each may hold a key that has long been replaced"""
 
 _KINDS = {"{": "an object", "[": "an array", '"': "a text", "n": "null", "t": "true", "f": "false"}
 """what a value is called, by the first character of its JSON"""
@@ -61,20 +68,19 @@ class ConfigFile:
             # What `resolve` gives up on, from Python 3.13 without a word.
             if target.is_symlink():
                 raise ConfigError(f"{path} is a link that leads in a circle")
-            content = target.read_bytes() if target.exists() else None
-        data = content or b""
+            content = _read_file(target)
         try:
-            return cls(path, host, target, content).with_text(data.decode("utf-8"))
+            text = (content or b"").decode("utf-8-sig")  # a mark is no part of what it says
+            return cls(path, host, target, content).with_text(text)
         except UnicodeDecodeError as exc:
-            line = data.count(b"\n", 0, exc.start) + 1
-            sentence = f"{path} is not UTF-8: line {line} holds byte 0x{data[exc.start]:02x}"
+            line = exc.object.count(b"\n", 0, exc.start) + 1
+            sentence = f"{path} is not UTF-8: line {line} holds byte 0x{exc.object[exc.start]:02x}"
             raise ConfigError(sentence, hint="save it as UTF-8; it was left as it is") from exc
 
     def with_text(self, text: str) -> ConfigFile:
         """The same where it says `text`. Raises ConfigError when that cannot be understood."""
-        bare = re.sub(r"\A\ufeff", " ", text)
         # Blanked at equal length: an error names the line and column that people see.
-        plain = _EXTRA.sub(lambda m: re.sub(r"[^\r\n]", " ", m[1]) if m[1] else m[0], bare)
+        plain = _EXTRA.sub(lambda m: re.sub(r"[^\r\n]", " ", m[1]) if m[1] else m[0], text)
         said: object = {}
         try:
             if plain.strip():
@@ -95,9 +101,14 @@ class ConfigFile:
             if kind != needed:
                 sentence = f"{self.path}: {where} is {kind}, not {needed}"
                 raise ConfigError(sentence, hint="it was left as it is")
-        at = next((found.start() for found in _EXTRA.finditer(bare) if found[1]), None)
-        extra_line = None if at is None else bare.count("\n", 0, at) + 1
+        at = next((found.start() for found in _EXTRA.finditer(text) if found[1]), None)
+        extra_line = None if at is None else text.count("\n", 0, at) + 1
         return replace(self, text=text, said=members, extra_line=extra_line)
+
+    @property
+    def has_mark(self) -> bool:
+        """Whether the file began with a byte order mark, which is no part of its text."""
+        return (self.content or b"").startswith(codecs.BOM_UTF8)
 
     @property
     def servers(self) -> dict[str, object]:
@@ -110,36 +121,37 @@ class ConfigFile:
         """What the host asks for and entries refer to (`inputs`)."""
         return list_or_empty(self.said.get("inputs")) if self.host.asks else []
 
-    def with_entry(self, entry: ServerEntry) -> ConfigFile:
-        """The same with the entry, in place of one of its name, and with its questions."""
-        said = self.said | {self.host.key: self.servers | {entry.name: entry.value}}
-        known = [_id_of(question) for question in self.questions]
-        if new := [question for question in entry.inputs if question["id"] not in known]:
-            said["inputs"] = [*self.questions, *new]
-        return check_others_kept(self, self.render(said), entry.name)
+    def find_misplaced(self) -> list[str]:
+        """Keys under which servers stand that this host does not read: of another, or of old."""
+        old = self.said.get("mcp")
+        shapes = {key: self.said.get(key) for key in ("mcpServers", "servers", "context_servers")}
+        shapes["mcp.servers"] = old.get("servers") if is_object(old) else None
+        return [
+            k for k, found in shapes.items() if k != self.host.key and found and is_object(found)
+        ]
 
-    def without_entry(self, name: str) -> ConfigFile:
-        """The same without the entry of this name and the questions that only it asked."""
-        servers = {key: entry for key, entry in self.servers.items() if key != name}
+    def with_entry(self, name: str, entry: ServerEntry | None) -> ConfigFile:
+        """The same with this entry of the name, or with none, and the questions asked then."""
+        servers = {k: value for k, value in self.servers.items() if entry or k != name}
+        servers |= {name: entry.value} if entry else {}
         said, asked = self.said | {self.host.key: servers}, json.dumps(servers)
-        if self.questions:
+        known = [_id_of(one) for one in self.questions]
+        new = [one for one in entry.inputs if one["id"] not in known] if entry else []
+        if questions := [*self.questions, *new]:
             said["inputs"] = [
-                question
-                for question in self.questions
-                if f"${{input:{_id_of(question)}}}" in asked or not _is_of(name, question)
+                one
+                for one in questions
+                if f"${{input:{_id_of(one)}}}" in asked or not _is_of(name, one)
             ]
         return check_others_kept(self, self.render(said), name)
 
     def render(self, said: dict[str, object]) -> str:
         """`said` laid out as this text is; of what stands in one line, lists alone stay there."""
-        indent = re.search(r"\n([ \t]+)\S", self.text)
-        new = json.dumps(
-            said,
-            ensure_ascii=False,
-            indent=indent[1] if indent else None if self.said else "  ",
-            separators=(",", ":") if self.said and '": ' not in self.text else None,
-        )
-        if indent and any(found[1] for found in _LIST_IN_LINE.finditer(self.text)):
+        found = re.search(r"\n([ \t]+)\S", self.text)
+        indent = found[1] if found else None if self.said else "  "
+        compact = (",", ":") if self.said and '": ' not in self.text else None
+        new = json.dumps(said, ensure_ascii=False, indent=indent, separators=compact)
+        if found and any(one[1] for one in _LIST_IN_LINE.finditer(self.text)):
             # What `indent` has laid out in lines, back in one.
             new = _PLAIN_LIST.sub(
                 lambda m: "[" + re.sub(r",\n\s+", ", ", m[1]).strip() + "]" if m[1] else m[0], new
@@ -147,15 +159,14 @@ class ConfigFile:
         # Half a pair, as JavaScript cuts texts, is no character that UTF-8 could hold.
         new = re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", new)
         end = self.text[len(self.text.rstrip()) :] if self.said else "\n"
-        bom = "\ufeff" if self.text.startswith("\ufeff") else ""
-        return bom + new.replace("\n", "\r\n" if "\r\n" in self.text else "\n") + end
+        return new.replace("\n", "\r\n" if "\r\n" in self.text else "\n") + end
 
     def split(self, name: str) -> tuple[dict[str, object], dict[str, object]]:
         """Our entry, as it may be shown, and its questions, by key; and all the rest."""
         others = dict(self.servers)
         ours: dict[str, object] = {
             self.host.key: {name: mask_entry(others.pop(name))} if name in others else {},
-            "inputs": [question for question in self.questions if _is_of(name, question)],
+            "inputs": [_mask_question(one) for one in self.questions if _is_of(name, one)],
         }
         rest = self.said | {self.host.key: others}
         if self.host.asks:
@@ -165,49 +176,93 @@ class ConfigFile:
     def write(self, now: datetime, *, is_private: bool) -> Path | None:
         """Writes `text` and gives the path of the backup, None for a new file.
 
-        A file that was there keeps its mode; a new one is its owner's alone when `is_private`.
-        Raises ConfigError; then nothing has changed.
+        The file is its owner's alone when `is_private`; else one that was there keeps its mode.
+        Raises ConfigError; then we have changed nothing, or another program has at once.
         """
         with _name_file_in_errors(self.path, "cannot be written"):
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            mode = 0o600
             if self.content is not None:
                 mode = stat.S_IMODE(self.target.stat().st_mode)
                 # Replacing asks the folder, not the file, and root is never refused.
                 if not mode & 0o222 or not os.access(self.target, os.W_OK):
                     hint = "change it where it is made"
                     raise ConfigError(f"{self.path} is read-only", hint=hint)
-            elif not is_private:
+            else:
                 # The one way to read the umask is to set it; no other thread makes files here.
                 umask = os.umask(0o077)
                 os.umask(umask)
                 mode = 0o666 & ~umask
+            mode = 0o600 if is_private else mode
             backup = self.back_up(now)
             try:
                 # A host that runs may write its file at any time, and its words would be lost.
-                if (self.target.read_bytes() if self.target.exists() else None) != self.content:
-                    hint = "quit the program that writes it, then run this again"
-                    raise ConfigError(f"{self.path} has changed while it was edited", hint=hint)
+                self._check_content(self.content)
                 write_atomically(self.target, self.text.encode(), mode=mode)
             except BaseException:
                 if backup:
                     backup.unlink(missing_ok=True)
                 raise
+            self._check_content(self.text.encode())
         return backup
 
+    def _check_content(self, content: bytes | None) -> None:
+        if _read_file(self.target) != content:
+            hint = "quit the program that writes it, then run this again"
+            raise ConfigError(f"{self.path} has changed while it was edited", hint=hint)
+
     def back_up(self, now: datetime) -> Path | None:
-        """Writes what was read beside the path; None when there was no file. Raises OSError."""
+        """Writes what was read beside the path, its owner's alone; None when there was no file.
+
+        Raises OSError.
+        """
         if self.content is None:
             return None
-        mode, number = stat.S_IMODE(self.target.stat().st_mode), 1
+        moment = f"{now:%Y%m%d-%H%M%S}"
+        number = max((n for when, n, _ in _find_backups(self.path) if when == moment), default=0)
         while True:
+            number += 1
             again = f"-{number}" if number > 1 else ""
             # Beside the link, not its target: that may be a folder under version control.
-            backup = self.path.with_name(f"{self.path.name}.{now:%Y%m%d-%H%M%S}{again}.bak")
+            backup = self.path.with_name(f"{self.path.name}.{moment}{again}.bak")
             with suppress(FileExistsError):
-                write_new(backup, self.content, mode=mode)
+                write_new(backup, self.content)
                 return backup
-            number += 1
+
+
+def prune_backups(path: Path) -> int:
+    """Removes all but the newest `MAX_BACKUPS` of a file, closes those to others; gives how many.
+
+    What belongs to another user stays as it is.
+    """
+    backups = [backup for _, _, backup in _find_backups(path)]
+    for backup in backups[-MAX_BACKUPS:]:
+        with suppress(OSError):
+            backup.chmod(0o600)  # 0.1.0 gave them the mode of the file
+    removed = 0
+    for backup in backups[:-MAX_BACKUPS]:
+        with suppress(OSError):
+            backup.unlink()
+            removed += 1
+    return removed
+
+
+@contextmanager
+def lock_files(paths: Iterable[Path]) -> Generator[None]:
+    """Makes the folders of files and keeps other installs out of them. Raises ConfigError.
+
+    No two may stand in one folder: a process waits for its own lock as for any other.
+    """
+    with ExitStack() as held:
+        for path in paths:
+            with _name_file_in_errors(path, "cannot be written"):
+                folder = path.resolve().parent
+                folder.mkdir(parents=True, exist_ok=True)
+                try:
+                    held.enter_context(lock_folder(folder, timeout=LOCK_TIMEOUT))
+                except TimeoutError as exc:
+                    sentence = f"another install has been at work in {folder} for too long"
+                    raise ConfigError(sentence, hint="end it, then run this again") from exc
+        yield
 
 
 def check_others_kept(before: ConfigFile, text: str, name: str) -> ConfigFile:
@@ -236,9 +291,17 @@ def describe_change(before: ConfigFile, after: ConfigFile, name: str) -> list[st
         changes = [*unified_diff(was, now, n=len(was) + len(now), lineterm="")][3:]
         lines += [f"@@ {key} @@", *changes] if changes else []
     if not lines:
-        return [f"{path}: a value changes that is not shown here"]
+        same = json.dumps(before.said) == json.dumps(after.said)
+        return [] if same else [f"{path}: a value changes that is not shown here"]
     lines = [f"--- {path}", f"+++ {path}", *lines]
     return ["".join(char if char.isprintable() else "\ufffd" for char in line) for line in lines]
+
+
+def _find_backups(path: Path) -> list[tuple[str, int, Path]]:
+    """Of each the second it was made in and the number within that, oldest first."""
+    shape = re.compile(re.escape(path.name) + r"\.(\d{8}-\d{6})(?:-(\d+))?\.bak")
+    found = [(shape.fullmatch(one.name), one) for one in path.parent.iterdir()]
+    return sorted((match[1], int(match[2] or 1), one) for match, one in found if match)
 
 
 def _id_of(question: object) -> object:
@@ -249,6 +312,13 @@ def _is_of(name: str, question: object) -> bool:
     return str(_id_of(question)).startswith(f"{name}-")
 
 
+def _mask_question(question: object) -> object:
+    # `default` may hold what somebody did not want to type again.
+    shown = ("type", "id", "description", "password")
+    given = question.items() if is_object(question) else ()
+    return {key: value if key in shown else "…" for key, value in given}
+
+
 def _refuse_repeated_keys(members: list[tuple[str, object]]) -> dict[str, object]:
     # Of two `json` would keep the last without a word, and a host perhaps the first.
     said: dict[str, object] = {}
@@ -257,6 +327,15 @@ def _refuse_repeated_keys(members: list[tuple[str, object]]) -> dict[str, object
             raise ValueError(f"the key {key!r} stands twice in one object")
         said[key] = value
     return said
+
+
+def _read_file(target: Path) -> bytes | None:
+    """None where there is none. Raises OSError, also for a device or pipe: it may never end."""
+    if not target.exists():
+        return None
+    if not target.is_file() and not target.is_dir():  # reading a folder says what it is
+        raise OSError("it is no regular file")
+    return target.read_bytes()
 
 
 @contextmanager

@@ -82,7 +82,9 @@ def find_host(word: str) -> Host:
             return host
     meant = dict.fromkeys(spellings[alias].name for alias in suggest(word, spellings))
     hint = f"did you mean {' or '.join(meant)}?" if meant else "any other: --file PATH"
-    raise InvalidRequest("HOST", word, f"one of {', '.join(NAMES)}", hint=hint)
+    # `install ARTA_API_KEY=secret` comes here, too.
+    shown = word if "=" not in word else "…"
+    raise InvalidRequest("HOST", shown, f"one of {', '.join(NAMES)}", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,9 +100,13 @@ class HostEnvironment:
 
     @property
     def home(self) -> Path:
-        """The user's own folder."""
+        """The user's own folder. Raises ConfigError when nothing says which that is."""
         name = "USERPROFILE" if self.platform == "win32" else "HOME"
-        return Path(self.environ[name]) if self.environ.get(name) else Path.home()
+        try:
+            return Path(self.environ[name]) if self.environ.get(name) else Path.home()
+        except RuntimeError as exc:
+            sentence = f"there is no home folder: {name} is not set, nor known for this user"
+            raise ConfigError(sentence, hint=f"set {name}") from exc
 
     def folder_from(self, variable: str, default: Path) -> Path:
         """The absolute path that a variable holds, or the default."""
@@ -142,7 +148,9 @@ class HostEnvironment:
         }
         return [(folder, folder / file) for folder, file in locations.get(host.name, [])]
 
-    def find_files(self, host: Host, *, file: str | None, project: bool) -> list[Path]:
+    def find_files(
+        self, host: Host, *, file: str | None = None, project: bool = False
+    ) -> list[Path]:
         """The files that the host may read, those that exist first; none when it is not here.
 
         Raises InvalidRequest.
@@ -167,19 +175,25 @@ class HostEnvironment:
         A program in uv's cache will not last, so uvx takes its place. Raises ConfigError when it
         is not there.
         """
-        search = self.environ.get("PATH", "")
         program = self.absolute(self.program)
         # What `uvx` started lies in a folder of uv's cache, until that is emptied.
         in_cache = re.search(r"[/\\](archive|environments|builds)-v\d+[/\\]", str(program))
         if with_uvx or in_cache:
-            if uvx := shutil.which("uvx", path=search):
-                return [str(self.absolute(uvx)), "arta-mcp"], True
+            if uvx := self.find_program("uvx"):
+                return [uvx, "arta-mcp"], True
             raise ConfigError("uvx is not on PATH", hint="install uv, or leave out --uvx")
         # pip's script for Windows is `arta-mcp.exe`, and argv names it with or without the suffix.
         for path in (program, program.with_name(f"{program.name.removesuffix('.exe')}.exe")):
             if path.name.startswith("arta-mcp") and path.is_file():
                 return [str(path)], False
-        if found := shutil.which("arta-mcp", path=search):
-            return [str(self.absolute(found))], False
-        # Started as `python -m arta_mcp`, with no script: the interpreter finds the package.
-        return [sys.executable, "-m", "arta_mcp"], False
+        if found := self.find_program("arta-mcp"):
+            return [found], False
+        # Started as `python -m arta_mcp`, with no script: the interpreter finds the package. Hosts
+        # start servers in folders that others fill: without -P a `json.py` there would be run.
+        return [sys.executable, "-P", "-m", "arta_mcp"], False
+
+    def find_program(self, name: str) -> str:
+        """The absolute path of a program on PATH; "" when it is not there."""
+        found = shutil.which(name, path=self.environ.get("PATH", "")) or ""
+        # Windows searches the current folder first, where a stranger may have put a `claude`.
+        return found if Path(found).is_absolute() else ""

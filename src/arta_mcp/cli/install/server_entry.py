@@ -7,32 +7,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from arta_mcp.cli.install.hosts import Host
 from arta_mcp.config import PREFIX, SETTINGS
-from arta_mcp.errors import InvalidRequest
+from arta_mcp.errors import ConfigError, InvalidRequest
 from arta_mcp.matching import suggest
 from arta_mcp.untrusted_json import is_object, list_or_empty
 
 _SETTINGS = {setting.name: setting for setting in SETTINGS}
-_SECRETS = [setting.name for setting in SETTINGS if setting.secret]
+_REFERENCE = re.compile(r"\$\{((env|input):)?[\w-]+\}")
+"""what a host fills in; `${NAME:-default}` is none of these: the default may be the secret"""
+
+_OWN_ARGUMENTS = re.compile(r"-[Pm]|arta[-_]mcp([=@<>~!]=?[\w.*]+)?")
+_ASSIGNMENT = re.compile(r"[\w-]+=|.*://")
+"""the beginning of what is more than a path: `NAME=value`, `--option=value`, an address"""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerEntry:
     """What is written for one server: its value, and the questions (`inputs`) it refers to."""
 
-    name: str
     value: dict[str, object]
     inputs: tuple[dict[str, object], ...] = ()
-
-    @property
-    def bare_secrets(self) -> list[str]:
-        """The secret settings whose value itself is written, not a reference to it."""
-        env = self.value.get("env")
-        given = env.items() if is_object(env) else ()
-        return [k for k, v in given if k in _SECRETS and v and "${" not in str(v)]
 
     def difference_from(self, there: object) -> str:
         """How an entry differs, in words; what a host adds to one (`disabled`) does not count."""
@@ -44,6 +42,19 @@ class ServerEntry:
             if there.get(key, value) != self.value.get(key, value):
                 return f"its {key} differs" if key in there else f"it has no {key}"
         return ""
+
+
+def find_bare_secrets(entry: object) -> list[str]:
+    """The secret settings whose value itself stands in an entry, not a reference to it."""
+    env = entry.get("env") if is_object(entry) else None
+    given = env.items() if is_object(env) else ()
+    secret = [(k, str(v)) for k, v in given if k in _SETTINGS and _SETTINGS[k].secret and v]
+    return [name for name, value in secret if not _REFERENCE.fullmatch(value)]
+
+
+def is_disabled(entry: object) -> bool:
+    """Whether an entry says that the host is not to start its server."""
+    return is_object(entry) and (entry.get("disabled") is True or entry.get("enabled") is False)
 
 
 def is_our_program(entry: object) -> bool:
@@ -58,21 +69,27 @@ def is_our_program(entry: object) -> bool:
 
 
 def mask_entry(entry: object) -> object:
-    """The entry as it may be shown: ours without what `env` hides, of another's only the keys."""
+    """The entry as it may be shown: of ours what `build_entry` may have written and is no secret.
+
+    Of what people have added to it, and of another program's, only the keys.
+    """
     if not is_object(entry):
         return "…"
+    shown: dict[str, object] = {key: mask_entry(value) for key, value in entry.items()}
     if not is_our_program(entry):
-        return {key: mask_entry(value) for key, value in entry.items()}
-    if not is_object(env := entry.get("env", {})):
-        return entry | {"env": "…"}
-    shown: dict[str, object] = {}
-    for name, value in env.items():
-        # What is no setting of ours may be anything, so it counts as a secret.
-        is_public = name in _SETTINGS and name not in _SECRETS
-        is_reference = re.fullmatch(r"\$\{[^{}]+\}", str(value))
-        may_show = isinstance(value, str) and (is_public or is_reference)
-        shown[name] = value if may_show else "[redacted]"
-    return entry | ({"env": shown} if env else {})
+        return shown
+    command, args, env = (entry.get(key) for key in ("command", "args", "env"))
+    if entry.get("type") == "stdio":
+        shown["type"] = "stdio"
+    if isinstance(command, str) and not _ASSIGNMENT.match(command):
+        shown["command"] = command
+    if "args" in entry:
+        shown["args"] = [
+            word if _OWN_ARGUMENTS.fullmatch(str(word)) else "…" for word in list_or_empty(args)
+        ]
+    if is_object(env):
+        shown["env"] = {k: v if _is_public(k, v) else "[redacted]" for k, v in env.items()}
+    return shown
 
 
 def build_entry(
@@ -87,9 +104,8 @@ def build_entry(
     for text in env:
         variable, equals, value = text.partition("=")
         if not equals:
-            # A text that is no name may be the secret itself.
-            shown = text if re.fullmatch(r"[A-Z][A-Z0-9_]*", text) else "…"
-            raise InvalidRequest("--env", shown, "NAME=VALUE")
+            # A text that is no name of ours may be the secret itself.
+            raise InvalidRequest("--env", text if text in _SETTINGS else "…", "NAME=VALUE")
         _check_variable("--env", variable)
         if variable in _SETTINGS and value.strip() and "${" not in value:
             # Parsing makes it a Secret, and from here on it is redacted in all that is printed.
@@ -97,26 +113,43 @@ def build_entry(
         if not value.isprintable():
             raise InvalidRequest("--env", variable, "a name with a value of printable characters")
         variables[variable] = value
-    if ask and not host.asks:
-        raise InvalidRequest("--ask", ask[0], "for VS Code; other hosts cannot ask")
     inputs: list[dict[str, object]] = []
     for variable in ask:
         _check_variable("--ask", variable)
+        if not host.asks:
+            raise InvalidRequest("--ask", variable, "for VS Code; other hosts cannot ask")
         question = f"{name}-{variable.removeprefix(PREFIX).lower().replace('_', '-')}"
         variables[variable] = f"${{input:{question}}}"
-        words = _SETTINGS[variable].description if variable in _SETTINGS else variable
-        more = {"description": words, "password": variable in _SECRETS}
+        setting = _SETTINGS.get(variable)
+        words, is_secret = (setting.description, setting.secret) if setting else (variable, False)
+        more = {"description": words, "password": is_secret}
         inputs.append({"type": "promptString", "id": question, **more})
     entry: dict[str, object] = {"type": "stdio"} if host.asks else {}
     entry |= {"command": command[0], "args": list(command[1:])}
     if variables:
         entry["env"] = variables
-    return ServerEntry(name, entry, tuple(inputs))
+    return ServerEntry(entry, tuple(inputs))
+
+
+def _is_public(name: str, value: object) -> bool:
+    setting = _SETTINGS.get(name)
+    if not isinstance(value, str):
+        return False
+    if not value or _REFERENCE.fullmatch(value):
+        return True
+    # What is no setting of ours may be anything, so it counts as a secret; and so does what the
+    # setting would refuse, as it does a password in an address.
+    if setting and not setting.secret:
+        with suppress(ConfigError):
+            setting.parse(name, value)
+            return True
+    return False
 
 
 def _check_variable(option: str, name: str) -> None:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise InvalidRequest(option, name, "the name of an environment variable")
+        # Not quoted: `--ask NAME=secret`, or the secret alone, has come here, too.
+        raise InvalidRequest(option, "…", "the name of an environment variable")
     if name.startswith(PREFIX) and name not in _SETTINGS:
         meant = suggest(name, _SETTINGS, limit=1)
         hint = f"did you mean {meant[0]}?" if meant else "the README lists the settings"
