@@ -22,6 +22,11 @@ from starlette.types import Receive, Scope, Send
 
 from arta_mcp.arta.url_guard import is_loopback
 from arta_mcp.files import write_atomically
+from arta_mcp.local.connections import (
+    KEEP_ALIVE,
+    BoundedProtocol,
+    max_connections,
+)
 from arta_mcp.local.service import Service
 
 log = logging.getLogger(__name__)
@@ -39,7 +44,11 @@ class UvicornServer(uvicorn.Server):
         config = uvicorn.Config(
             self.answer,
             interface="asgi3",
-            http="h11",  # "auto" would take another parser where one happens to be installed
+            http=BoundedProtocol,
+            timeout_keep_alive=KEEP_ALIVE,
+            # As many are accepted in one turn of the loop, and a connection that is closed to make
+            # room gives its descriptor back some turns later.
+            backlog=max(1, max_connections() // 8),
             loop="asyncio",
             lifespan="off",
             ws="none",
@@ -59,28 +68,39 @@ class UvicornServer(uvicorn.Server):
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The app: 421 for a Host that is not loopback, the service for the others."""
+        """The app: the service, or a refusal for who should not be here."""
         try:
-            host = urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname or ""
-        except ValueError:  # a bracket without its other half
-            host = ""
-        try:
-            # A web page can make its own name resolve to 127.0.0.1 (DNS rebinding), and then its
-            # scripts may read what we answer; the name that they ask for betrays them.
-            if is_loopback(host):
-                await self._service(scope, receive, send)
-            else:
-                refusal = JSONResponse({"detail": "not a loopback host"}, status_code=421)
-                await refusal(scope, receive, send)
+            await (self.refusal_for(scope) or self._service)(scope, receive, send)
         except ClientDisconnect:
             log.debug("a caller left in the middle of its request")
         except asyncio.CancelledError:
             if not self.should_exit:  # stopping breaks off answers on purpose, which is no error
                 raise
 
+    def refusal_for(self, scope: Scope) -> JSONResponse | None:
+        """What is answered instead of the service's own: 400 and 421 for a Host, 403, 503."""
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        name = _name_of(host)
+        if name is None:
+            return JSONResponse({"detail": "malformed Host"}, status_code=400)
+        # A web page can make its own name resolve to 127.0.0.1 (DNS rebinding), and then its
+        # scripts may read what we answer; the name that they ask for betrays them.
+        if not is_loopback(name):
+            return JSONResponse({"detail": "not a loopback host"}, status_code=421)
+        # Without rebinding a page cannot read, but a form of its own may still be posted here.
+        if scope["method"] == "POST" and _is_of_a_page(headers, host):
+            return JSONResponse({"detail": "not for web pages"}, status_code=403)
+        if len(self.server_state.connections) > max_connections():
+            detail = {"detail": "too many connections at once; nothing was done"}
+            headers = {"Retry-After": "1", "Connection": "close"}
+            return JSONResponse(detail, status_code=503, headers=headers)
+        return None
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Calls `on_ready` with the base URL once requests are answered."""
         await super().startup(sockets)
+        self._listening.listen(socket.SOMAXCONN)  # who is not accepted yet waits, all the same
         self._on_ready(self.base_url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -193,3 +213,19 @@ def _bind(host: str, port: int | None, folder: Path) -> socket.socket:
     bound = bound or open_socket(host, 0, listening=True)
     write_atomically(remembered, str(bound.getsockname()[1]).encode())
     return bound
+
+
+def _name_of(host: str) -> str | None:
+    """The name in a `Host`, empty for an empty one; None for what no `Host` can be."""
+    try:
+        parts = urlsplit(f"//{host}")
+        _ = parts.port  # raises where it is no number
+    except ValueError:  # also a bracket without its other half
+        return None
+    return (parts.hostname or "") if parts.netloc == host and "@" not in host else None
+
+
+def _is_of_a_page(headers: Headers, host: str) -> bool:
+    """Whether a browser says that a page from elsewhere made this request."""
+    is_foreign = headers.get("origin", f"http://{host}") != f"http://{host}"
+    return is_foreign or headers.get("sec-fetch-site") == "cross-site"

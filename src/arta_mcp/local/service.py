@@ -7,6 +7,7 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -55,6 +56,9 @@ PROJECT = "100000000000"
 
 MAX_BODY = 128 * 1024
 """bytes of a request; two texts of 4,000 characters take up to 96 kB once they are urlencoded"""
+
+RETRY_AFTER = 1.0
+"""seconds after which what lacked a file or a descriptor may be tried again"""
 
 MAX_LOG = 1024 * 1024
 """bytes of `service.log` before it becomes `service.log.1`"""
@@ -134,9 +138,9 @@ class Service:
 
     async def handle(self, endpoint: str, request: Request) -> Response:
         """The answer to a request, late by `latency` and noted in the log."""
+        whole = await _read_whole(request)
         if self.latency:
             await anyio.sleep(self.latency)
-        whole = await _read_whole(request)
         if whole is None:
             response = _render(Refusal(413, "Request body too large"))
         else:
@@ -158,13 +162,19 @@ class Service:
             return _render(exc.refusal)
         except HTTPException as exc:  # of a form
             return _render(Refusal(exc.status_code, exc.detail))
+        except OSError as exc:
+            # Of a file: the disk is full, or no descriptor is left. Whatever makes something
+            # writes it last, so nothing was made, and a `Retry-After` says so to a client.
+            why = f"the embedded service could not do it: {exc.strerror or type(exc).__name__}"
+            return _render(Refusal(503, why, retry_after=RETRY_AFTER))
         except ProtocolError:
             words = "Invalid JSON payload received. Unexpected token."
             return _render(Refusal(400, words, "INVALID_ARGUMENT"))
 
     def note(self, event: Event) -> None:
         """Add a line to `service.log`; it holds neither prompts nor tokens."""
-        append(self.folder / "service.log", json.dumps(asdict(event)), limit=MAX_LOG)
+        with suppress(OSError):  # a line less is no reason to lose an answer
+            append(self.folder / "service.log", json.dumps(asdict(event)), limit=MAX_LOG)
 
     # The identity host
 
@@ -194,8 +204,8 @@ class Service:
         elif claims.serial != account.serial:
             code = "TOKEN_EXPIRED"
         else:
-            account = self.store.expire_refresh_tokens(account) if self.rotate else account
-            return JSONResponse(self._issue_tokens(account).render_refresh(PROJECT))
+            renew = self.store.expire_refresh_tokens if self.rotate else self.store.touch_account
+            return JSONResponse(self._issue_tokens(renew(account)).render_refresh(PROJECT))
         raise RefusalError(Refusal(400, code=code))
 
     def _issue_tokens(self, account: ServiceAccount) -> Tokens:
@@ -306,7 +316,8 @@ def _require_key(request: Request) -> None:
 
 
 def _render(refusal: Refusal) -> Response:
-    return JSONResponse(refusal.render(), status_code=refusal.status)
+    headers = {"Retry-After": f"{refusal.retry_after:g}"} if refusal.retry_after else None
+    return JSONResponse(refusal.render(), status_code=refusal.status, headers=headers)
 
 
 async def _render_http_exception(request: Request, exc: Exception) -> Response:
