@@ -226,7 +226,23 @@ async def test_finished_pictures_are_saved_where_the_setting_says(quick: Machine
     assert [image["path"] for image in images] == [str(file) for file in files]  # pyright: ignore[reportUnknownVariableType]  # JSON
     assert [decode(file.read_bytes()).size for file in files] == [(8, 8), (8, 8)]
     assert sorted(folder.iterdir()) == files
-    assert all(f"saved: {file}" in text_of(result) for file in files)
+    lines = [f"{number}. {file}\n   http" for number, file in enumerate(files, 1)]
+    assert all(line in text_of(result) for line in lines)
+
+
+async def test_a_picture_still_opens_when_the_process_that_drew_it_has_ended(
+    machine: Machine,
+) -> None:
+    async with connect(machine) as client:
+        result = await client.call_tool("generate_image", {"prompt": "a lake"})
+    first, second = text_of(result).splitlines()[:2]
+    path, url = anyio.Path(first.removeprefix("1. ")), second.strip()
+    drawn = decode(await path.read_bytes())
+    assert drawn.format == "PNG"
+    assert f"'path': '{path}'" in str(content_of(result)["images"])
+    async with connect(machine) as client:
+        await client.call_tool("get_generation", {"record_id": content_of(result)["record_id"]})
+        assert (await fetch_picture(url)).size == drawn.size
 
 
 async def test_a_cancelled_call_keeps_its_job(machine: Machine) -> None:

@@ -45,7 +45,7 @@ HOMES = {
     "PIL": "cli engines server",
     "argparse": "cli",
     "asyncio": "local",
-    "filelock": "state",
+    "filelock": "local state",
     "httpx": "arta",
     "jwt": "local",
     "mcp": "server",

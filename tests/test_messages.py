@@ -182,5 +182,5 @@ def of_progress() -> list[str]:
 
 def masked(text: str) -> str:
     text = re.sub(r"[0-9a-f]{32}", "RECORD", text)
-    text = re.sub(r"saved: .*/", "saved: FOLDER/", text)
+    text = re.sub(r"(\d\.) /.*/", r"\1 FOLDER/", text)
     return re.sub(r"\d+\.\d s", "N s", text)

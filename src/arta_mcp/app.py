@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -66,6 +67,7 @@ def open_generations(
         ),
         output_dir=output_dir or settings.output_dir,
         engine_notice=describe().notice if settings.backend == "local" else None,
+        find_file=partial(_find_file, settings) if settings.backend == "local" else None,
         schedule=schedule,
     )
 
@@ -130,6 +132,14 @@ def state_dir(settings: Settings) -> Path:
 def service_dir(settings: Settings) -> Path:
     """The folder of the embedded service: its accounts, jobs and pictures."""
     return state_dir(settings) / "local"
+
+
+def _find_file(settings: Settings, record_id: str, index: int) -> str | None:
+    """The path of a picture that the embedded service drew and still keeps."""
+    from arta_mcp.local.store import picture_path
+
+    path = picture_path(service_dir(settings), record_id, index)
+    return str(path) if path is not None and path.is_file() else None
 
 
 def open_transport(settings: Settings) -> Transport:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from arta_mcp.arta.protocol import Image
 from arta_mcp.generations.results import request_of, to_generation, to_sample
 from arta_mcp.generations.schedule import DurationSample
 from arta_mcp.state.records import JournalEntry, Timing
@@ -59,3 +62,24 @@ def test_a_submit_whose_lease_has_ended_has_an_unknown_outcome() -> None:
 def test_what_the_engine_wants_said_is_said_first() -> None:
     told = to_generation(entry("{}"), backend="local", engine_notice="by rules", now=BEGAN)
     assert told.notice == "by rules"
+
+
+def test_a_picture_has_the_path_and_the_type_of_its_file() -> None:
+    stored = replace(entry("{}"), images=(Image("http://h/a", mime_type="text/html"),) * 2)
+    saved = replace(stored, paths=("/saved/a.jpg", None))
+    kept = {("r", 0): "/kept/0.png", ("r", 1): "/kept/1.webp"}
+
+    def find_file(record_id: str, index: int) -> str | None:
+        return kept.get((record_id, index))
+
+    told = to_generation(
+        replace(saved, record_id="r"),
+        backend="local",
+        engine_notice=None,
+        now=BEGAN,
+        find_file=find_file,
+    )
+    assert [(image.path, image.mime_type) for image in told.images] == [
+        ("/saved/a.jpg", "image/jpeg"),
+        ("/kept/1.webp", "image/webp"),
+    ]

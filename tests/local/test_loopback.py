@@ -20,6 +20,7 @@ from arta_mcp.arta.protocol import (
     status_path,
 )
 from arta_mcp.engines.base import ImageRequest
+from arta_mcp.local.address import open_socket
 from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.local.loopback import LoopbackServer
 from arta_mcp.local.service import Service
@@ -70,6 +71,57 @@ def test_the_port_of_the_last_time_is_taken_again(tmp_path: Path) -> None:
         with LoopbackServer(Service(tmp_path)) as third:
             assert second.base_url != third.base_url
             assert httpx.get(third.base_url).status_code == 200
+
+
+def finish_job(base_url: str) -> str:
+    """The address of the one picture of a new job."""
+    with httpx.Client(base_url=base_url) as client:
+        tokens = Tokens.parse(client.post(SIGN_UP_PATHS[0], params={"key": "k"}).content)
+        client.headers["Authorization"] = tokens.id_token.reveal()
+        job = Job.parse(client.post(SUBMIT_PATH, data={**FORM, "images_num": "1"}).content)
+        while job.is_waiting:
+            job = Job.parse(client.get(status_path(job.record_id)).content)
+    return job.images[0].url
+
+
+def test_an_address_opens_as_long_as_any_process_on_the_folder_lives(tmp_path: Path) -> None:
+    def start() -> LoopbackServer:
+        service = Service(tmp_path, engine=paint, queue=0, draw=0)
+        return LoopbackServer(service).__enter__()
+
+    first, second = start(), start()
+    url = finish_job(second.base_url)
+    assert url.startswith(f"{first.base_url}/")
+    assert httpx.get(url).status_code == 200
+    first.close()
+    deadline = time.monotonic() + 10
+    while (found := open_or_none(url)) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert found == 200
+    second.close()
+    assert open_or_none(url) is None
+    third = start()
+    assert open_or_none(url) == 200
+    assert f"{third.base_url}/" == url.partition("images")[0]
+    third.close()
+
+
+def open_or_none(url: str) -> int | None:
+    try:
+        return httpx.get(url).status_code
+    except httpx.TransportError:
+        return None
+
+
+def test_a_port_that_a_stranger_took_is_given_up(tmp_path: Path) -> None:
+    with LoopbackServer(Service(tmp_path)) as first:
+        port = int(first.base_url.rpartition(":")[2])
+    service = Service(tmp_path, engine=paint, queue=0, draw=0)
+    with open_socket("127.0.0.1", port, listening=True), LoopbackServer(service) as second:
+        assert second.base_url != first.base_url
+        assert finish_job(second.base_url).startswith(f"{second.base_url}/")
+    with LoopbackServer(Service(tmp_path)) as third:
+        assert third.base_url == second.base_url
 
 
 @pytest.mark.parametrize("remembered", ["", "port", "99999999", "-1", "\udc80"])

@@ -146,7 +146,7 @@ def print_result(generation: Generation, options: argparse.Namespace) -> int:
             print_message("warning: nothing here opens pictures; set BROWSER to what does")
             break
     # The embedded service ends with this command, and its address with it.
-    if options.no_save and generation.backend == "local":
+    if generation.backend == "local" and not all(image.path for image in generation.images):
         print_message("hint: these addresses answer while `arta-mcp local` or a server runs")
     # Each picture that could not be saved was warned of; a script sees the exit code alone.
     is_complete = options.no_save or all(image.path for image in generation.images)

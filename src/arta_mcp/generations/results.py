@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 from arta_mcp.arta.protocol import Job
 from arta_mcp.errors import ArtaError, JobFailed, PromptRejected, UnknownStyle
 from arta_mcp.generations.schedule import DurationSample
@@ -9,20 +12,25 @@ from arta_mcp.generations.values import GeneratedImage, Generation, GenerationRe
 from arta_mcp.state.records import JournalEntry, Timing
 from arta_mcp.styles import SHIPPED
 
+FindFile = Callable[[str, int], str | None]
+"""from record id and index to the path of a picture on this machine, None when it is not there"""
+
 
 def to_generation(
-    entry: JournalEntry, *, backend: str, engine_notice: str | None, now: float
+    entry: JournalEntry,
+    *,
+    backend: str,
+    engine_notice: str | None,
+    now: float,
+    find_file: FindFile | None = None,
 ) -> Generation:
     """A journal entry as a caller sees it.
 
-    `engine_notice` stands in every notice; `now` is in seconds since the epoch.
+    `engine_notice` stands in every notice; `now` is in seconds since the epoch; `find_file` knows
+    where a service on this machine keeps what was not saved elsewhere.
     """
     phase = entry.effective_phase(now)
-    paths = (*entry.paths, *[None] * len(entry.images))  # there are none before pictures are saved
-    images = tuple(
-        GeneratedImage(image.url, image.mime_type, image.blurred, path)
-        for image, path in zip(entry.images, paths, strict=False)
-    )
+    images = tuple(_to_image(entry, index, find_file) for index in range(len(entry.images)))
     notes = [engine_notice]
     if blurred := sum(image.blurred for image in entry.images):
         notes.append(f"{blurred} of {len(entry.images)} pictures were blurred by the service")
@@ -47,6 +55,17 @@ def to_generation(
         notice=join_notes(*notes),
         error=entry.error,
     )
+
+
+def _to_image(entry: JournalEntry, index: int, find_file: FindFile | None) -> GeneratedImage:
+    image = entry.images[index]
+    path = entry.paths[index] if index < len(entry.paths) else None  # none before they are saved
+    if path is None and find_file is not None:
+        path = find_file(entry.record_id or "", index)
+    # A saved file has its suffix from its bytes; what the service says may be anything.
+    suffix = Path(path).suffix.lstrip(".").replace("jpg", "jpeg") if path else ""
+    mime_type = f"image/{suffix}" if suffix else image.mime_type
+    return GeneratedImage(image.url, mime_type, image.blurred, path)
 
 
 def request_of(entry: JournalEntry) -> GenerationRequest:

@@ -52,6 +52,7 @@ from arta_mcp.generations.live_styles import LiveCatalogue
 from arta_mcp.generations.polling import JobPoller, PhaseTimes
 from arta_mcp.generations.progress import OnUpdate, ProgressReporter
 from arta_mcp.generations.results import (
+    FindFile,
     failure_of,
     join_notes,
     request_of,
@@ -115,17 +116,20 @@ class Generations:
         limits: Limits | None = None,
         output_dir: Path | None = None,
         engine_notice: str | None = None,
+        find_file: FindFile | None = None,
         clock: Callable[[], float] = time.time,
         schedule: type[PollSchedule] = PollSchedule,
     ) -> None:
         """`service` names whose generations these are; `clock` gives seconds since the epoch.
 
-        `engine_notice` is in every result; pictures are saved to `output_dir`, if any.
+        `engine_notice` is in every result; pictures are saved to `output_dir`, if any; `find_file`
+        gives the path of one that the backend itself keeps on this machine.
         """
         self.backend: Literal["arta", "local"] = backend
         self.limits = limits or Limits()
         self._connect, self._service = connect, service
         self._output_dir, self._engine_notice = output_dir, engine_notice
+        self._find_file = find_file
         self._clock, self._schedule = clock, schedule
         self._styles = LiveCatalogue(service, clock=clock)
         self._events = EventPublisher()
@@ -518,5 +522,9 @@ class Generations:
 
     def _to_generation(self, entry: JournalEntry) -> Generation:
         return to_generation(
-            entry, backend=self.backend, engine_notice=self._engine_notice, now=self._clock()
+            entry,
+            backend=self.backend,
+            engine_notice=self._engine_notice,
+            now=self._clock(),
+            find_file=self._find_file,
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import threading
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from arta_mcp.arta.url_guard import is_loopback
-from arta_mcp.files import write_atomically
+from arta_mcp.local.address import HOST, FolderAddress, open_socket
 from arta_mcp.local.connections import (
     KEEP_ALIVE,
     BoundedProtocol,
@@ -31,6 +30,9 @@ from arta_mcp.local.service import Service
 
 log = logging.getLogger(__name__)
 
+TAKE_OVER_INTERVAL = 1.0
+"""seconds between two tries to take the folder's address, which may just have become free"""
+
 START_TIMEOUT = STOP_TIMEOUT = 5.0
 """seconds, far more than either takes: beyond them something is wrong, and nobody should hang"""
 
@@ -39,8 +41,14 @@ class UvicornServer(uvicorn.Server):
     """A service on one listening socket, answering callers that name a loopback host."""
 
     def __init__(
-        self, service: Service, listening: socket.socket, on_ready: Callable[[str], None]
+        self,
+        service: Service,
+        listening: socket.socket,
+        on_ready: Callable[[str], None],
+        *,
+        address: FolderAddress | None = None,
     ) -> None:
+        """`address` is the folder's: where its pictures are said to lie, and to be taken over."""
         config = uvicorn.Config(
             self.answer,
             interface="asgi3",
@@ -59,6 +67,9 @@ class UvicornServer(uvicorn.Server):
         )
         super().__init__(config)
         self._service, self._on_ready = service, on_ready
+        self._shared: FolderAddress | None = address
+        self._taking_over: asyncio.Task[None] | None = None
+        service.picture_address = address
         self._listening, self._address = listening, listening.getsockname()
 
     @property
@@ -101,6 +112,8 @@ class UvicornServer(uvicorn.Server):
         """Calls `on_ready` with the base URL once requests are answered."""
         await super().startup(sockets)
         self._listening.listen(socket.SOMAXCONN)  # who is not accepted yet waits, all the same
+        if self._shared is not None and self._shared.base_url != self.base_url:
+            self._taking_over = asyncio.ensure_future(self._take_over(self._shared))
         self._on_ready(self.base_url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -109,15 +122,33 @@ class UvicornServer(uvicorn.Server):
             connection.transport.abort()
         for task in self.server_state.tasks:
             task.cancel()
+        if self._taking_over is not None:
+            self._taking_over.cancel()
         await asyncio.sleep(0)  # one turn of the loop, in which the tasks end
         await super().shutdown(sockets)
         self._listening.close()
+        if self._shared is not None:
+            self._shared.release()
+
+    async def _take_over(self, shared: FolderAddress) -> None:
+        """Answers at the folder's address too, from when the process that does so has ended."""
+        while True:
+            with suppress(OSError):  # of the folder, or no descriptor is left: later, perhaps
+                if (taken := shared.take()) is not None:
+                    break
+            await asyncio.sleep(TAKE_OVER_INTERVAL)
+        factory = partial(BoundedProtocol, self.config, self.server_state, {})
+        server = await asyncio.get_running_loop().create_server(
+            factory, sock=taken, backlog=self.config.backlog
+        )
+        self.servers.append(server)
 
 
 class LoopbackServer:
     """A service in a daemon thread with its own event loop: a slow picture delays no caller.
 
-    `port` None takes the port of the last time when it is free, so that old addresses open again.
+    `port` None takes the port of the last time when it is free, so that old addresses open again,
+    or as soon as it becomes free.
     Entering raises ValueError for a host that is not loopback, OSError for a port that is taken.
     """
 
@@ -136,9 +167,11 @@ class LoopbackServer:
 
     def __enter__(self) -> Self:
         # Bound in the caller's thread: the address is known, and refuses nobody, from here on.
-        listening = _bind(self._host, self._port, self._service.folder)
+        listening, address = _listen(self._host, self._port, self._service.folder)
         up = threading.Event()
-        self._server = self._server_type(self._service, listening, lambda _: up.set())
+        self._server = self._server_type(
+            self._service, listening, lambda _: up.set(), address=address
+        )
         # A daemon: a host that kills its server must not wait for a picture.
         run = partial(self._server.run, [listening])
         self._thread = threading.Thread(target=run, name="arta-local", daemon=True)
@@ -174,45 +207,28 @@ def run_forever(
     server_type: type[UvicornServer] = UvicornServer,
 ) -> None:
     """Serve in the main thread until SIGINT or SIGTERM; `on_ready` is called with the base URL."""
-    listening = _bind(host, port, service.folder)
+    listening, address = _listen(host, port, service.folder)
     try:
         with suppress(KeyboardInterrupt):
-            server_type(service, listening, on_ready).run([listening])
+            server_type(service, listening, on_ready, address=address).run([listening])
     finally:
         service.close()
 
 
-def open_socket(host: str, port: int, *, listening: bool) -> socket.socket:
-    """A bound socket; one that does not listen refuses, and no other program gets the port."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio switches Nagle's delay (40 ms an answer) off only where TCP is named outright
-    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        if os.name == "posix":  # elsewhere this would let two programs share a port
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind((host, port))
-        if listening:
-            opened.listen(socket.SOMAXCONN)
-    except (OSError, OverflowError):
-        opened.close()
-        raise
-    return opened
+def _listen(
+    host: str, port: int | None, folder: Path
+) -> tuple[socket.socket, FolderAddress | None]:
+    """A listening socket, so that the address works before the thread does.
 
-
-def _bind(host: str, port: int | None, folder: Path) -> socket.socket:
-    """A listening socket, so that the address works before the thread does."""
+    With it the address that the folder's pictures have, unless host or port were chosen.
+    """
     if not is_loopback(host):
         raise ValueError(f"the embedded service listens on loopback only, not on {host!r}")
-    host = "127.0.0.1" if host == "localhost" else host
-    if port is not None:
-        return open_socket(host, port, listening=True)
-    # Addresses of pictures stay good from one start to the next as long as the port is free.
-    remembered, bound = folder / "port", None
-    with suppress(OSError, ValueError, OverflowError):
-        bound = open_socket(host, int(remembered.read_text(encoding="utf-8")), listening=True)
-    bound = bound or open_socket(host, 0, listening=True)
-    write_atomically(remembered, str(bound.getsockname()[1]).encode())
-    return bound
+    host = HOST if host == "localhost" else host
+    if port is not None or host != HOST:
+        return open_socket(host, port or 0, listening=True), None
+    address = FolderAddress(folder)
+    return address.take() or open_socket(host, 0, listening=True), address
 
 
 def _name_of(host: str) -> str | None:

@@ -35,6 +35,7 @@ from arta_mcp.arta.protocol import (
 )
 from arta_mcp.arta.refusals import Refusal, style_refusal
 from arta_mcp.errors import ProtocolError
+from arta_mcp.local.address import FolderAddress
 from arta_mcp.local.store import ID, Claims, Record, ServiceAccount, Store, append, picture_name
 from arta_mcp.local.workers import DrawingWorkers, Engine
 from arta_mcp.redaction import Secret
@@ -113,6 +114,8 @@ class Service:
         self.queue, self.draw, self.latency = queue, draw, latency
         self.token_lifetime, self.rotate = token_lifetime, rotate
         self.clock, self.folder = clock, folder
+        self.picture_address: FolderAddress | None = None
+        """where pictures are said to lie; without one, where the caller asked"""
         self.store = Store(folder, keep=keep)
         self.workers = DrawingWorkers(self.store, engine)
         routes = [Route("/", self.health)]
@@ -288,7 +291,9 @@ class Service:
         if age < record.queue + record.draw or self.workers.missing_pictures(record):
             return Job(record.record_id, "IN_PROGRESS", seed=record.seed)
         names = [picture_name(record.record_id, index) for index in range(record.submission.n)]
-        images = tuple(Image(url=f"{base_url}images/{name}", name=name) for name in names)
+        shared = self.picture_address.base_url if self.picture_address else None
+        origin = shared or base_url.rstrip("/")
+        images = tuple(Image(url=f"{origin}/images/{name}", name=name) for name in names)
         return Job(record.record_id, "DONE", images, seed=record.seed)
 
     async def image(self, request: Request) -> Response:

@@ -237,6 +237,13 @@ def picture_name(record_id: str, index: int) -> str:
     return f"{record_id}-{index}.png"
 
 
+def picture_path(folder: Path, record_id: str, index: int) -> Path | None:
+    """Where the picture lies once it is drawn; None for what is no record id of ours."""
+    # The record id may be of another service: nothing but this form may reach the disk.
+    name = picture_name(record_id, index)
+    return folder / "images" / name if _PICTURE.fullmatch(name) else None
+
+
 def append(path: Path, line: str, *, limit: int) -> None:
     """Add a line; at `limit` bytes the file becomes the older one, `<name>.1`."""
     with suppress(FileNotFoundError):

@@ -73,12 +73,15 @@ def render(generation: Generation, extras: Sequence[ContentBlock] = ()) -> CallT
 
 
 def describe(generation: Generation) -> str:
-    """The result in a few lines: addresses first, one a line."""
-    lines = [
-        f"{number}. {image.url}{' (blurred by the service)' if image.blurred else ''}"
-        for number, image in enumerate(generation.images, 1)
-    ]
-    lines += [f"saved: {image.path}" for image in generation.images if image.path]
+    """The result in a few lines: first of all the pictures, each with its file before its address.
+
+    A file outlives the process that drew it, an address may not.
+    """
+    lines: list[str] = []
+    for number, image in enumerate(generation.images, 1):
+        where = [image.path, image.url] if image.path else [image.url]
+        blurred = " (blurred by the service)" if image.blurred else ""
+        lines.append(f"{number}. " + "\n   ".join(where) + blurred)
     if generation.status == "pending":
         lines.append(
             f"Still being drawn after {generation.elapsed:.0f} s. Call get_generation with"
