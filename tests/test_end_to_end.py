@@ -245,6 +245,24 @@ async def test_a_picture_still_opens_when_the_process_that_drew_it_has_ended(
         assert (await fetch_picture(url)).size == drawn.size
 
 
+async def test_a_sketch_says_what_it_is_before_and_after_and_what_it_cannot_draw(
+    machine: Machine,
+) -> None:
+    async with connect(machine) as client:
+        assert "sketches by rules, not AI pictures" in (client.instructions or "")
+        models = text_of(await client.call_tool("list_models", {}))
+        result = await client.call_tool("generate_image", {"prompt": "a dragon in snow"})
+    assert "sketches by rules, from the words that it knows, and not AI pictures" in models
+    async with connect(machine) as client:
+        record_id = content_of(result)["record_id"]
+        again = await client.call_tool("get_generation", {"record_id": record_id})
+    for told in (result, again):
+        notice = str(content_of(told)["notice"])
+        assert notice.startswith("the sketch cannot draw: dragon; a sketch by the embedded service")
+        assert "you answer for having the right to use it" in notice
+        assert notice in text_of(told)
+
+
 async def test_a_cancelled_call_keeps_its_job(machine: Machine) -> None:
     async with connect(machine) as client:
         with anyio.move_on_after(TIMEOUT) as patience:

@@ -40,6 +40,8 @@ def open_generations(
     `schedule` decides when to poll.
     """
 
+    is_local = settings.backend == "local"
+
     @asynccontextmanager
     async def open_backend(background: BackgroundTasks) -> AsyncGenerator[Backend]:
         state = open_state(settings, warn=warn)
@@ -51,6 +53,7 @@ def open_generations(
                     state=state,
                     transport=transport,
                     background=background,
+                    embedded=is_local,
                 )
         finally:
             await state.close()
@@ -66,8 +69,9 @@ def open_generations(
             min_poll_interval=settings.min_poll_interval,
         ),
         output_dir=output_dir or settings.output_dir,
-        engine_notice=describe().notice if settings.backend == "local" else None,
-        find_file=partial(_find_file, settings) if settings.backend == "local" else None,
+        engine_notice=describe().notice if is_local else None,
+        engine_summary=describe().summary if is_local else None,
+        find_file=partial(_find_file, settings) if is_local else None,
         schedule=schedule,
     )
 
@@ -79,10 +83,14 @@ def connect(
     state: State,
     transport: Transport,
     background: BackgroundTasks,
+    embedded: bool = False,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
 ) -> Backend:
-    """The backend that answers at these addresses, with the tokens of one account."""
+    """The backend that answers at these addresses, with the tokens of one account.
+
+    `embedded` is our own service on this machine, which says more of a job than the wire does.
+    """
     tokens = TokenSource(
         identity,
         addresses,
@@ -92,7 +100,14 @@ def connect(
         clock=clock,
         sleep=sleep,
     )
-    client = ArtaClient(addresses, tokens=tokens, transport=transport, clock=clock, sleep=sleep)
+    client = ArtaClient(
+        addresses,
+        tokens=tokens,
+        transport=transport,
+        embedded=embedded,
+        clock=clock,
+        sleep=sleep,
+    )
     return Backend(client, state)
 
 

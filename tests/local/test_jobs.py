@@ -71,6 +71,11 @@ async def test_the_answer_has_the_captured_shape_before_and_after_done(
         "error_details": None,
         "seed": 77,
     } == before
+    assert after.pop("local") == {
+        "engine": "sketch",
+        "engine_model": "arta-mcp sketch",
+        "is_ai": False,
+    }
     assert {**before, "status": "DONE", "response": after["response"]} == after
     assert len(after["response"]) == 2
     assert {

@@ -65,12 +65,13 @@ class ArtaClient:
         *,
         tokens: TokenSource,
         transport: Transport,
+        embedded: bool = False,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
-        """`clock` gives seconds since the epoch."""
+        """`clock` gives seconds since the epoch; `embedded` is our own service on this machine."""
         self._base_url, self._styles_url = addresses.base_url.rstrip("/"), addresses.styles_url
-        self._tokens, self._transport = tokens, transport
+        self._tokens, self._transport, self._embedded = tokens, transport, embedded
         self._clock, self._sleep = clock, sleep
         # What a service on this machine names may lie on this machine; a remote one's may not.
         self._may_download_private = is_loopback(urlsplit(self._base_url).hostname or "")
@@ -132,7 +133,7 @@ class ArtaClient:
             if answer.status == 401:
                 answer = await self._get_status(record_id, await self._tokens.renew_token(token))
             if answer.status == 200:
-                return _read_poll(answer, record_id)
+                return _read_poll(answer, record_id, embedded=self._embedded)
             raise _explain_poll(self._parse_refusal(answer))
         except PollFailed:
             raise
@@ -187,9 +188,9 @@ def _bearer(token: Secret) -> Mapping[str, str]:
     return {"authorization": token.reveal()}
 
 
-def _read_poll(answer: Answer, record_id: str) -> Job:
+def _read_poll(answer: Answer, record_id: str, *, embedded: bool) -> Job:
     try:
-        job = Job.parse(answer.body)
+        job = Job.parse(answer.body, embedded=embedded)
     except ProtocolError as exc:
         if exc.record_id is None:
             raise PollFailed(exc.message) from exc

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from arta_mcp.arta.protocol import Job
+from arta_mcp.arta.protocol import Job, LocalDetails
 from arta_mcp.errors import ArtaError, JobFailed, PromptRejected, UnknownStyle
 from arta_mcp.generations.schedule import DurationSample
 from arta_mcp.generations.values import GeneratedImage, Generation, GenerationRequest
@@ -22,16 +22,18 @@ def to_generation(
     backend: str,
     engine_notice: str | None,
     now: float,
+    local: LocalDetails | None = None,
     find_file: FindFile | None = None,
 ) -> Generation:
     """A journal entry as a caller sees it.
 
-    `engine_notice` stands in every notice; `now` is in seconds since the epoch; `find_file` knows
-    where a service on this machine keeps what was not saved elsewhere.
+    `engine_notice` stands in every notice; `now` is in seconds since the epoch; `local` is what the
+    embedded service said of the job, and `find_file` knows where it keeps what was not saved
+    elsewhere.
     """
     phase = entry.effective_phase(now)
     images = tuple(_to_image(entry, index, find_file) for index in range(len(entry.images)))
-    notes = [engine_notice]
+    notes = [local.not_drawn if local else None, engine_notice]
     if blurred := sum(image.blurred for image in entry.images):
         notes.append(f"{blurred} of {len(entry.images)} pictures were blurred by the service")
     if missing := sum(path is None for path in entry.paths):

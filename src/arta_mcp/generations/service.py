@@ -34,7 +34,7 @@ from weakref import WeakValueDictionary
 import anyio
 
 from arta_mcp.arta.client import ArtaClient, Picture
-from arta_mcp.arta.protocol import Image, Job, is_record_id
+from arta_mcp.arta.protocol import Image, Job, LocalDetails, is_record_id
 from arta_mcp.background import BackgroundTasks, open_background
 from arta_mcp.errors import (
     ArtaError,
@@ -116,20 +116,23 @@ class Generations:
         limits: Limits | None = None,
         output_dir: Path | None = None,
         engine_notice: str | None = None,
+        engine_summary: str | None = None,
         find_file: FindFile | None = None,
         clock: Callable[[], float] = time.time,
         schedule: type[PollSchedule] = PollSchedule,
     ) -> None:
         """`service` names whose generations these are; `clock` gives seconds since the epoch.
 
-        `engine_notice` is in every result; pictures are saved to `output_dir`, if any; `find_file`
-        gives the path of one that the backend itself keeps on this machine.
+        `engine_notice` is in every result, `engine_summary` says before a call what to expect;
+        pictures are saved to `output_dir`, if any; `find_file` gives the path of one that the
+        backend itself keeps on this machine.
         """
         self.backend: Literal["arta", "local"] = backend
         self.limits = limits or Limits()
         self._connect, self._service = connect, service
         self._output_dir, self._engine_notice = output_dir, engine_notice
-        self._find_file = find_file
+        self.engine_summary, self._find_file = engine_summary, find_file
+        self._local_details: dict[str, LocalDetails] = {}
         self._clock, self._schedule = clock, schedule
         self._styles = LiveCatalogue(service, clock=clock)
         self._events = EventPublisher()
@@ -418,6 +421,7 @@ class Generations:
         self, backend: Backend, entry: JournalEntry, job: Job, times: PhaseTimes
     ) -> JournalEntry:
         """Writes the job's end down, saves its pictures, and raises what a failure means."""
+        self._keep_details(job)
         submitted_at = entry.submitted_at or entry.created_at
         waiting, queued, drawing = (None if at is None else submitted_at + at for at in times)
         count = request_of(entry).n if entry.style else None  # None: adopted, so not known
@@ -484,6 +488,7 @@ class Generations:
                 return entry
             if not job.is_done:
                 return entry
+            self._keep_details(job)
             refreshed = replace(entry, images=job.images[: len(entry.images) or None])
             await backend.state.update(refreshed)
             return await self._save(backend, refreshed)
@@ -520,11 +525,20 @@ class Generations:
         )
         return await backend.state.adopt(entry)
 
+    def _keep_details(self, job: Job) -> None:
+        """Remembers what the embedded service said; after a restart it is asked again."""
+        if job.local is None:
+            return
+        self._local_details[job.record_id] = job.local
+        if len(self._local_details) > MAX_CONFIRMED:
+            del self._local_details[next(iter(self._local_details))]
+
     def _to_generation(self, entry: JournalEntry) -> Generation:
         return to_generation(
             entry,
             backend=self.backend,
             engine_notice=self._engine_notice,
             now=self._clock(),
+            local=self._local_details.get(entry.record_id or ""),
             find_file=self._find_file,
         )

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from arta_mcp.arta.protocol import (
     SUBMIT_PATH,
     Image,
     Job,
+    LocalDetails,
     Refresh,
     SignUp,
     Submit,
@@ -34,6 +35,8 @@ from arta_mcp.arta.protocol import (
     render_styles,
 )
 from arta_mcp.arta.refusals import Refusal, style_refusal
+from arta_mcp.engines.sketch.gaps import name_gaps
+from arta_mcp.engines.sketch.info import describe
 from arta_mcp.errors import ProtocolError
 from arta_mcp.local.address import FolderAddress
 from arta_mcp.local.store import ID, Claims, Record, ServiceAccount, Store, append, picture_name
@@ -261,7 +264,19 @@ class Service:
         record = self.store.record(request.path_params["record_id"])
         if record is None:
             raise RefusalError(Refusal(404, "Record not found"))
-        return JSONResponse(self._job_of(record, str(request.base_url)).render())
+        job = self._job_of(record, str(request.base_url))
+        # Not in the answer to a submit, which a client reads as soon as it has the record id.
+        return JSONResponse(replace(job, local=self.details_of(record)).render())
+
+    def details_of(self, record: Record) -> LocalDetails:
+        """What the ARTA wire has no words for: what draws the job, and what it leaves out."""
+        about = describe()
+        return LocalDetails(
+            engine=about.engine,
+            engine_model=about.model,
+            is_ai=about.is_ai,
+            not_drawn=name_gaps(record.submission.prompt) or "",
+        )
 
     def authenticate(self, request: Request) -> str:
         """The user id in the bare id token of a request; RefusalError with 401 without one."""

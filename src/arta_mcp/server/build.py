@@ -23,7 +23,9 @@ INSTRUCTIONS = (
     "Draws pictures from text. Call generate_image with a full, visual prompt and show the person"
     " the addresses it returns. If it answers `pending`, call get_generation with the record id"
     " instead of ordering again. When you repeat a call that failed or timed out, send the same"
-    " idempotency_key, unless the error says otherwise. list_models shows the styles."
+    " idempotency_key, unless the error says otherwise. list_models shows the styles. Without"
+    " ARTA_API_KEY (backend `local`) pictures are sketches by rules, not AI pictures: say so to"
+    " the person."
 )
 """what a host puts before every conversation: at most 800 bytes, nothing that a tool says itself"""
 

@@ -97,8 +97,10 @@ def describe(generation: Generation) -> str:
     return "\n".join(lines)
 
 
-def render_models(catalogue: Catalogue, found: tuple[Style, ...], backend: str) -> CallToolResult:
-    """The models that a search found, and where the knowledge comes from."""
+def render_models(
+    catalogue: Catalogue, found: tuple[Style, ...], backend: str, summary: str | None = None
+) -> CallToolResult:
+    """The models that a search found, where the knowledge comes from, and what draws with them."""
     output = ModelsOutput(
         backend="local" if backend == "local" else "arta",
         as_of=catalogue.as_of,
@@ -107,8 +109,9 @@ def render_models(catalogue: Catalogue, found: tuple[Style, ...], backend: str) 
         total=len(found),
         models=[ModelOutput(id=s.id, style=s.name, category=s.category) for s in found],
     )
+    text = "\n".join(filter(None, (summary, describe_models(catalogue, found))))
     return CallToolResult(
-        content=[TextContent(type="text", text=describe_models(catalogue, found))],
+        content=[TextContent(type="text", text=text)],
         structured_content=output.model_dump(),
     )
 

@@ -103,7 +103,8 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
         search: Search | None = None,
     ) -> Annotated[types.CallToolResult, ModelsOutput]:
         catalogue = await generations.catalogue()
-        return render_models(catalogue, catalogue.search(search), generations.backend)
+        found, summary = catalogue.search(search), generations.engine_summary
+        return render_models(catalogue, found, generations.backend, summary)
 
     return [
         StrictTool.from_function(
