@@ -109,7 +109,11 @@ def test_nothing_set_is_a_local_service_with_the_documented_defaults() -> None:
     assert settings.base_url == "https://img-gen-prod.ai-arta.com"
     assert settings.user_agent == f"arta-mcp/{__version__}"
     assert settings.styles_url is not None
-    assert (settings.max_wait, settings.job_timeout, settings.max_concurrency) == (50.0, 600.0, 8)
+    assert (settings.max_wait, settings.job_timeout, settings.max_concurrency) == (
+        50.0,
+        600.0,
+        None,
+    )
     assert (settings.min_poll_interval, settings.log_level) == (0.5, "WARNING")
     assert (settings.output_dir, settings.state_dir, settings.unknown) == (None, None, ())
 

@@ -175,6 +175,7 @@ def of_progress() -> list[str]:
         progress_message(Update(step="waiting", waited=1)),
         progress_message(Update(step="ordering", waited=2)),
         progress_message(Update(step="queued", waited=4.2, record_id="x")),
+        progress_message(Update(step="queued", waited=4.2, record_id="x", ahead=12)),
         progress_message(Update(step="drawing", waited=12, record_id="x", usual=15.4)),
         progress_message(Update(step="saving", waited=16, record_id="x", usual=15.4)),
     ]

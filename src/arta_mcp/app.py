@@ -65,7 +65,7 @@ def open_generations(
         limits=Limits(
             max_wait=settings.max_wait,
             job_timeout=settings.job_timeout,
-            max_concurrency=settings.max_concurrency,
+            max_concurrency=settings.slots,
             min_poll_interval=settings.min_poll_interval,
         ),
         output_dir=output_dir or settings.output_dir,

@@ -208,9 +208,10 @@ class Settings:
     job_timeout: float = _setting(
         "600", "seconds after which a job counts as lost", _number(1, 86400)
     )
-    max_concurrency: int = _setting(
-        "8",
-        "jobs in flight in one process; further calls queue",
+    max_concurrency: int | None = _setting(
+        "",
+        "jobs in flight in one process, further calls queue; not set: 8, and 1000 of the embedded"
+        " service, which has a queue of its own",
         _number(1, 10000, "whole number", _whole),
     )
     min_poll_interval: float = _setting(
@@ -257,6 +258,11 @@ class Settings:
     def service(self) -> str:
         """Which service a generation belongs to, for the journal: its host, or `local`."""
         return "local" if self.backend == "local" else urlsplit(self.base_url).netloc
+
+    @property
+    def slots(self) -> int:
+        """Jobs in flight in one process; what is on this machine bounds by itself what it draws."""
+        return self.max_concurrency or (1000 if self.backend == "local" else 8)
 
     @property
     def account_name(self) -> str:

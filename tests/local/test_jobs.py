@@ -20,6 +20,7 @@ from arta_mcp.arta.protocol import (
 from arta_mcp.engines.base import ImageRequest
 from arta_mcp.local.service import Event
 from arta_mcp.local.store import Claims, Record, append
+from arta_mcp.local.workers import MAX_THREADS, SWITCH_INTERVAL
 from harness.service import ScriptedService
 from harness.service_calls import FORM, Clock, calling, paint, poll_job, refresh, sign_up, submit
 
@@ -102,6 +103,85 @@ async def test_done_is_not_told_while_a_picture_is_still_being_drawn(
     go.set()
     service.finish_drawing()
     assert (await poll_job(service, job.record_id)).status == "DONE"
+
+
+async def test_a_job_that_waits_for_others_is_queued_and_told_its_place(
+    tmp_path: Path, clock: Clock
+) -> None:
+    go = threading.Event()
+    at_once: list[int] = []
+    drawing: list[ImageRequest] = []
+
+    def slow(request: ImageRequest) -> bytes:
+        drawing.append(request)
+        at_once.append(len(drawing))
+        go.wait(30)
+        drawing.remove(request)
+        return paint(request)
+
+    service = ScriptedService(tmp_path, engine=slow, clock=clock, queue=0, draw=0)
+    jobs = [(await submit(service, images_num="1", seed=str(n))).record_id for n in range(6)]
+    while not drawing:
+        time.sleep(0.001)  # noqa: ASYNC251  # the threads that draw are no tasks
+
+    async def tell() -> list[tuple[str, int | None]]:
+        answers = [await poll_job(service, job, embedded=True) for job in jobs]
+        return [(job.status, job.local.ahead if job.local else -1) for job in answers]
+
+    told = await tell()
+    begun = len([status for status, _ in told if status == "IN_PROGRESS"])
+    assert 1 <= begun <= MAX_THREADS
+    assert told[begun:] == [("IN_QUEUE", place) for place in range(begun, 6)]
+    go.set()
+    service.finish_drawing()
+    assert await tell() == [("DONE", None)] * 6
+    assert max(at_once) <= MAX_THREADS
+    assert not service.workers.is_busy
+
+
+async def test_the_least_times_are_none_for_a_job_that_comes_while_others_wait(
+    tmp_path: Path,
+) -> None:
+    go = threading.Event()
+
+    def slow(request: ImageRequest) -> bytes:
+        go.wait(30)
+        return paint(request)
+
+    service = ScriptedService(tmp_path, engine=slow)
+    jobs = [(await submit(service)).record_id for _ in range(2)]
+    go.set()
+    service.finish_drawing()
+    jobs.append((await submit(service)).record_id)
+    records = [service.store.record(job) for job in jobs]
+    assert [(r.queue, r.draw) for r in records if r] == [(0.6, 1.0), (0.0, 0.0), (0.6, 1.0)]
+
+
+async def test_what_is_no_png_fails_the_job_and_is_not_saved(tmp_path: Path, clock: Clock) -> None:
+    def spoilt(request: ImageRequest) -> bytes:
+        return b"<html>"
+
+    service = ScriptedService(tmp_path, engine=spoilt, clock=clock)
+    job = await submit(service)
+    service.finish_drawing()
+    clock.now += 1000
+    assert "not a PNG" in ((await poll_job(service, job.record_id)).error_details or "")
+    assert list((tmp_path / "images").iterdir()) == []
+
+
+async def test_threads_get_their_turn_soon_while_something_is_drawn(tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    def noting(request: ImageRequest) -> bytes:
+        seen.append(sys.getswitchinterval())
+        return paint(request)
+
+    before = sys.getswitchinterval()
+    service = ScriptedService(tmp_path, engine=noting)
+    await submit(service)
+    service.finish_drawing()
+    assert seen == [SWITCH_INTERVAL] * 2
+    assert sys.getswitchinterval() == before
 
 
 async def test_a_process_that_died_leaves_its_pictures_to_the_next(

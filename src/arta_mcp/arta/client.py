@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -45,6 +46,10 @@ PAUSES = (0.5, 1.0, 2.0)
 MIN_PAUSE = 0.5
 """seconds before a submit that was put off is tried again, also with a `Retry-After` of 0"""
 
+EMBEDDED_EXCHANGES = 4
+"""exchanges at once with a service in our own process, which answers one after the other anyway:
+httpcore looks at every connection for every request, and 200 of them held the event loop up"""
+
 _SIGNATURES = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpg"), (b"GIF8", "gif"))
 
 
@@ -72,6 +77,7 @@ class ArtaClient:
         """`clock` gives seconds since the epoch; `embedded` is our own service on this machine."""
         self._base_url, self._styles_url = addresses.base_url.rstrip("/"), addresses.styles_url
         self._tokens, self._transport, self._embedded = tokens, transport, embedded
+        self._turns = anyio.CapacityLimiter(EMBEDDED_EXCHANGES) if embedded else nullcontext()
         self._clock, self._sleep = clock, sleep
         # What a service on this machine names may lie on this machine; a remote one's may not.
         self._may_download_private = is_loopback(urlsplit(self._base_url).hostname or "")
@@ -164,9 +170,13 @@ class ArtaClient:
 
     async def _post(self, request: Submit, token: Secret) -> Answer:
         try:
-            return await self._transport.exchange(
-                "POST", self._base_url + SUBMIT_PATH, headers=_bearer(token), form=request.form()
-            )
+            async with self._turns:
+                return await self._transport.exchange(
+                    "POST",
+                    self._base_url + SUBMIT_PATH,
+                    headers=_bearer(token),
+                    form=request.form(),
+                )
         except NotSent:
             raise
         except (Unavailable, ProtocolError) as exc:
@@ -175,7 +185,8 @@ class ArtaClient:
     async def _get_status(self, record_id: str, token: Secret) -> Answer:
         url = self._base_url + status_path(record_id)
         try:
-            return await self._transport.exchange("GET", url, headers=_bearer(token))
+            async with self._turns:
+                return await self._transport.exchange("GET", url, headers=_bearer(token))
         except ProtocolError as exc:  # too large or packed: the next one may not be
             raise PollFailed(exc.message) from exc
 

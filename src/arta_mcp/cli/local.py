@@ -16,8 +16,9 @@ def add_local(commands: Subparsers) -> None:
     parser = commands.add_parser("local", help="run the embedded service alone, on this machine")
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
     parser.add_argument("--port", type=int, help="default: the one of last time, or a free one")
-    parser.add_argument("--queue", type=float, default=0.6, help="seconds a job queues")
-    parser.add_argument("--draw", type=float, default=1.0, help="seconds a job is drawn at least")
+    less = "less when others wait"
+    parser.add_argument("--queue", type=float, help=f"seconds a job queues at least (0.6; {less})")
+    parser.add_argument("--draw", type=float, help=f"seconds a job is drawn at least (1; {less})")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument(
         "--fault",

@@ -378,6 +378,7 @@ class Generations:
             record_id=poller.record_id,
             usual=poller.schedule.usual,
             remaining=poller.schedule.likely_remaining(poller.age()),
+            ahead=poller.ahead,
         )
 
     async def _join_poller(

@@ -61,6 +61,9 @@ PROJECT = "100000000000"
 MAX_BODY = 128 * 1024
 """bytes of a request; two texts of 4,000 characters take up to 96 kB once they are urlencoded"""
 
+LEAST_QUEUE, LEAST_DRAW = 0.6, 1.0
+"""seconds that a job waits and is drawn at least, unless others wait"""
+
 RETRY_AFTER = 1.0
 """seconds after which what lacked a file or a descriptor may be tried again"""
 
@@ -90,7 +93,8 @@ class RefusalError(Exception):
 class Service:
     """One ASGI app on one folder.
 
-    `queue` and `draw` are the least seconds a job waits and is drawn, `latency` the seconds before
+    `queue` and `draw` are the least seconds a job waits and is drawn; not given, they are short
+    ones, and none at all for a job that comes while others wait. `latency` is the seconds before
     each answer, `token_lifetime` those of an id token. `rotate` gives a new refresh token at each
     refresh and expires the one before. `keep` is how many records are kept.
 
@@ -106,8 +110,8 @@ class Service:
         folder: Path,
         *,
         engine: Engine | None = None,
-        queue: float = 0.6,
-        draw: float = 1.0,
+        queue: float | None = None,
+        draw: float | None = None,
         latency: float = 0.0,
         token_lifetime: float = 3600.0,
         rotate: bool = False,
@@ -244,12 +248,14 @@ class Service:
             raise RefusalError(submission)
         seed = submission.seed
         # The times are kept with the job: it walks on as promised in a process with others.
+        # They are there to be seen by a person who looks on; where others wait they would only add.
+        queue, draw = (0.0, 0.0) if self.workers.is_busy else (LEAST_QUEUE, LEAST_DRAW)
         record = Record(
             record_id=uuid.uuid4().hex,
             user_id=user_id,
             created_at=self.clock(),
-            queue=self.queue,
-            draw=self.draw,
+            queue=queue if self.queue is None else self.queue,
+            draw=draw if self.draw is None else self.draw,
             seed=random.randint(9999, 99_999_999) if seed is None else seed,
             submission=submission,
         )
@@ -275,6 +281,7 @@ class Service:
             engine=about.engine,
             engine_model=about.model,
             is_ai=about.is_ai,
+            ahead=self.workers.jobs_ahead(record.record_id),
             not_drawn=name_gaps(record.submission.prompt) or "",
         )
 
@@ -290,16 +297,18 @@ class Service:
         return claims.user_id
 
     def _job_of(self, record: Record, base_url: str) -> Job:
-        """The job as it is now, by the clock, but never DONE before its pictures are there.
+        """The job as it is now, by the clock, but never before what it says is so.
 
-        IN_QUEUE --queue--> IN_PROGRESS --draw, and all pictures on disk--> DONE
-                                  `--the engine raised--> FAILED
+        IN_QUEUE --queue, and a worker took it--> IN_PROGRESS --draw, and all pictures--> DONE
+                                                        `--the engine raised--> FAILED
         """
         age = self.clock() - record.created_at
         if age < record.queue:
             return Job(record.record_id, "IN_QUEUE", seed=record.seed)
         # Again at each poll: a process that died may have left pictures undrawn.
         self.workers.start_job(record)
+        if self.workers.jobs_ahead(record.record_id) is not None:
+            return Job(record.record_id, "IN_QUEUE", seed=record.seed)
         if failure := self.workers.failure(record.record_id):
             return Job(record.record_id, "FAILED", (), "ENGINE", failure, record.seed)
         # The clock alone would promise pictures that a slow machine has not drawn.
