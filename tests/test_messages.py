@@ -35,6 +35,7 @@ SETTINGS_GONE_WRONG: list[dict[str, str]] = [
     {"ARTA_PROXY": "example.org:3128"},
     {"ARTA_MAX_WAIT": "abc"},
     {"ARTA_MAX_CONCURRENCY": "0"},
+    {"ARTA_SKETCH_LIMIT": "2"},
     {"ARTA_OUTPUT_DIR": "pictures"},
     {"ARTA_USER_AGENT": "naïve"},
     {"ARTA_PREVIEW": "yes"},

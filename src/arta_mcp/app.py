@@ -188,7 +188,7 @@ async def _addresses(settings: Settings) -> AsyncGenerator[Addresses]:
     from arta_mcp.local.loopback import LoopbackServer
     from arta_mcp.local.service import Service
 
-    server = LoopbackServer(Service(service_dir(settings)))
+    server = LoopbackServer(Service(service_dir(settings), keep_bytes=settings.sketch_limit))
     await anyio.to_thread.run_sync(server.__enter__)
     try:
         yield Addresses.at_origin(server.base_url)

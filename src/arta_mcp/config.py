@@ -6,6 +6,7 @@ No I/O happens here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -99,6 +100,14 @@ def _whole(value: str) -> float:
     # int() also takes "1_0" and "٣", and refuses thousands of digits in words of its own.
     plain = value.isascii() and value.isdigit() and len(value) < 10
     return int(value) if plain else float("nan")
+
+
+def _size(name: str, value: str) -> int:
+    units = {"k": 1, "m": 2, "g": 3, "t": 4}
+    found = re.fullmatch(r"([0-9]{1,6}) ?([kmgt])(i?)b?", value, re.IGNORECASE)
+    if found is None or not int(found[1]):
+        raise _refuse(name, value, ", not a size", "use a size such as 500MB or 2GiB")
+    return int(found[1]) * (1024 if found[3] else 1000) ** units[found[2].lower()]
 
 
 def _scheme_and_host(value: str) -> tuple[str, str]:
@@ -222,6 +231,12 @@ class Settings:
     )
     state_dir: Path | None = _setting(
         "", "tokens and generations; the platform's state folder when not set", _folder
+    )
+    sketch_limit: int = _setting(
+        "2GiB",
+        "sketches of the embedded service are kept up to this size (`500MB`) and 1000 jobs; the"
+        " oldest go first",
+        _size,
     )
     preview: bool = _choice(
         "off", "`on`: results also hold small pictures (512 px, 150 kB at most)", _SWITCH

@@ -280,6 +280,51 @@ async def test_the_oldest_records_go_when_there_are_too_many(tmp_path: Path) -> 
     assert set(jobs[-3:]) == pictures
 
 
+async def test_sketches_make_room_by_size_and_are_told_as_removed(tmp_path: Path) -> None:
+    def large(request: ImageRequest) -> bytes:
+        return paint(request) + bytes(100_000)
+
+    service = ScriptedService(tmp_path, engine=large, keep_bytes=500_000, queue=0, draw=0)
+    jobs: list[str] = []
+    for age in range(9, 0, -1):
+        jobs.append((await submit(service, images_num="1")).record_id)
+        service.finish_drawing()
+        written = time.time() - age
+        os.utime(tmp_path / "records" / f"{jobs[-1]}.json", (written, written))
+    pictures = {path.name[:32] for path in (tmp_path / "images").iterdir()}
+    assert set(jobs[-5:]) <= pictures
+    assert jobs[0] not in pictures
+    assert len(pictures) <= 6
+    token = (await sign_up(service)).id_token.reveal()
+    async with calling(service, token) as client:
+        for path in (status_path(jobs[0]), f"/images/{jobs[0]}-0.png"):
+            answer = await client.get(path)
+            expected = "this sketch was removed to make room for newer ones"
+            assert (answer.status_code, answer.json()) == (410, {"detail": expected})
+        assert (await client.get(f"/images/{'0' * 32}-0.png")).status_code == 404
+
+
+async def test_what_is_not_drawn_yet_or_is_of_another_engine_makes_no_room(tmp_path: Path) -> None:
+    go = threading.Event()
+
+    def slow(request: ImageRequest) -> bytes:
+        go.wait(30)
+        return paint(request)
+
+    service = ScriptedService(tmp_path, engine=slow, keep=2, keep_bytes=1)
+    jobs = [(await submit(service)).record_id for _ in range(6)]
+    assert set(jobs) == set(service.jobs)
+    go.set()
+    service.finish_drawing()
+    path = tmp_path / "records" / f"{jobs[0]}.json"
+    record = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**record, "engine": "diffusers"}), encoding="utf-8")
+    await submit(service)
+    assert jobs[0] in service.jobs
+    assert service.store.picture(f"{jobs[0]}-0.png") is not None
+    assert not set(jobs[1:]) & set(service.jobs)
+
+
 # Pictures
 
 

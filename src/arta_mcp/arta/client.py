@@ -29,6 +29,7 @@ from arta_mcp.errors import (
     ArtaError,
     AuthError,
     NotSent,
+    PicturesRemoved,
     PollFailed,
     PromptRejected,
     ProtocolError,
@@ -154,6 +155,8 @@ class ArtaClient:
         answer = await self._transport.download(
             image.url, limit=MAX_IMAGE, private=self._may_download_private
         )
+        if answer.status == 410:
+            raise _explain_removal(self._parse_refusal(answer))
         if answer.status != 200:
             raise Unavailable(f"a picture's host answers with {answer.status}")
         suffix = _suffix_of(answer.body)
@@ -239,6 +242,8 @@ def _explain_poll(refusal: Refusal) -> ArtaError:
             return PollFailed(said, retry_after=refusal.retry_after)
         case status if status >= 500:
             return PollFailed(said, retry_after=refusal.retry_after)
+        case 410 if refusal.detail is not None:
+            return _explain_removal(refusal)
         case 404 if refusal.detail is not None:
             return UnknownRecord("the service knows no generation with this record id")
         case _ if refusal.detail is None:
@@ -247,6 +252,10 @@ def _explain_poll(refusal: Refusal) -> ArtaError:
             return AuthError(said)
         case _:
             return ProtocolError(said)
+
+
+def _explain_removal(refusal: Refusal) -> PicturesRemoved:
+    return PicturesRemoved(f"the pictures are gone: {sanitize(_words(refusal), 200)}")
 
 
 def _words(refusal: Refusal) -> str:

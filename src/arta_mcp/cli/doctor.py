@@ -130,6 +130,8 @@ async def find_all(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[
     state = await open_state(settings).describe(settings.account_name)
     for finding in state.checks:
         yield finding
+    if settings.backend == "local":
+        yield check_sketches(settings)
     if folder := settings.output_dir:
         yield check_folder("output folder", "ARTA_OUTPUT_DIR", folder, private=False)
     can_draw = all(one.status != "fail" for one in state.checks if one.name == "state folder")
@@ -157,6 +159,18 @@ def check_settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[F
         meant = suggest(name, names, limit=1)
         remedy = f"did you mean {meant[0]}?" if meant else "remove it"
         yield Finding("settings", "warn", f"{name} means nothing here", remedy)
+
+
+def check_sketches(settings: Settings) -> Finding:
+    """How much is kept of what was drawn, and how much may be."""
+    from arta_mcp.app import service_dir
+    from arta_mcp.local.store import KEEP_RECORDS, measure_pictures
+
+    sizes = measure_pictures(service_dir(settings))
+    megabytes = sum(sum(pictures.values()) for pictures in sizes.values()) / 1e6
+    limit = f"{KEEP_RECORDS} jobs or {settings.sketch_limit / 1e6:.0f} MB"
+    detail = f"{count_of(len(sizes), 'job')}, {megabytes:.0f} MB; beyond {limit} the oldest go"
+    return Finding("sketches", "ok", f"{detail} (ARTA_SKETCH_LIMIT)")
 
 
 async def check_account(settings: Settings) -> Finding:

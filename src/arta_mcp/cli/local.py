@@ -47,7 +47,11 @@ def run_local(settings: Settings, options: argparse.Namespace) -> int:
         folder = service_dir(settings)
         faults = [Fault.parse(text) for text in options.fault]
         service = (FaultyService if faults else Service)(
-            folder, queue=options.queue, draw=options.draw, latency=options.latency
+            folder,
+            queue=options.queue,
+            draw=options.draw,
+            latency=options.latency,
+            keep_bytes=settings.sketch_limit,
         )
         if isinstance(service, FaultyService):
             service.faults.add(*faults)

@@ -150,7 +150,7 @@ def print_result(generation: Generation, options: argparse.Namespace) -> int:
         print_message("hint: these addresses answer while `arta-mcp local` or a server runs")
     # Each picture that could not be saved was warned of; a script sees the exit code alone.
     is_complete = options.no_save or all(image.path for image in generation.images)
-    return OK if is_complete else FAILED
+    return OK if is_complete and generation.images else FAILED
 
 
 def print_pictures(generation: Generation) -> None:

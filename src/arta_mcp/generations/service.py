@@ -40,6 +40,7 @@ from arta_mcp.errors import (
     ArtaError,
     JobFailed,
     JobTimedOut,
+    PicturesRemoved,
     PollFailed,
     RefusedStyle,
     Unavailable,
@@ -133,6 +134,7 @@ class Generations:
         self._output_dir, self._engine_notice = output_dir, engine_notice
         self.engine_summary, self._find_file = engine_summary, find_file
         self._local_details: dict[str, LocalDetails] = {}
+        self._removed: dict[str, PicturesRemoved] = {}
         self._clock, self._schedule = clock, schedule
         self._styles = LiveCatalogue(service, clock=clock)
         self._events = EventPublisher()
@@ -281,6 +283,8 @@ class Generations:
         Raises UnknownRecord for an index that it does not have.
         """
         generation = await self.get(record_id)
+        if removed := self._removed_of(record_id, generation):
+            raise removed
         if not 0 <= index < len(generation.images):
             have = len(generation.images)
             raise UnknownRecord(
@@ -485,6 +489,8 @@ class Generations:
             try:
                 job = await backend.client.poll(entry.record_id or "")
             except ArtaError as exc:
+                if isinstance(exc, UnknownRecord) and self._find_file is not None:
+                    self._keep_removal(entry, exc)
                 log.info("%s is given as stored: %s", entry.record_id, exc.message)
                 return entry
             if not job.is_done:
@@ -495,7 +501,10 @@ class Generations:
             return await self._save(backend, refreshed)
 
         found = entry
-        if entry.record_id not in self._confirmed:
+        # A file that our own service keeps no more is noticed, however lately it was there.
+        images = self._to_generation(entry).images
+        is_whole = self._find_file is None or all(image.path for image in images)
+        if entry.record_id not in self._confirmed or not is_whole:
             with anyio.move_on_after(REFRESH_TIMEOUT + max(0.0, until - anyio.current_time())):
                 found = await reporter.report_until(self._background.detach(refresh), "saving")
         return self._to_generation(found)
@@ -509,6 +518,8 @@ class Generations:
             job = await backend.client.poll(record_id)
         except PollFailed as exc:
             raise Unavailable(exc.message, record_id=record_id) from exc
+        except PicturesRemoved:
+            raise
         except UnknownRecord as exc:
             raise UnknownRecord(unknown) from exc
         now = self._clock()
@@ -526,6 +537,18 @@ class Generations:
         )
         return await backend.state.adopt(entry)
 
+    def _keep_removal(self, entry: JournalEntry, exc: UnknownRecord) -> None:
+        """Remembers that a service on this machine has a finished generation's pictures no more."""
+        gone = PicturesRemoved("the pictures are gone: the embedded service has them no more")
+        self._removed[entry.record_id or ""] = exc if isinstance(exc, PicturesRemoved) else gone
+        if len(self._removed) > MAX_CONFIRMED:
+            del self._removed[next(iter(self._removed))]
+
+    def _removed_of(self, record_id: str, generation: Generation) -> PicturesRemoved | None:
+        """What is to be said of a generation whose pictures are gone; none that was saved is."""
+        removed = self._removed.get(record_id)
+        return None if any(image.path for image in generation.images) else removed
+
     def _keep_details(self, job: Job) -> None:
         """Remembers what the embedded service said; after a restart it is asked again."""
         if job.local is None:
@@ -535,7 +558,7 @@ class Generations:
             del self._local_details[next(iter(self._local_details))]
 
     def _to_generation(self, entry: JournalEntry) -> Generation:
-        return to_generation(
+        generation = to_generation(
             entry,
             backend=self.backend,
             engine_notice=self._engine_notice,
@@ -543,3 +566,7 @@ class Generations:
             local=self._local_details.get(entry.record_id or ""),
             find_file=self._find_file,
         )
+        if removed := self._removed_of(entry.record_id or "", generation):
+            notice = join_notes(removed.message, removed.hint, generation.notice)
+            return replace(generation, images=(), notice=notice)  # their addresses are dead
+        return generation

@@ -39,7 +39,17 @@ from arta_mcp.engines.sketch.gaps import name_gaps
 from arta_mcp.engines.sketch.info import describe
 from arta_mcp.errors import ProtocolError
 from arta_mcp.local.address import FolderAddress
-from arta_mcp.local.store import ID, Claims, Record, ServiceAccount, Store, append, picture_name
+from arta_mcp.local.store import (
+    ID,
+    KEEP_BYTES,
+    KEEP_RECORDS,
+    Claims,
+    Record,
+    ServiceAccount,
+    Store,
+    append,
+    picture_name,
+)
 from arta_mcp.local.workers import DrawingWorkers, Engine
 from arta_mcp.redaction import Secret
 from arta_mcp.styles import SHIPPED
@@ -96,7 +106,8 @@ class Service:
     `queue` and `draw` are the least seconds a job waits and is drawn; not given, they are short
     ones, and none at all for a job that comes while others wait. `latency` is the seconds before
     each answer, `token_lifetime` those of an id token. `rotate` gives a new refresh token at each
-    refresh and expires the one before. `keep` is how many records are kept.
+    refresh and expires the one before. `keep` is how many records of sketches are kept,
+    `keep_bytes` how much of their pictures.
 
     The way of a request:
 
@@ -116,14 +127,15 @@ class Service:
         token_lifetime: float = 3600.0,
         rotate: bool = False,
         clock: Callable[[], float] = time.time,
-        keep: int = 1000,
+        keep: int = KEEP_RECORDS,
+        keep_bytes: int = KEEP_BYTES,
     ) -> None:
         self.queue, self.draw, self.latency = queue, draw, latency
         self.token_lifetime, self.rotate = token_lifetime, rotate
         self.clock, self.folder = clock, folder
         self.picture_address: FolderAddress | None = None
         """where pictures are said to lie; without one, where the caller asked"""
-        self.store = Store(folder, keep=keep)
+        self.store = Store(folder, keep=keep, keep_bytes=keep_bytes)
         self.workers = DrawingWorkers(self.store, engine)
         routes = [Route("/", self.health)]
         for endpoint, method, paths, hosts in _ENDPOINTS:
@@ -267,9 +279,10 @@ class Service:
     async def status(self, request: Request) -> Response:
         """The job as it is now, for every account; 404 for one that is not there."""
         self.authenticate(request)
-        record = self.store.record(request.path_params["record_id"])
+        record_id = request.path_params["record_id"]
+        record = self.store.record(record_id)
         if record is None:
-            raise RefusalError(Refusal(404, "Record not found"))
+            raise RefusalError(self._refuse_missing(record_id, "Record not found"))
         job = self._job_of(record, str(request.base_url))
         # Not in the answer to a submit, which a client reads as soon as it has the record id.
         return JSONResponse(replace(job, local=self.details_of(record)).render())
@@ -284,6 +297,11 @@ class Service:
             ahead=self.workers.jobs_ahead(record.record_id),
             not_drawn=name_gaps(record.submission.prompt) or "",
         )
+
+    def _refuse_missing(self, record_id: str, words: str) -> Refusal:
+        if ID.fullmatch(record_id) and self.store.was_removed(record_id):
+            return Refusal(410, "this sketch was removed to make room for newer ones")
+        return Refusal(404, words)
 
     def authenticate(self, request: Request) -> str:
         """The user id in the bare id token of a request; RefusalError with 401 without one."""
@@ -322,9 +340,10 @@ class Service:
 
     async def image(self, request: Request) -> Response:
         """A picture, for everybody who has its address."""
-        picture = self.store.picture(request.path_params["name"])
+        name = request.path_params["name"]
+        picture = self.store.picture(name)
         if picture is None:
-            raise RefusalError(Refusal(404, "Image not found"))
+            raise RefusalError(self._refuse_missing(name.partition("-")[0], "Image not found"))
         return Response(picture, media_type="image/png")
 
     # The content host, and the root

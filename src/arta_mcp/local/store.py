@@ -33,6 +33,18 @@ SECRET_SIZE = 32
 MAX_ACCOUNTS = 1000
 """in one folder: an installation has one, and tests have some"""
 
+KEEP_BYTES = 2 * 1024**3
+"""of pictures, where no setting says otherwise"""
+
+KEEP_RECORDS = 1000
+"""jobs in one folder"""
+
+MAX_REMOVED = 2 * 1024 * 1024
+"""bytes of `removed` before it becomes `removed.1`, in which 60,000 ids are"""
+
+ABANDONED_AGE = 86400.0
+"""seconds after which a job that was never drawn may be removed"""
+
 STALE_DRAFT_AGE = 3600.0
 """seconds after which an unfinished file of a killed process is removed"""
 
@@ -70,21 +82,27 @@ class Record:
     draw: float
     seed: int
     submission: Submit
+    engine: str = "sketch"
+    """what draws it; sketches alone are removed to make room"""
 
 
 class Store:
-    """One folder, mode 0700, that any number of processes share; `keep` records stay in it.
+    """One folder, mode 0700, that any number of processes share.
+
+    `keep` records of sketches and `keep_bytes` of their pictures stay in it, and some 5 % more.
 
     secret                    the key of every token, 32 bytes
     accounts/<user id>.json   one `ServiceAccount` each
     records/<record id>.json  one `Record` each
     images/<record id>-<i>.png
+    removed                   the ids of records that made room, one a line
     """
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
+    def __init__(self, folder: Path, *, keep: int, keep_bytes: int = KEEP_BYTES) -> None:
         self.folder = folder
-        self._keep = keep
+        self._keep, self._keep_bytes = keep, keep_bytes
         self._record_turns, self._account_turns = _Turns(keep), _Turns(MAX_ACCOUNTS)
+        self._bytes_since_prune = 0
         for name in ("", "accounts", "records", "images"):
             make_private_folder(folder / name)
         for draft in folder.rglob(".*.draft"):
@@ -151,13 +169,11 @@ class Store:
     # Records and pictures
 
     def put_record(self, record: Record) -> None:
-        """Write the record, last of all, and before it forget the oldest where there are many."""
-        if self._record_turns.is_due():
-            for path in _oldest(self.folder / "records", keep=self._keep - 1):
-                for index in range(8):
-                    name = picture_name(path.stem, index)
-                    (self.folder / "images" / name).unlink(missing_ok=True)
-                path.unlink(missing_ok=True)  # last: it alone says which pictures there are
+        """Write the record, last of all, and before it remove the oldest where there are many."""
+        is_due = self._record_turns.is_due()
+        if is_due or self._bytes_since_prune > self._keep_bytes // 20:
+            self._bytes_since_prune = 0
+            self._make_room()
         fields = asdict(record)
         del fields["submission"]
         fields["order"] = record.submission.form()  # its name in files of every version so far
@@ -173,7 +189,8 @@ class Store:
             return None
         times = (found.get(name) for name in ("created_at", "queue", "draw"))
         created_at, queue, draw = (t if isinstance(t, int | float) else 0.0 for t in times)
-        return Record(record_id, text(found, "user_id"), created_at, queue, draw, seed, submission)
+        user_id, engine = text(found, "user_id"), text(found, "engine") or "sketch"
+        return Record(record_id, user_id, created_at, queue, draw, seed, submission, engine)
 
     def records(self) -> tuple[str, ...]:
         """The id of each record in the folder, by whichever process."""
@@ -181,6 +198,7 @@ class Store:
 
     def put_picture(self, record_id: str, index: int, picture: bytes) -> None:
         """Write a PNG; the same again changes nothing."""
+        self._bytes_since_prune += len(picture)
         _write(self.folder / "images" / picture_name(record_id, index), picture)
 
     def has_picture(self, record_id: str, index: int) -> bool:
@@ -195,6 +213,39 @@ class Store:
         with suppress(FileNotFoundError):
             return (self.folder / "images" / name).read_bytes()
         return None
+
+    def was_removed(self, record_id: str) -> bool:
+        """Whether there was a record of this id that made room for others."""
+        for name in ("removed", "removed.1"):
+            with suppress(FileNotFoundError):
+                if record_id.encode() in (self.folder / name).read_bytes().split():
+                    return True
+        return False
+
+    def _make_room(self) -> None:
+        """Removes the oldest finished sketches beyond either limit; nothing of another engine."""
+        sizes = measure_pictures(self.folder)
+        paths = sorted(self.folder.glob("records/*.json"), key=_modified_at)
+        total = sum(sum(size.values()) for size in sizes.values())
+        if len(paths) < self._keep and total <= self._keep_bytes:
+            return  # without a look into each
+        records = {path: self.record(path.stem) for path in paths}
+        kept = [path for path in paths if (found := records[path]) and found.engine != "sketch"]
+        total -= sum(sum(sizes.get(path.stem, {}).values()) for path in kept)
+        left = len(paths) - len(kept)
+        for path in (path for path in paths if path not in kept):
+            if left < self._keep and total <= self._keep_bytes:
+                return
+            pictures, record = sizes.get(path.stem, {}), records[path]
+            # One that is still to be drawn stays, unless nobody has asked for it for a day.
+            is_done = record is None or len(pictures) >= record.submission.n
+            if not is_done and time.time() - _modified_at(path) < ABANDONED_AGE:
+                continue
+            append(self.folder / "removed", path.stem, limit=MAX_REMOVED)
+            for picture in pictures:
+                picture.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)  # last: it alone says which pictures there are
+            total, left = total - sum(pictures.values()), left - 1
 
     def _load_secret(self) -> bytes:
         path = self.folder / "secret"
@@ -235,6 +286,15 @@ class _Turns:
 def picture_name(record_id: str, index: int) -> str:
     """The name of a picture, on disk and in its address."""
     return f"{record_id}-{index}.png"
+
+
+def measure_pictures(folder: Path) -> dict[str, dict[Path, int]]:
+    """Record id -> its pictures, each with its size in bytes."""
+    found: dict[str, dict[Path, int]] = {}
+    for path in (folder / "images").glob("*.png"):
+        with suppress(FileNotFoundError):
+            found.setdefault(path.stem.partition("-")[0], {})[path] = path.stat().st_size
+    return found
 
 
 def picture_path(folder: Path, record_id: str, index: int) -> Path | None:
