@@ -34,6 +34,7 @@ GOOD: dict[str, tuple[str, object]] = {
     "ARTA_MAX_WAIT": ("0", 0.0),
     "ARTA_JOB_TIMEOUT": ("1.5", 1.5),
     "ARTA_MAX_CONCURRENCY": ("0012", 12),
+    "ARTA_SKETCH_LIMIT": ("500 MB", 500_000_000),
     "ARTA_MIN_POLL_INTERVAL": ("1e-2", 0.01),
     "ARTA_OUTPUT_DIR": ("/tmp/pictures", Path("/tmp/pictures")),
     "ARTA_STATE_DIR": ("~/state", Path("~/state").expanduser()),
@@ -70,6 +71,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "ARTA_PROXY": ("p.example:1080", "ftp://p.example", "http://", "http://[::1", "http://a:b"),
     "ARTA_MAX_WAIT": ("abc", "-1", "3601", "nan", "inf", "1e999"),
     "ARTA_JOB_TIMEOUT": ("0", "86401"),
+    "ARTA_SKETCH_LIMIT": ("0GB", "2", "-1GB", "1.5GB", "2PB", "GB", "9999999GB", "٣GB"),
     "ARTA_MAX_CONCURRENCY": ("0", "10001", "1.5", "-1", "²", "٣", "0000100009999", "9" * 5000),
     "ARTA_MIN_POLL_INTERVAL": ("0", "61"),
     "ARTA_OUTPUT_DIR": ("pictures", "./x", "~nobody-has-this-name/x"),
@@ -114,7 +116,11 @@ def test_nothing_set_is_a_local_service_with_the_documented_defaults() -> None:
     assert settings.base_url == "https://img-gen-prod.ai-arta.com"
     assert settings.user_agent == f"arta-mcp/{__version__}"
     assert settings.styles_url is not None
-    assert (settings.max_wait, settings.job_timeout, settings.max_concurrency) == (None, 600.0, 8)
+    assert (settings.max_wait, settings.job_timeout, settings.max_concurrency) == (
+        None,
+        600.0,
+        None,
+    )
     assert (settings.min_poll_interval, settings.log_level) == (0.5, "WARNING")
     assert (settings.output_dir, settings.state_dir, settings.unknown) == (None, None, ())
 

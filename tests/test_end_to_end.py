@@ -226,7 +226,41 @@ async def test_finished_pictures_are_saved_where_the_setting_says(quick: Machine
     assert [image["path"] for image in images] == [str(file) for file in files]  # pyright: ignore[reportUnknownVariableType]  # JSON
     assert [decode(file.read_bytes()).size for file in files] == [(8, 8), (8, 8)]
     assert sorted(folder.iterdir()) == files
-    assert all(f"saved: {file}" in text_of(result) for file in files)
+    lines = [f"{number}. {file}\n   http" for number, file in enumerate(files, 1)]
+    assert all(line in text_of(result) for line in lines)
+
+
+async def test_a_picture_still_opens_when_the_process_that_drew_it_has_ended(
+    machine: Machine,
+) -> None:
+    async with connect(machine) as client:
+        result = await client.call_tool("generate_image", {"prompt": "a lake"})
+    first, second = text_of(result).splitlines()[:2]
+    path, url = anyio.Path(first.removeprefix("1. ")), second.strip()
+    drawn = decode(await path.read_bytes())
+    assert drawn.format == "PNG"
+    assert f"'path': '{path}'" in str(content_of(result)["images"])
+    async with connect(machine) as client:
+        await client.call_tool("get_generation", {"record_id": content_of(result)["record_id"]})
+        assert (await fetch_picture(url)).size == drawn.size
+
+
+async def test_a_sketch_says_what_it_is_before_and_after_and_what_it_cannot_draw(
+    machine: Machine,
+) -> None:
+    async with connect(machine) as client:
+        assert "sketches by rules, not AI pictures" in (client.instructions or "")
+        models = text_of(await client.call_tool("list_models", {}))
+        result = await client.call_tool("generate_image", {"prompt": "a dragon in snow"})
+    assert "sketches by rules, from the words that it knows, and not AI pictures" in models
+    async with connect(machine) as client:
+        record_id = content_of(result)["record_id"]
+        again = await client.call_tool("get_generation", {"record_id": record_id})
+    for told in (result, again):
+        notice = str(content_of(told)["notice"])
+        assert notice.startswith("the sketch cannot draw: dragon; a sketch by the embedded service")
+        assert "you answer for having the right to use it" in notice
+        assert notice in text_of(told)
 
 
 async def test_a_cancelled_call_keeps_its_job(machine: Machine) -> None:

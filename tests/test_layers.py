@@ -45,7 +45,7 @@ HOMES = {
     "PIL": "cli engines generations server",
     "argparse": "cli",
     "asyncio": "local server",
-    "filelock": "state",
+    "filelock": "local state",
     "httpx": "arta",
     "httpcore": "arta",
     "h2": "arta",

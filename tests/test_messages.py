@@ -35,6 +35,7 @@ SETTINGS_GONE_WRONG: list[dict[str, str]] = [
     {"ARTA_PROXY": "example.org:3128"},
     {"ARTA_MAX_WAIT": "abc"},
     {"ARTA_MAX_CONCURRENCY": "0"},
+    {"ARTA_SKETCH_LIMIT": "2"},
     {"ARTA_OUTPUT_DIR": "pictures"},
     {"ARTA_USER_AGENT": "naïve"},
     {"ARTA_PREVIEW": "yes"},
@@ -176,6 +177,7 @@ def of_progress() -> list[str]:
         progress_message(Update(step="waiting", waited=1)),
         progress_message(Update(step="ordering", waited=2)),
         progress_message(Update(step="queued", waited=4.2, record_id="x")),
+        progress_message(Update(step="queued", waited=4.2, record_id="x", ahead=12)),
         progress_message(Update(step="drawing", waited=12, record_id="x", usual=15.4)),
         progress_message(Update(step="saving", waited=16, record_id="x", usual=15.4)),
     ]
@@ -183,5 +185,5 @@ def of_progress() -> list[str]:
 
 def masked(text: str) -> str:
     text = re.sub(r"[0-9a-f]{32}", "RECORD", text)
-    text = re.sub(r"saved: .*/", "saved: FOLDER/", text)
+    text = re.sub(r"(\d\.) /.*/", r"\1 FOLDER/", text)
     return re.sub(r"\d+\.\d s", "N s", text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -41,6 +42,8 @@ def open_generations(
     `schedule` decides when to poll.
     """
 
+    is_local = settings.backend == "local"
+
     @asynccontextmanager
     async def open_backend(background: BackgroundTasks) -> AsyncGenerator[Backend]:
         state = open_state(settings, warn=warn)
@@ -52,6 +55,7 @@ def open_generations(
                     state=state,
                     transport=transport,
                     background=background,
+                    embedded=is_local,
                 )
         finally:
             await state.close()
@@ -65,12 +69,14 @@ def open_generations(
             max_wait=DEFAULT_MAX_WAIT if settings.max_wait is None else settings.max_wait,
             adapts_wait=settings.max_wait is None,
             job_timeout=settings.job_timeout,
-            max_concurrency=settings.max_concurrency,
+            max_concurrency=settings.slots,
             min_poll_interval=settings.min_poll_interval,
         ),
         output_dir=output_dir or settings.output_dir,
-        engine=EngineUsed(drawn_by.name, drawn_by.name) if drawn_by else None,
+        engine=EngineUsed(drawn_by.engine, drawn_by.model) if drawn_by else None,
         engine_notice=drawn_by.notice if drawn_by else None,
+        engine_summary=drawn_by.summary if drawn_by else None,
+        find_file=partial(_find_file, settings) if drawn_by else None,
         schedule=schedule,
     )
 
@@ -82,10 +88,14 @@ def connect(
     state: State,
     transport: Transport,
     background: BackgroundTasks,
+    embedded: bool = False,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
 ) -> Backend:
-    """The backend that answers at these addresses, with the tokens of one account."""
+    """The backend that answers at these addresses, with the tokens of one account.
+
+    `embedded` is our own service on this machine, which says more of a job than the wire does.
+    """
     tokens = TokenSource(
         identity,
         addresses,
@@ -95,7 +105,14 @@ def connect(
         clock=clock,
         sleep=sleep,
     )
-    client = ArtaClient(addresses, tokens=tokens, transport=transport, clock=clock, sleep=sleep)
+    client = ArtaClient(
+        addresses,
+        tokens=tokens,
+        transport=transport,
+        embedded=embedded,
+        clock=clock,
+        sleep=sleep,
+    )
     return Backend(client, state)
 
 
@@ -157,6 +174,14 @@ def explain_service_error(settings: Settings, exc: OSError) -> ArtaError:
     return explain_folder_error(state_dir(settings), exc)
 
 
+def _find_file(settings: Settings, record_id: str, index: int) -> str | None:
+    """The path of a picture that the embedded service drew and still keeps."""
+    from arta_mcp.local.store import picture_path
+
+    path = picture_path(service_dir(settings), record_id, index)
+    return str(path) if path is not None and path.is_file() else None
+
+
 def open_transport(settings: Settings) -> Transport:
     """The HTTP client that the settings describe; the embedded service is asked directly."""
     if settings.backend == "local":
@@ -189,7 +214,8 @@ async def _addresses(settings: Settings) -> AsyncGenerator[Addresses]:
     from arta_mcp.local.service import Service
 
     def start() -> LoopbackServer:
-        return LoopbackServer(Service(service_dir(settings))).__enter__()
+        service = Service(service_dir(settings), keep_bytes=settings.sketch_limit)
+        return LoopbackServer(service).__enter__()
 
     try:
         server = await anyio.to_thread.run_sync(start)

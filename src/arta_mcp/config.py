@@ -145,6 +145,14 @@ def _whole(value: str) -> float:
     return int(value) if plain else float("nan")
 
 
+def _size(name: str, value: str) -> int:
+    units = {"k": 1, "m": 2, "g": 3, "t": 4}
+    found = re.fullmatch(r"([0-9]{1,6}) ?([kmgt])(i?)b?", value, re.IGNORECASE)
+    if found is None or not int(found[1]):
+        raise _refuse(name, value, ", not a size", "use a size such as 500MB or 2GiB")
+    return int(found[1]) * (1024 if found[3] else 1000) ** units[found[2].lower()]
+
+
 def _scheme_and_host(value: str) -> tuple[str, str]:
     """Two empty texts for what is no address."""
     try:
@@ -256,9 +264,10 @@ class Settings:
     job_timeout: float = _setting(
         "600", "seconds after which a job counts as lost", _number(1, 86400)
     )
-    max_concurrency: int = _setting(
-        "8",
-        "jobs in flight in one process; further calls queue",
+    max_concurrency: int | None = _setting(
+        "",
+        "jobs in flight in one process, further calls queue; not set: 8, and 1000 of the embedded"
+        " service, which has a queue of its own",
         _number(1, 10000, "whole number", _whole),
     )
     min_poll_interval: float = _setting(
@@ -269,6 +278,12 @@ class Settings:
     )
     state_dir: Path | None = _setting(
         "", "tokens and generations; the platform's state folder when not set", _folder
+    )
+    sketch_limit: int = _setting(
+        "2GiB",
+        "sketches of the embedded service are kept up to this size (`500MB`) and 1000 jobs; the"
+        " oldest go first",
+        _size,
     )
     preview: Literal["auto", "on", "off"] = _choice(
         "auto",
@@ -316,6 +331,11 @@ class Settings:
     def service(self) -> str:
         """Which service a generation belongs to, for the journal: its host, or `local`."""
         return "local" if self.backend == "local" else urlsplit(self.base_url).netloc
+
+    @property
+    def slots(self) -> int:
+        """Jobs in flight in one process; what is on this machine bounds by itself what it draws."""
+        return self.max_concurrency or (1000 if self.backend == "local" else 8)
 
     @property
     def account_name(self) -> str:

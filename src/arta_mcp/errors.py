@@ -17,6 +17,7 @@
       JobFailed                 the service gave up: its words, verbatim, cut to 500 characters
       JobTimedOut               we gave up: take it up with the record id
       UnknownRecord             no such generation
+        PicturesRemoved         there were pictures, and no wait brings them back: draw again
       ProtocolError             the service broke its contract: report it
 
 A message is one plain sentence that quotes the wrong value, lower case, no full stop: it is read
@@ -211,6 +212,12 @@ class UnknownRecord(ArtaError):
     """No generation has this record id."""
 
     default_hint = "call get_generation without record_id for the newest one"
+
+
+class PicturesRemoved(UnknownRecord):
+    """The service kept the pictures of this generation for a while and keeps them no more."""
+
+    default_hint = "draw them again: the same arguments with the same seed"
 
 
 class ProtocolError(ArtaError):

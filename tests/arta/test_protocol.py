@@ -21,6 +21,7 @@ from arta_mcp.arta.protocol import (
     RATIOS,
     Image,
     Job,
+    LocalDetails,
     Refresh,
     SignUp,
     Submit,
@@ -147,7 +148,10 @@ def test_jobs_are_read_as_captured(answer: Answer) -> None:
         assert answer.means["record_id"] == caught.value.record_id
         return
     job = Job.parse(answer.body)
-    assert answer.means["job"] == asdict(job) | {"images": [asdict(i) for i in job.images]}
+    assert job.local is None
+    found = asdict(job) | {"images": [asdict(i) for i in job.images]}
+    del found["local"]
+    assert answer.means["job"] == found
     assert answer.means["stands"] == standing(job)
 
 
@@ -252,6 +256,15 @@ images = st.builds(
     mime_type=st.sampled_from(["image/png", "image/webp"]),
 )
 seeds = st.none() | st.integers(0, 2**63 - 1)
+details = st.builds(
+    LocalDetails,
+    engine=shown_text | st.just(""),
+    is_ai=st.none() | st.booleans(),
+    step=st.none() | st.integers(0, 50),
+    ahead=st.none() | st.integers(0, 1000),
+    not_honoured=st.lists(shown_text, max_size=3).map(tuple),
+    not_drawn=shown_text | st.just(""),
+)
 jobs = st.builds(
     Job,
     record_id=record_ids,
@@ -259,6 +272,7 @@ jobs = st.builds(
     error_code=st.none() | shown_text,
     error_details=st.none() | shown_text,
     seed=seeds,
+    local=st.none() | details,
 ) | st.builds(
     Job,
     record_id=record_ids,
@@ -290,7 +304,7 @@ def across(message: object) -> object:
             signed_up = Tokens.parse(sent_json(message.render_sign_up()))
             return Tokens.parse(sent_json(signed_up.render_refresh("100000000000")))
         case Job():
-            return Job.parse(sent_json(message.render()))
+            return Job.parse(sent_json(message.render()), embedded=True)
         case Refusal():
             return Refusal.parse(message.status, {}, sent_json(message.render()))
         case _:
@@ -347,6 +361,31 @@ def test_a_job_with_more_images_than_anybody_can_order_is_refused() -> None:
         body = sent_json(Job("r1", "DONE", (image,) * count).render())
         read = outcome(lambda body=body: Job.parse(body), ProtocolError)
         assert isinstance(read, Job) is is_whole
+
+
+def test_what_the_embedded_service_adds_is_read_of_it_alone_and_bounded() -> None:
+    evil: dict[str, object] = {
+        "engine": "x" * 5000,
+        "is_ai": "no",
+        "step": -1,
+        "steps": True,
+        "ahead": 2**40,
+        "not_honoured": ["seed", 1, None, *["y" * 500] * 500],
+        "not_drawn": "a\n\x1b[31mb" + "z" * 5000,
+        "more": {},
+    }
+    body = sent_json({**Job("r1", "IN_QUEUE").render(), "local": evil})
+    assert Job.parse(body).local is None
+    read = Job.parse(body, embedded=True).local
+    assert read is not None
+    assert (read.is_ai, read.step, read.steps, read.ahead) == (None, None, None, None)
+    assert (read.not_honoured[0], len(read.not_honoured)) == ("seed", 20)
+    assert (len(read.engine), len(read.not_drawn)) == (80, 300)
+    assert read.not_drawn.isprintable()
+    nothing: tuple[object, ...] = (None, [], "x", 1)
+    for none in nothing:
+        body = sent_json({**Job("r1", "IN_QUEUE").render(), "local": none})
+        assert Job.parse(body, embedded=True).local is None
 
 
 def test_a_guidance_scale_is_sent_as_short_as_it_is_exact() -> None:

@@ -48,6 +48,25 @@ def test_without_a_key_everything_is_well_and_a_sketch_is_drawn(shell: Shell) ->
     assert "backend local (no ARTA_API_KEY): sketches" in said.out
     assert "1024x1024, drawn in" in said.out
     assert ": 0 fail, 0 warn" in said.err
+    assert lines(said, "sketches")[0].startswith("ok    sketches")
+    assert "0 jobs, 0 MB; beyond 1000 jobs or 2147 MB the oldest go" in said.out
+
+
+def test_a_picture_that_made_room_is_told_as_removed_and_fails_the_command(shell: Shell) -> None:
+    shell.set(ARTA_SKETCH_LIMIT="1MB")
+    drawn = shell("generate", "a lake", "--no-save", "--json").json
+    folder = shell.machine.state / "local"
+    for path in folder.glob("images/*.png"):
+        path.unlink()
+    record_id = str(drawn["record_id"])
+    (folder / "records" / f"{record_id}.json").unlink()
+    (folder / "removed").write_text(f"{record_id}\n", encoding="utf-8")
+    said = shell("get", record_id)
+    assert said.code == 1
+    assert said.out == ""
+    assert "note: the pictures are gone: this sketch was removed to make room" in said.err
+    assert "draw them again: the same arguments with the same seed" in said.err
+    assert "later" not in said.err
 
 
 def test_with_a_key_every_address_is_asked_and_a_picture_drawn(

@@ -20,6 +20,7 @@ from PIL.PngImagePlugin import PngImageFile
 from arta_mcp.arta.protocol import RATIOS
 from arta_mcp.engines.base import ImageRequest
 from arta_mcp.engines.sketch.engine import SIZES, draw
+from arta_mcp.engines.sketch.gaps import name_gaps
 from arta_mcp.engines.sketch.info import CAPTION, describe
 
 FOX = ImageRequest("a red fox in snow", "", "Flux", "flux", 42, 0, "16:9")
@@ -130,15 +131,50 @@ def share_of_red(png: bytes) -> float:
 def test_it_says_that_it_is_no_model_before_pillow_loads() -> None:
     script = """
 import sys
+from arta_mcp.engines.sketch.gaps import name_gaps
+from arta_mcp.engines.sketch.gaps import name_gaps
 from arta_mcp.engines.sketch.info import describe
-print(describe().notice, "PIL" in sys.modules)
+print(describe().notice, name_gaps("a dragon"), "PIL" in sys.modules, sep="|")
 """
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
-    assert run.stdout == (
-        "a sketch by the embedded service, not by an AI model;"
-        " set ARTA_API_KEY to use the remote one False\n"
-    )
-    assert (describe().name, describe().is_ai) == ("sketch", False)
+    notice, gaps, has_pillow = run.stdout.strip().split("|")
+    assert notice == describe().notice
+    assert notice.startswith("a sketch by the embedded service, not by an AI model; ")
+    assert (gaps, has_pillow) == ("the sketch cannot draw: dragon", "False")
+    assert (describe().engine, describe().is_ai) == ("sketch", False)
+
+
+def test_how_real_pictures_are_had_comes_with_the_warning_of_the_readme() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    for words in ("unofficial client", "another", "to stop", "having the right to use"):
+        assert words in readme
+        assert words in describe().notice
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a red fox in snow", None),
+        ("two wolves and three foxes at night, oil painting, masterpiece, 8k", None),
+        ("A DRAGON over a cathedral", "the sketch cannot draw: dragon, cathedral"),
+        ("a dragon, a Dragon; an ox and a fox", "the sketch cannot draw: dragon"),
+        (
+            "zebra yak xerus walrus viper urchin toad",
+            "the sketch cannot draw: zebra, yak, xerus, walrus, viper and 2 more",
+        ),
+        ("ein Märchenschloss", "the sketch cannot draw: ein, märchenschloss"),
+        ("雪の中の赤い狐", "this sketch reads English words only"),
+        ("лиса в снегу", "this sketch reads English words only"),
+        ("🦊 42", "this sketch reads English words only"),
+        ("", "this sketch reads English words only"),
+        ('a `rm -rf`; \u202e\x1b[31m "fox"', None),
+        ("q" * 4000, "the sketch cannot draw: " + "q" * 30),
+    ],
+)
+def test_it_names_what_a_prompt_asks_for_and_it_cannot_draw(
+    prompt: str, expected: str | None
+) -> None:
+    assert name_gaps(prompt) == expected
 
 
 def test_the_texts_in_the_file_say_what_was_asked_and_what_drew_it() -> None:

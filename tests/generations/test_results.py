@@ -71,3 +71,24 @@ def test_what_an_earlier_version_wrote_down_unseen_is_shown_short_and_harmless()
     assert len(repr(told)) < 10_000
     assert "\x1b" not in str(told.error)
     assert (told.model, len(told.style)) == (told.style, MAX_STYLE)
+
+
+def test_a_picture_has_the_path_and_the_type_of_its_file() -> None:
+    stored = replace(entry("{}"), images=(Image("http://h/a", mime_type="text/html"),) * 2)
+    saved = replace(stored, paths=("/saved/a.jpg", None))
+    kept = {("r", 0): "/kept/0.png", ("r", 1): "/kept/1.webp"}
+
+    def find_file(record_id: str, index: int) -> str | None:
+        return kept.get((record_id, index))
+
+    told = to_generation(
+        replace(saved, record_id="r"),
+        backend="local",
+        engine_notice=None,
+        now=BEGAN,
+        find_file=find_file,
+    )
+    assert [(image.path, image.mime_type) for image in told.images] == [
+        ("/saved/a.jpg", "image/jpeg"),
+        ("/kept/1.webp", "image/webp"),
+    ]

@@ -65,9 +65,10 @@ async def submit(service: ScriptedService, **more: str) -> Job:
     return Job.parse(answer.content)
 
 
-async def poll_job(service: ScriptedService, record_id: str) -> Job:
+async def poll_job(service: ScriptedService, record_id: str, *, embedded: bool = False) -> Job:
     async with calling(service, (await sign_up(service)).id_token.reveal()) as client:
-        return Job.parse((await client.get(status_path(record_id))).content)
+        answer = await client.get(status_path(record_id))
+    return Job.parse(answer.content, embedded=embedded)
 
 
 def code(answer: httpx.Response) -> str:

@@ -20,6 +20,7 @@ from arta_mcp.arta.protocol import (
 from arta_mcp.engines.base import ImageRequest
 from arta_mcp.local.service import Event
 from arta_mcp.local.store import Claims, Record, append
+from arta_mcp.local.workers import MAX_THREADS, SWITCH_INTERVAL
 from harness.service import ScriptedService
 from harness.service_calls import FORM, Clock, calling, paint, poll_job, refresh, sign_up, submit
 
@@ -71,6 +72,11 @@ async def test_the_answer_has_the_captured_shape_before_and_after_done(
         "error_details": None,
         "seed": 77,
     } == before
+    assert after.pop("local") == {
+        "engine": "sketch",
+        "engine_model": "arta-mcp sketch",
+        "is_ai": False,
+    }
     assert {**before, "status": "DONE", "response": after["response"]} == after
     assert len(after["response"]) == 2
     assert {
@@ -97,6 +103,85 @@ async def test_done_is_not_told_while_a_picture_is_still_being_drawn(
     go.set()
     service.finish_drawing()
     assert (await poll_job(service, job.record_id)).status == "DONE"
+
+
+async def test_a_job_that_waits_for_others_is_queued_and_told_its_place(
+    tmp_path: Path, clock: Clock
+) -> None:
+    go = threading.Event()
+    at_once: list[int] = []
+    drawing: list[ImageRequest] = []
+
+    def slow(request: ImageRequest) -> bytes:
+        drawing.append(request)
+        at_once.append(len(drawing))
+        go.wait(30)
+        drawing.remove(request)
+        return paint(request)
+
+    service = ScriptedService(tmp_path, engine=slow, clock=clock, queue=0, draw=0)
+    jobs = [(await submit(service, images_num="1", seed=str(n))).record_id for n in range(6)]
+    while not drawing:
+        time.sleep(0.001)  # noqa: ASYNC251  # the threads that draw are no tasks
+
+    async def tell() -> list[tuple[str, int | None]]:
+        answers = [await poll_job(service, job, embedded=True) for job in jobs]
+        return [(job.status, job.local.ahead if job.local else -1) for job in answers]
+
+    told = await tell()
+    begun = len([status for status, _ in told if status == "IN_PROGRESS"])
+    assert 1 <= begun <= MAX_THREADS
+    assert told[begun:] == [("IN_QUEUE", place) for place in range(begun, 6)]
+    go.set()
+    service.finish_drawing()
+    assert await tell() == [("DONE", None)] * 6
+    assert max(at_once) <= MAX_THREADS
+    assert not service.workers.is_busy
+
+
+async def test_the_least_times_are_none_for_a_job_that_comes_while_others_wait(
+    tmp_path: Path,
+) -> None:
+    go = threading.Event()
+
+    def slow(request: ImageRequest) -> bytes:
+        go.wait(30)
+        return paint(request)
+
+    service = ScriptedService(tmp_path, engine=slow)
+    jobs = [(await submit(service)).record_id for _ in range(2)]
+    go.set()
+    service.finish_drawing()
+    jobs.append((await submit(service)).record_id)
+    records = [service.store.record(job) for job in jobs]
+    assert [(r.queue, r.draw) for r in records if r] == [(0.6, 1.0), (0.0, 0.0), (0.6, 1.0)]
+
+
+async def test_what_is_no_png_fails_the_job_and_is_not_saved(tmp_path: Path, clock: Clock) -> None:
+    def spoilt(request: ImageRequest) -> bytes:
+        return b"<html>"
+
+    service = ScriptedService(tmp_path, engine=spoilt, clock=clock)
+    job = await submit(service)
+    service.finish_drawing()
+    clock.now += 1000
+    assert "not a PNG" in ((await poll_job(service, job.record_id)).error_details or "")
+    assert list((tmp_path / "images").iterdir()) == []
+
+
+async def test_threads_get_their_turn_soon_while_something_is_drawn(tmp_path: Path) -> None:
+    seen: list[float] = []
+
+    def noting(request: ImageRequest) -> bytes:
+        seen.append(sys.getswitchinterval())
+        return paint(request)
+
+    before = sys.getswitchinterval()
+    service = ScriptedService(tmp_path, engine=noting)
+    await submit(service)
+    service.finish_drawing()
+    assert seen == [SWITCH_INTERVAL] * 2
+    assert sys.getswitchinterval() == before
 
 
 async def test_a_process_that_died_leaves_its_pictures_to_the_next(
@@ -193,6 +278,51 @@ async def test_the_oldest_records_go_when_there_are_too_many(tmp_path: Path) -> 
     assert set(jobs[-3:]) == set(service.jobs)
     pictures = {path.name[:32] for path in (tmp_path / "images").iterdir()}
     assert set(jobs[-3:]) == pictures
+
+
+async def test_sketches_make_room_by_size_and_are_told_as_removed(tmp_path: Path) -> None:
+    def large(request: ImageRequest) -> bytes:
+        return paint(request) + bytes(100_000)
+
+    service = ScriptedService(tmp_path, engine=large, keep_bytes=500_000, queue=0, draw=0)
+    jobs: list[str] = []
+    for age in range(9, 0, -1):
+        jobs.append((await submit(service, images_num="1")).record_id)
+        service.finish_drawing()
+        written = time.time() - age
+        os.utime(tmp_path / "records" / f"{jobs[-1]}.json", (written, written))
+    pictures = {path.name[:32] for path in (tmp_path / "images").iterdir()}
+    assert set(jobs[-5:]) <= pictures
+    assert jobs[0] not in pictures
+    assert len(pictures) <= 6
+    token = (await sign_up(service)).id_token.reveal()
+    async with calling(service, token) as client:
+        for path in (status_path(jobs[0]), f"/images/{jobs[0]}-0.png"):
+            answer = await client.get(path)
+            expected = "this sketch was removed to make room for newer ones"
+            assert (answer.status_code, answer.json()) == (410, {"detail": expected})
+        assert (await client.get(f"/images/{'0' * 32}-0.png")).status_code == 404
+
+
+async def test_what_is_not_drawn_yet_or_is_of_another_engine_makes_no_room(tmp_path: Path) -> None:
+    go = threading.Event()
+
+    def slow(request: ImageRequest) -> bytes:
+        go.wait(30)
+        return paint(request)
+
+    service = ScriptedService(tmp_path, engine=slow, keep=2, keep_bytes=1)
+    jobs = [(await submit(service)).record_id for _ in range(6)]
+    assert set(jobs) == set(service.jobs)
+    go.set()
+    service.finish_drawing()
+    path = tmp_path / "records" / f"{jobs[0]}.json"
+    record = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**record, "engine": "diffusers"}), encoding="utf-8")
+    await submit(service)
+    assert jobs[0] in service.jobs
+    assert service.store.picture(f"{jobs[0]}-0.png") is not None
+    assert not set(jobs[1:]) & set(service.jobs)
 
 
 # Pictures

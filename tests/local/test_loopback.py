@@ -20,6 +20,7 @@ from arta_mcp.arta.protocol import (
     status_path,
 )
 from arta_mcp.engines.base import ImageRequest
+from arta_mcp.local.address import open_socket
 from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.local.loopback import LoopbackServer
 from arta_mcp.local.service import Service
@@ -72,6 +73,57 @@ def test_the_port_of_the_last_time_is_taken_again(tmp_path: Path) -> None:
             assert httpx.get(third.base_url).status_code == 200
 
 
+def finish_job(base_url: str) -> str:
+    """The address of the one picture of a new job."""
+    with httpx.Client(base_url=base_url) as client:
+        tokens = Tokens.parse(client.post(SIGN_UP_PATHS[0], params={"key": "k"}).content)
+        client.headers["Authorization"] = tokens.id_token.reveal()
+        job = Job.parse(client.post(SUBMIT_PATH, data={**FORM, "images_num": "1"}).content)
+        while job.is_waiting:
+            job = Job.parse(client.get(status_path(job.record_id)).content)
+    return job.images[0].url
+
+
+def test_an_address_opens_as_long_as_any_process_on_the_folder_lives(tmp_path: Path) -> None:
+    def start() -> LoopbackServer:
+        service = Service(tmp_path, engine=paint, queue=0, draw=0)
+        return LoopbackServer(service).__enter__()
+
+    first, second = start(), start()
+    url = finish_job(second.base_url)
+    assert url.startswith(f"{first.base_url}/")
+    assert httpx.get(url).status_code == 200
+    first.close()
+    deadline = time.monotonic() + 10
+    while (found := open_or_none(url)) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert found == 200
+    second.close()
+    assert open_or_none(url) is None
+    third = start()
+    assert open_or_none(url) == 200
+    assert f"{third.base_url}/" == url.partition("images")[0]
+    third.close()
+
+
+def open_or_none(url: str) -> int | None:
+    try:
+        return httpx.get(url).status_code
+    except httpx.TransportError:
+        return None
+
+
+def test_a_port_that_a_stranger_took_is_given_up(tmp_path: Path) -> None:
+    with LoopbackServer(Service(tmp_path)) as first:
+        port = int(first.base_url.rpartition(":")[2])
+    service = Service(tmp_path, engine=paint, queue=0, draw=0)
+    with open_socket("127.0.0.1", port, listening=True), LoopbackServer(service) as second:
+        assert second.base_url != first.base_url
+        assert finish_job(second.base_url).startswith(f"{second.base_url}/")
+    with LoopbackServer(Service(tmp_path)) as third:
+        assert third.base_url == second.base_url
+
+
 @pytest.mark.parametrize("remembered", ["", "port", "99999999", "-1", "\udc80"])
 def test_a_damaged_port_file_means_any_free_port(tmp_path: Path, remembered: str) -> None:
     (tmp_path / "port").write_text(remembered, encoding="utf-8", errors="surrogateescape")
@@ -104,7 +156,7 @@ def test_any_loopback_host_will_do(tmp_path: Path, host: str) -> None:
 
 def test_a_page_that_rebinds_its_name_to_loopback_is_turned_away(tmp_path: Path) -> None:
     with LoopbackServer(Service(tmp_path)) as running:
-        for host in ("evil.example", "127.0.0.1.evil.example", "[", ""):
+        for host in ("evil.example", "127.0.0.1.evil.example", ""):
             assert httpx.get(running.base_url, headers={"Host": host}).status_code == 421
         assert httpx.get(running.base_url, headers={"Host": "localhost:1"}).status_code == 200
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from arta_mcp.arta.protocol import (
     status_path,
 )
 from arta_mcp.local.service import MAX_BODY
-from arta_mcp.local.store import Claims
+from arta_mcp.local.store import MAX_ACCOUNTS, Claims
 from arta_mcp.styles import SHIPPED
 from harness.service import ScriptedService
 from harness.service_calls import FORM, Clock, calling, code, paint, refresh, sign_up, submit
@@ -228,12 +229,42 @@ async def test_a_token_that_says_it_needs_no_signature_is_foreign(service: Scrip
     assert service.store.read(token) is None
 
 
-async def test_a_secret_that_a_power_cut_left_empty_is_made_anew(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_bytes(b"")
+@pytest.mark.parametrize("kind", ["empty", "short", "long", "link", "folder"])
+async def test_a_secret_that_is_not_of_our_making_is_made_anew(tmp_path: Path, kind: str) -> None:
+    secret, elsewhere = tmp_path / "secret", tmp_path / "elsewhere"
+    elsewhere.write_bytes(bytes(range(32)))
+    match kind:
+        case "link":
+            secret.symlink_to(elsewhere)
+        case "folder":
+            secret.mkdir()
+            (secret / "file").touch()
+        case _:
+            secret.write_bytes({"empty": b"", "short": b"a" * 31, "long": b"a" * 33}[kind])
     store = ScriptedService(tmp_path).store
     claims = Claims("id", "0" * 32, 0, 2e12)
     assert store.read(store.sign(claims)) == claims
-    assert len((tmp_path / "secret").read_bytes()) == 32
+    assert len(secret.read_bytes()) == 32
+    assert not secret.is_symlink()
+    assert elsewhere.read_bytes() == bytes(range(32))
+    assert ScriptedService(tmp_path).store.read(store.sign(claims)) == claims
+
+
+async def test_accounts_are_bounded_and_one_in_use_is_not_forgotten(
+    service: ScriptedService,
+) -> None:
+    used = await sign_up(service)
+    folder = service.folder / "accounts"
+    for number in range(MAX_ACCOUNTS + 50):
+        path = folder / f"{number:032x}.json"
+        path.write_text("{}", encoding="utf-8")
+        os.utime(path, (number, number))
+    os.utime(folder / f"{used.user_id}.json", (1, 1))
+    assert (await refresh(service, used.refresh_token.reveal())).status_code == 200
+    for _ in range(MAX_ACCOUNTS // 20):
+        await sign_up(service)
+    assert len(service.accounts) <= MAX_ACCOUNTS + MAX_ACCOUNTS // 20
+    assert used.user_id in service.accounts
 
 
 # Orders

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -28,6 +29,7 @@ from arta_mcp.errors import (
     ArtaError,
     AuthError,
     NotSent,
+    PicturesRemoved,
     PollFailed,
     PromptRejected,
     ProtocolError,
@@ -41,6 +43,10 @@ from arta_mcp.redaction import Secret, sanitize
 
 MIN_PAUSE = 0.5
 """seconds before a submit that was put off is tried again, also with a `Retry-After` of 0"""
+
+EMBEDDED_EXCHANGES = 4
+"""exchanges at once with a service in our own process, which answers one after the other anyway:
+httpcore looks at every connection for every request, and 200 of them held the event loop up"""
 
 _SIGNATURES = ((b"\x89PNG\r\n\x1a\n", "png"), (b"\xff\xd8\xff", "jpg"), (b"GIF8", "gif"))
 
@@ -62,12 +68,14 @@ class ArtaClient:
         *,
         tokens: TokenSource,
         transport: Transport,
+        embedded: bool = False,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
-        """`clock` gives seconds since the epoch."""
+        """`clock` gives seconds since the epoch; `embedded` is our own service on this machine."""
         self._base_url, self._styles_url = addresses.base_url.rstrip("/"), addresses.styles_url
-        self._tokens, self._transport = tokens, transport
+        self._tokens, self._transport, self._embedded = tokens, transport, embedded
+        self._turns = anyio.CapacityLimiter(EMBEDDED_EXCHANGES) if embedded else nullcontext()
         self._clock, self._sleep = clock, sleep
         # What a service on this machine names may lie on this machine; a remote one's may not.
         self._may_download_private = is_loopback(urlsplit(self._base_url).hostname or "")
@@ -137,7 +145,7 @@ class ArtaClient:
             if answer.status == 401:
                 answer = await self._get_status(record_id, await self._tokens.renew_token(token))
             if answer.status == 200:
-                return _read_poll(answer, record_id)
+                return _read_poll(answer, record_id, embedded=self._embedded)
             raise _explain_poll(self._parse_refusal(answer))
         except PollFailed:
             raise
@@ -151,9 +159,12 @@ class ArtaClient:
         """The picture behind an address, at most 32 MiB; raises Unavailable or ProtocolError."""
 
         async def fetch() -> Answer:
-            return await self._transport.download(
+            answer = await self._transport.download(
                 image.url, limit=MAX_IMAGE, private=self._may_download_private
             )
+            if answer.status == 410:
+                raise _explain_removal(self._parse_refusal(answer))
+            return answer
 
         answer = await self._fetch_again(fetch, "a picture's host")
         suffix = _suffix_of(answer.body)
@@ -191,9 +202,13 @@ class ArtaClient:
 
     async def _post(self, request: Submit, token: Secret) -> Answer:
         try:
-            return await self._transport.exchange(
-                "POST", self._base_url + SUBMIT_PATH, headers=_bearer(token), form=request.form()
-            )
+            async with self._turns:
+                return await self._transport.exchange(
+                    "POST",
+                    self._base_url + SUBMIT_PATH,
+                    headers=_bearer(token),
+                    form=request.form(),
+                )
         except NotSent:
             raise
         except (Unavailable, ProtocolError) as exc:
@@ -202,7 +217,8 @@ class ArtaClient:
     async def _get_status(self, record_id: str, token: Secret) -> Answer:
         url = self._base_url + status_path(record_id)
         try:
-            return await self._transport.exchange("GET", url, headers=_bearer(token))
+            async with self._turns:
+                return await self._transport.exchange("GET", url, headers=_bearer(token))
         except ProtocolError as exc:  # too large or packed: the next one may not be
             raise PollFailed(exc.message) from exc
 
@@ -215,9 +231,9 @@ def _bearer(token: Secret) -> Mapping[str, str]:
     return {"authorization": token.reveal()}
 
 
-def _read_poll(answer: Answer, record_id: str) -> Job:
+def _read_poll(answer: Answer, record_id: str, *, embedded: bool) -> Job:
     try:
-        job = Job.parse(answer.body)
+        job = Job.parse(answer.body, embedded=embedded)
     except ProtocolError as exc:
         if exc.record_id is None:
             raise PollFailed(exc.message) from exc
@@ -255,6 +271,8 @@ def _explain_poll(refusal: Refusal) -> ArtaError:
             return PollFailed(said, retry_after=refusal.retry_after)
         case status if status >= 500:
             return PollFailed(said, retry_after=refusal.retry_after)
+        case 410 if refusal.detail is not None:
+            return _explain_removal(refusal)
         case 404 if refusal.detail is not None:
             return UnknownRecord("the service knows no generation with this record id")
         case _ if refusal.detail is None:
@@ -263,6 +281,10 @@ def _explain_poll(refusal: Refusal) -> ArtaError:
             return AuthError(said)
         case _:
             return ProtocolError(said)
+
+
+def _explain_removal(refusal: Refusal) -> PicturesRemoved:
+    return PicturesRemoved(f"the pictures are gone: {sanitize(_words(refusal), 200)}")
 
 
 def _words(refusal: Refusal) -> str:

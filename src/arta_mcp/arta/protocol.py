@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Literal, get_args
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -291,6 +291,51 @@ class Image:
         return {"name": self.name, "url": self.url, "isBlur": self.blurred, "MIME": self.mime_type}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalDetails:
+    """What the embedded service says of a job beyond the ARTA wire; the remote one never does.
+
+    `step` of `steps` counts drawing, over all pictures; `ahead` is how many jobs come first;
+    `not_honoured` names arguments; `not_drawn` is a clause in the engine's own words.
+    """
+
+    engine: str = ""
+    engine_model: str = ""
+    is_ai: bool | None = None
+    step: int | None = None
+    steps: int | None = None
+    ahead: int | None = None
+    not_honoured: tuple[str, ...] = ()
+    not_drawn: str = ""
+
+    @classmethod
+    def parse(cls, value: object) -> LocalDetails | None:
+        """The object `local` of a status answer; None without one, wrong fields as absent."""
+        if not is_object(value):
+            return None
+
+        def count(name: str) -> int | None:
+            found = value.get(name)
+            return found if type(found) is int and 0 <= found < 2**31 else None
+
+        is_ai = value.get("is_ai")
+        named = [name for name in list_or_empty(value.get("not_honoured")) if isinstance(name, str)]
+        return cls(
+            engine=sanitize(text(value, "engine"), 80),
+            engine_model=sanitize(text(value, "engine_model"), 200),
+            is_ai=is_ai if isinstance(is_ai, bool) else None,
+            step=count("step"),
+            steps=count("steps"),
+            ahead=count("ahead"),
+            not_honoured=tuple(sanitize(name, 80) for name in named[:20]),
+            not_drawn=sanitize(text(value, "not_drawn"), 300),
+        )
+
+    def render(self) -> dict[str, object]:
+        """The object as it stands in a status answer, less what says nothing."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, "", ())}
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """Where a job stands: the one shape that submit and status answer.
@@ -304,6 +349,7 @@ class Job:
     error_code: str | None = None
     error_details: str | None = None
     seed: int | None = None
+    local: LocalDetails | None = None
 
     @property
     def is_queued(self) -> bool:
@@ -334,8 +380,11 @@ class Job:
         return sanitize(", ".join(part for part in parts if part))
 
     @classmethod
-    def parse(cls, body: bytes) -> Job:
-        """Raises ProtocolError, with the record id when the answer holds one."""
+    def parse(cls, body: bytes, *, embedded: bool = False) -> Job:
+        """Raises ProtocolError, with the record id when the answer holds one.
+
+        `local` is read of an `embedded` service alone: a remote one cannot speak for this machine.
+        """
         answer = read_object(body)
         record_id, status = text(answer, "record_id"), sanitize(text(answer, "status"), 80)
         seed = answer.get("seed")
@@ -358,11 +407,12 @@ class Job:
             error_code=words_or_none(answer.get("error_code")),
             error_details=words_or_none(answer.get("error_details")),
             seed=seed if type(seed) is int and 0 <= seed < 2**63 else None,
+            local=LocalDetails.parse(answer.get("local")) if embedded else None,
         )
 
     def render(self) -> dict[str, object]:
         """The answer as the service gives it: `response` is null before DONE."""
-        return {
+        answer: dict[str, object] = {
             "record_id": self.record_id,
             "status": self.status,
             "response": [image.render() for image in self.images] if self.images else None,
@@ -370,6 +420,7 @@ class Job:
             "error_details": self.error_details,
             "seed": self.seed,
         }
+        return answer if self.local is None else {**answer, "local": self.local.render()}
 
 
 def parse_styles(body: bytes) -> tuple[str, ...]:

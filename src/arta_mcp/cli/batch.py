@@ -156,7 +156,7 @@ class Batch:
         GenerationRequest.of(prompt="what all lines share", **self._arguments)
         self._folder = choose_output_folder(options, settings)
         self._items, self._remarks = read_items(read_source(options.batch))
-        self._concurrency = min(settings.max_concurrency, len(self._items))
+        self._concurrency = min(settings.max_concurrency or 8, len(self._items))
         self._outcomes = Counter[Outcome]()
         self._started: dict[int, float] = {}
         """line in flight -> when it began, by a clock that only goes forward"""

@@ -174,6 +174,8 @@ async def check_state(settings: Settings) -> AsyncGenerator[Finding]:
     state = await open_state(settings).describe(settings.account_name)
     for finding in state.checks:
         yield finding
+    if settings.backend == "local":
+        yield check_sketches(settings)
     if folder := settings.output_dir:
         yield check_folder("output folder", "ARTA_OUTPUT_DIR", folder, private=False)
 
@@ -189,6 +191,18 @@ def check_settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[F
         meant = suggest(name, names, limit=1)
         remedy = f"did you mean {meant[0]}?" if meant else "remove it"
         yield Finding("settings", "warn", f"{name} means nothing here", remedy)
+
+
+def check_sketches(settings: Settings) -> Finding:
+    """How much is kept of what was drawn, and how much may be."""
+    from arta_mcp.app import service_dir
+    from arta_mcp.local.store import KEEP_RECORDS, measure_pictures
+
+    sizes = measure_pictures(service_dir(settings))
+    megabytes = sum(sum(pictures.values()) for pictures in sizes.values()) / 1e6
+    limit = f"{KEEP_RECORDS} jobs or {settings.sketch_limit / 1e6:.0f} MB"
+    detail = f"{count_of(len(sizes), 'job')}, {megabytes:.0f} MB; beyond {limit} the oldest go"
+    return Finding("sketches", "ok", f"{detail} (ARTA_SKETCH_LIMIT)")
 
 
 async def check_account(settings: Settings) -> AsyncGenerator[Finding]:

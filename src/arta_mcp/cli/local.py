@@ -22,8 +22,9 @@ def add_local(commands: Subparsers) -> None:
     parser = commands.add_parser("local", help="run the embedded service alone, on this machine")
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address")
     parser.add_argument("--port", type=int, help="default: the one of last time, or a free one")
-    parser.add_argument("--queue", type=float, default=0.6, help="seconds a job queues")
-    parser.add_argument("--draw", type=float, default=1.0, help="seconds a job is drawn at least")
+    less = "less when others wait"
+    parser.add_argument("--queue", type=float, help=f"seconds a job queues at least (0.6; {less})")
+    parser.add_argument("--draw", type=float, help=f"seconds a job is drawn at least (1; {less})")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds before each answer")
     parser.add_argument(
         "--fault",
@@ -52,7 +53,11 @@ def run_local(settings: Settings, options: argparse.Namespace) -> int:
     try:
         # The folder of the service that a server without a key starts: jobs of both open in either.
         service = (FaultyService if faults else Service)(
-            service_dir(settings), queue=options.queue, draw=options.draw, latency=options.latency
+            service_dir(settings),
+            queue=options.queue,
+            draw=options.draw,
+            latency=options.latency,
+            keep_bytes=settings.sketch_limit,
         )
         if isinstance(service, FaultyService):
             service.faults.add(*faults)

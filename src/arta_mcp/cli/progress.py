@@ -106,6 +106,8 @@ class ProgressDisplay:
             return BarState("starting", f"{since:.0f} s")
         waited = update.waited + since
         notes = [f"{waited:.0f} s"]
+        if update.ahead:
+            notes.append(f"{update.ahead} ahead of it")
         if update.remaining is None:
             notes += ["the first of this model, so no forecast"] if update.record_id else []
             return BarState(update.step, ", ".join(notes))

@@ -171,11 +171,11 @@ def print_result(generation: Generation, options: argparse.Namespace) -> int:
     if options.open:
         open_pictures(generation, options.environ)
     # The embedded service ends with this command, and its address with it.
-    if options.no_save and generation.backend == "local":
+    if generation.backend == "local" and not all(image.path for image in generation.images):
         print_message("hint: these addresses answer while `arta-mcp local` or a server runs")
     # Each picture that could not be saved was warned of; a script sees the exit code alone.
     is_complete = options.no_save or all(image.path for image in generation.images)
-    return OK if is_complete else FAILED
+    return OK if is_complete and generation.images else FAILED
 
 
 def open_pictures(generation: Generation, environ: MutableMapping[str, str]) -> None:

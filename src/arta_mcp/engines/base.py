@@ -22,12 +22,16 @@ class ImageRequest:
     """one of the nine of the protocol: `16:9`"""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:
     """What an engine says about itself, so that nobody else has to know."""
 
-    name: str
+    engine: str
+    model: str
+    """what draws, as the engine calls it"""
     is_ai: bool
     """whether a model draws"""
     notice: str
     """what a person is told beside each result"""
+    summary: str
+    """a sentence for a model, before it asks: what comes of a call"""

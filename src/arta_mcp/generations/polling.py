@@ -24,6 +24,10 @@ MAX_LAG = 30.0
 MAX_EMPTY, EMPTY_PAUSE = 3, 1.0
 """polls that find a job DONE without pictures until it counts as failed, and seconds between"""
 
+QUEUE_PACE, MAX_QUEUE_PAUSE = 0.1, 5.0
+"""seconds between two polls for each job that comes first, and at most: before it has its turn
+there is nothing to see but its place"""
+
 
 class PhaseTimes(NamedTuple):
     """When polls found what, in seconds after the submit: last waiting or queued, first drawing."""
@@ -57,6 +61,7 @@ class JobPoller:
         """
         self.record_id, self.schedule, self.age = record_id, schedule, age
         self.phase: Literal["queued", "drawing", "saving"] = "queued"
+        self.ahead: int | None = None
         self.polls = 0
         self.last_failure: str | None = None
         self.error: Exception | None = None
@@ -125,7 +130,8 @@ class JobPoller:
         retry_after, empty = 0.0, 0
         while True:
             phase = self.phase if self.polls else None
-            await self._sleep(max(retry_after, self.schedule.delay(self.age(), phase)))
+            turn = min(MAX_QUEUE_PAUSE, QUEUE_PACE * (self.ahead or 0))
+            await self._sleep(max(retry_after, turn, self.schedule.delay(self.age(), phase)))
             retry_after = 0.0
             # A job taken up after its time-out is polled once: it may have ended since.
             if self.age() > self._timeout and self.polls:
@@ -142,6 +148,7 @@ class JobPoller:
                 self.last_failure, retry_after = exc.message, exc.retry_after or 0.0
             else:
                 self.last_failure = None
+                self.ahead = job.local.ahead if job.local else None
                 if not job.is_waiting:
                     self.phase = "saving"
                     self.outcome = await self._finish(job, self._times)

@@ -51,12 +51,13 @@ class ProgressReporter:
         record_id: str | None = None,
         usual: float | None = None,
         remaining: float | None = None,
+        ahead: int | None = None,
     ) -> None:
         """Calls the caller back; `usual` and `remaining` are in seconds, as in Update."""
         self._last = self.waited
         if self._on_update is None:
             return
-        update = Update(step, self._last, record_id=record_id, usual=usual, remaining=remaining)
+        update = Update(step, self._last, record_id, usual, remaining, ahead)
         with anyio.move_on_after(REPORT_TIMEOUT) as reporting:
             await self._on_update(update)
         if reporting.cancelled_caught:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from arta_mcp.arta.protocol import MAX_MIME_TYPE, Job, escape_address
+from collections.abc import Callable
+from pathlib import Path
+
+from arta_mcp.arta.protocol import MAX_MIME_TYPE, Job, LocalDetails, escape_address
 from arta_mcp.errors import MAX_TEXT, ArtaError, JobFailed, PromptRejected
 from arta_mcp.generations.schedule import DurationSample
 from arta_mcp.generations.values import GeneratedImage, Generation, GenerationRequest
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.records import JournalEntry, Timing
 from arta_mcp.styles import MAX_STYLE, SHIPPED
+from arta_mcp.untrusted_json import json_or_none
+
+FindFile = Callable[[str, int], str | None]
+"""from record id and index to the path of a picture on this machine, None when it is not there"""
 
 
 def to_generation(
@@ -17,24 +24,17 @@ def to_generation(
     backend: str,
     engine_notice: str | None,
     now: float,
+    find_file: FindFile | None = None,
 ) -> Generation:
     """A journal entry as a caller sees it.
 
-    `engine_notice` stands in every notice; `now` is in seconds since the epoch.
+    `engine_notice` stands in every notice; `now` is in seconds since the epoch;
+    `find_file` knows where the embedded service keeps what was not saved elsewhere.
     """
     phase = entry.phase
-    paths = (*entry.paths, *[None] * len(entry.images))  # there are none before pictures are saved
-    images = tuple(
-        GeneratedImage(
-            # Escaped again: an earlier version wrote down what it was given.
-            url=escape_address(image.url),
-            mime_type=sanitize(image.mime_type, MAX_MIME_TYPE),
-            blurred=image.blurred,
-            path=path,
-        )
-        for image, path in zip(entry.images, paths, strict=False)
-    )
-    notes = [engine_notice]
+    images = tuple(_to_image(entry, index, find_file) for index in range(len(entry.images)))
+    details = LocalDetails.parse(json_or_none(entry.details.encode("utf-8", "replace")))
+    notes = [details.not_drawn if details else None, engine_notice]
     if blurred := sum(image.blurred for image in entry.images):
         notes.append(f"{blurred} of {len(entry.images)} pictures were blurred by the service")
     if missing := sum(path is None for path in entry.paths):
@@ -58,6 +58,18 @@ def to_generation(
         notice=join_notes(*notes),
         error=sanitize(entry.error, MAX_TEXT) if entry.error else None,
     )
+
+
+def _to_image(entry: JournalEntry, index: int, find_file: FindFile | None) -> GeneratedImage:
+    image = entry.images[index]
+    path = entry.paths[index] if index < len(entry.paths) else None  # none before they are saved
+    if path is None and find_file is not None:
+        path = find_file(entry.record_id or "", index)
+    # A saved file has its suffix from its bytes; what the service says may be anything.
+    suffix = Path(path).suffix.lstrip(".").replace("jpg", "jpeg") if path else ""
+    mime_type = f"image/{suffix}" if suffix else sanitize(image.mime_type, MAX_MIME_TYPE)
+    # Escaped again: an earlier version wrote down what it was given.
+    return GeneratedImage(escape_address(image.url), mime_type, image.blurred, path)
 
 
 def request_of(entry: JournalEntry) -> GenerationRequest:

@@ -21,6 +21,7 @@ answered with is taken up by the next equal call: `callers.py` says when.
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -41,6 +42,7 @@ from arta_mcp.errors import (
     ArtaError,
     JobFailed,
     JobTimedOut,
+    PicturesRemoved,
     PollFailed,
     RefusedStyle,
     Unavailable,
@@ -55,6 +57,7 @@ from arta_mcp.generations.polling import JobPoller, PhaseTimes
 from arta_mcp.generations.progress import OnUpdate, ProgressReporter
 from arta_mcp.generations.recorder import Recorder
 from arta_mcp.generations.results import (
+    FindFile,
     failure_of,
     join_notes,
     request_of,
@@ -139,19 +142,24 @@ class Generations:
         output_dir: Path | None = None,
         engine: EngineUsed | None = None,
         engine_notice: str | None = None,
+        engine_summary: str | None = None,
+        find_file: FindFile | None = None,
         clock: Callable[[], float] = time.time,
         schedule: type[PollSchedule] = PollSchedule,
     ) -> None:
         """`service` names whose generations these are; `clock` gives seconds since the epoch.
 
-        `engine` is what draws, as far as it is known; `engine_notice` is in every result, and
-        pictures are saved to `output_dir`, if any.
+        `engine` is what draws, as far as it is known; `engine_notice` is in every result,
+        `engine_summary` says before a call what to expect; pictures are saved to `output_dir`, if
+        any; `find_file` gives the path of one that the backend itself keeps on this machine.
         """
         self.backend: Literal["arta", "local"] = backend
         self.limits = limits or Limits()
         self._connect, self._service = connect, service
         self._output_dir, self._engine_notice = output_dir, engine_notice
         self._engine = engine or EngineUsed()
+        self.engine_summary, self._find_file = engine_summary, find_file
+        self._removed: dict[str, PicturesRemoved] = {}
         self._clock, self._schedule = clock, schedule
         self._callers = Callers()
         self._styles = LiveCatalogue(service, clock=clock)
@@ -335,6 +343,8 @@ class Generations:
         Raises UnknownRecord for an index that it does not have.
         """
         generation = await self.get(record_id)
+        if removed := self._removed_of(record_id, generation):
+            raise removed
         if not 0 <= index < len(generation.images):
             have = len(generation.images)
             raise UnknownRecord(
@@ -522,6 +532,7 @@ class Generations:
             record_id=poller.record_id,
             usual=poller.schedule.usual,
             remaining=poller.schedule.likely_remaining(poller.age()),
+            ahead=poller.ahead,
         )
 
     async def _join_poller(
@@ -574,6 +585,7 @@ class Generations:
             seen_queued=queued,
             seen_drawing=drawing,
             images=job.images[:count],
+            details=json.dumps(job.local.render() if job.local else {}),
         )
         failure = failure_of(job)
         if failure is not None:
@@ -628,6 +640,8 @@ class Generations:
             try:
                 job = await backend.client.poll_until_answered(entry.record_id or "")
             except ArtaError as exc:
+                if isinstance(exc, UnknownRecord) and self._find_file is not None:
+                    self._keep_removal(entry, exc)
                 log.info("%s is given as stored: %s", entry.record_id, exc.message)
                 return entry
             if not job.is_done:
@@ -638,7 +652,10 @@ class Generations:
             return await self._save(backend, refreshed)
 
         found = entry
-        if entry.record_id not in self._confirmed:
+        # A file that our own service keeps no more is noticed, however lately it was there.
+        images = self._to_generation(entry).images
+        is_whole = self._find_file is None or all(image.path for image in images)
+        if entry.record_id not in self._confirmed or not is_whole:
             with anyio.move_on_after(REFRESH_TIMEOUT + max(0.0, until - anyio.current_time())):
                 found = await reporter.report_until(self._background.detach(refresh), "saving")
         return self._to_generation(found)
@@ -652,6 +669,8 @@ class Generations:
             job = await backend.client.poll_until_answered(record_id)
         except PollFailed as exc:
             raise Unavailable(exc.message, record_id=record_id) from exc
+        except PicturesRemoved:
+            raise
         except UnknownRecord as exc:
             raise UnknownRecord(unknown) from exc
         now = self._clock()
@@ -672,10 +691,29 @@ class Generations:
         )
         return await backend.state.adopt(entry)
 
+    def _keep_removal(self, entry: JournalEntry, exc: UnknownRecord) -> None:
+        """Remembers that a service on this machine has a finished generation's pictures no more."""
+        gone = PicturesRemoved("the pictures are gone: the embedded service has them no more")
+        self._removed[entry.record_id or ""] = exc if isinstance(exc, PicturesRemoved) else gone
+        if len(self._removed) > MAX_CONFIRMED:
+            del self._removed[next(iter(self._removed))]
+
+    def _removed_of(self, record_id: str, generation: Generation) -> PicturesRemoved | None:
+        """What is to be said of a generation whose pictures are gone; none that was saved is."""
+        removed = self._removed.get(record_id)
+        return None if any(image.path for image in generation.images) else removed
+
     def _to_generation(self, entry: JournalEntry) -> Generation:
         generation = to_generation(
-            entry, backend=self.backend, engine_notice=self._engine_notice, now=self._clock()
+            entry,
+            backend=self.backend,
+            engine_notice=self._engine_notice,
+            now=self._clock(),
+            find_file=self._find_file,
         )
+        if removed := self._removed_of(entry.record_id or "", generation):
+            notice = join_notes(removed.message, removed.hint, generation.notice)
+            generation = replace(generation, images=(), notice=notice)  # their addresses are dead
         trouble = self._records.trouble.get(entry.id) if self._records else None
         if trouble is None:
             return generation

@@ -148,7 +148,8 @@ class Update:
     """Where a generation stands while a call waits; `waited` and `usual` are in seconds.
 
     `waiting` is before the submit, for a free place or for another process; `ordering` is when
-    the account or the submit itself takes its time.
+    the account or the submit itself takes its time. `ahead` is how many jobs come first, where the
+    service says so.
     """
 
     step: Step
@@ -156,6 +157,7 @@ class Update:
     record_id: str | None = None
     usual: float | None = None
     remaining: float | None = None
+    ahead: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 import threading
 from collections.abc import Callable
@@ -21,10 +20,18 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from arta_mcp.arta.url_guard import is_loopback
-from arta_mcp.files import write_atomically
+from arta_mcp.local.address import HOST, FolderAddress, open_socket
+from arta_mcp.local.connections import (
+    KEEP_ALIVE,
+    BoundedProtocol,
+    max_connections,
+)
 from arta_mcp.local.service import Service
 
 log = logging.getLogger(__name__)
+
+TAKE_OVER_INTERVAL = 1.0
+"""seconds between two tries to take the folder's address, which may just have become free"""
 
 START_TIMEOUT = STOP_TIMEOUT = 5.0
 """seconds, far more than either takes: beyond them something is wrong, and nobody should hang"""
@@ -34,12 +41,22 @@ class UvicornServer(uvicorn.Server):
     """A service on one listening socket, answering callers that name a loopback host."""
 
     def __init__(
-        self, service: Service, listening: socket.socket, on_ready: Callable[[str], None]
+        self,
+        service: Service,
+        listening: socket.socket,
+        on_ready: Callable[[str], None],
+        *,
+        address: FolderAddress | None = None,
     ) -> None:
+        """`address` is the folder's: where its pictures are said to lie, and to be taken over."""
         config = uvicorn.Config(
             self.answer,
             interface="asgi3",
-            http="h11",  # "auto" would take another parser where one happens to be installed
+            http=BoundedProtocol,
+            timeout_keep_alive=KEEP_ALIVE,
+            # As many are accepted in one turn of the loop, and a connection that is closed to make
+            # room gives its descriptor back some turns later.
+            backlog=max(1, max_connections() // 8),
             loop="asyncio",
             lifespan="off",
             ws="none",
@@ -51,6 +68,9 @@ class UvicornServer(uvicorn.Server):
         )
         super().__init__(config)
         self._service, self._on_ready = service, on_ready
+        self._shared: FolderAddress | None = address
+        self._taking_over: asyncio.Task[None] | None = None
+        service.picture_address = address
         self._listening, self._address = listening, listening.getsockname()
 
     @property
@@ -60,28 +80,41 @@ class UvicornServer(uvicorn.Server):
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The app: 421 for a Host that is not loopback, the service for the others."""
+        """The app: the service, or a refusal for who should not be here."""
         try:
-            host = urlsplit(f"//{Headers(scope=scope).get('host', '')}").hostname or ""
-        except ValueError:  # a bracket without its other half
-            host = ""
-        try:
-            # A web page can make its own name resolve to 127.0.0.1 (DNS rebinding), and then its
-            # scripts may read what we answer; the name that they ask for betrays them.
-            if is_loopback(host):
-                await self._service(scope, receive, send)
-            else:
-                refusal = JSONResponse({"detail": "not a loopback host"}, status_code=421)
-                await refusal(scope, receive, send)
+            await (self.refusal_for(scope) or self._service)(scope, receive, send)
         except ClientDisconnect:
             log.debug("a caller left in the middle of its request")
         except asyncio.CancelledError:
             if not self.should_exit:  # stopping breaks off answers on purpose, which is no error
                 raise
 
+    def refusal_for(self, scope: Scope) -> JSONResponse | None:
+        """What is answered instead of the service's own: 400 and 421 for a Host, 403, 503."""
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        name = _name_of(host)
+        if name is None:
+            return JSONResponse({"detail": "malformed Host"}, status_code=400)
+        # A web page can make its own name resolve to 127.0.0.1 (DNS rebinding), and then its
+        # scripts may read what we answer; the name that they ask for betrays them.
+        if not is_loopback(name):
+            return JSONResponse({"detail": "not a loopback host"}, status_code=421)
+        # Without rebinding a page cannot read, but a form of its own may still be posted here.
+        if scope["method"] == "POST" and _is_of_a_page(headers, host):
+            return JSONResponse({"detail": "not for web pages"}, status_code=403)
+        if len(self.server_state.connections) > max_connections():
+            detail = {"detail": "too many connections at once; nothing was done"}
+            headers = {"Retry-After": "1", "Connection": "close"}
+            return JSONResponse(detail, status_code=503, headers=headers)
+        return None
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Calls `on_ready` with the base URL once requests are answered."""
         await super().startup(sockets)
+        self._listening.listen(socket.SOMAXCONN)  # who is not accepted yet waits, all the same
+        if self._shared is not None and self._shared.base_url != self.base_url:
+            self._taking_over = asyncio.ensure_future(self._take_over(self._shared))
         self._on_ready(self.base_url)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -90,15 +123,33 @@ class UvicornServer(uvicorn.Server):
             connection.transport.abort()
         for task in self.server_state.tasks:
             task.cancel()
+        if self._taking_over is not None:
+            self._taking_over.cancel()
         await asyncio.sleep(0)  # one turn of the loop, in which the tasks end
         await super().shutdown(sockets)
         self._listening.close()
+        if self._shared is not None:
+            self._shared.release()
+
+    async def _take_over(self, shared: FolderAddress) -> None:
+        """Answers at the folder's address too, from when the process that does so has ended."""
+        while True:
+            with suppress(OSError):  # of the folder, or no descriptor is left: later, perhaps
+                if (taken := shared.take()) is not None:
+                    break
+            await asyncio.sleep(TAKE_OVER_INTERVAL)
+        factory = partial(BoundedProtocol, self.config, self.server_state, {})
+        server = await asyncio.get_running_loop().create_server(
+            factory, sock=taken, backlog=self.config.backlog
+        )
+        self.servers.append(server)
 
 
 class LoopbackServer:
     """A service in a daemon thread with its own event loop: a slow picture delays no caller.
 
-    `port` None takes the port of the last time when it is free, so that old addresses open again.
+    `port` None takes the port of the last time when it is free, so that old addresses open again,
+    or as soon as it becomes free.
     Entering raises ValueError for a host that is not loopback, OSError for a port that is taken.
     """
 
@@ -117,9 +168,11 @@ class LoopbackServer:
 
     def __enter__(self) -> Self:
         # Bound in the caller's thread: the address is known, and refuses nobody, from here on.
-        listening = _bind(self._host, self._port, self._service.folder)
+        listening, address = _listen(self._host, self._port, self._service.folder)
         up = threading.Event()
-        self._server = self._server_type(self._service, listening, lambda _: up.set())
+        self._server = self._server_type(
+            self._service, listening, lambda _: up.set(), address=address
+        )
         # A daemon: a host that kills its server must not wait for a picture.
         run = partial(self._server.run, [listening])
         self._thread = threading.Thread(target=run, name="arta-local", daemon=True)
@@ -155,43 +208,41 @@ def run_forever(
     server_type: type[UvicornServer] = UvicornServer,
 ) -> None:
     """Serve in the main thread until SIGINT or SIGTERM; `on_ready` is called with the base URL."""
-    listening = _bind(host, port, service.folder)
+    listening, address = _listen(host, port, service.folder)
     try:
         with suppress(KeyboardInterrupt):
-            server_type(service, listening, on_ready).run([listening])
+            server_type(service, listening, on_ready, address=address).run([listening])
     finally:
         service.close()
 
 
-def open_socket(host: str, port: int, *, listening: bool) -> socket.socket:
-    """A bound socket; one that does not listen refuses, and no other program gets the port."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio switches Nagle's delay (40 ms an answer) off only where TCP is named outright
-    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        if os.name == "posix":  # elsewhere this would let two programs share a port
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind((host, port))
-        if listening:
-            opened.listen(socket.SOMAXCONN)
-    except (OSError, OverflowError):
-        opened.close()
-        raise
-    return opened
+def _listen(
+    host: str, port: int | None, folder: Path
+) -> tuple[socket.socket, FolderAddress | None]:
+    """A listening socket, so that the address works before the thread does.
 
-
-def _bind(host: str, port: int | None, folder: Path) -> socket.socket:
-    """A listening socket, so that the address works before the thread does."""
+    With it the address that the folder's pictures have, unless host or port were chosen.
+    """
     if not is_loopback(host):
         raise ValueError(f"the embedded service listens on loopback only, not on {host!r}")
-    host = "127.0.0.1" if host == "localhost" else host
-    if port is not None:
-        return open_socket(host, port, listening=True)
-    # Addresses of pictures stay good from one start to the next as long as the port is free.
-    remembered, bound = folder / "port", None
-    with suppress(OSError, ValueError, OverflowError):
-        bound = open_socket(host, int(remembered.read_text(encoding="utf-8")), listening=True)
-    bound = bound or open_socket(host, 0, listening=True)
-    with suppress(OSError):  # the address serves this time all the same
-        write_atomically(remembered, str(bound.getsockname()[1]).encode())
-    return bound
+    host = HOST if host == "localhost" else host
+    if port is not None or host != HOST:
+        return open_socket(host, port or 0, listening=True), None
+    address = FolderAddress(folder)
+    return address.take() or open_socket(host, 0, listening=True), address
+
+
+def _name_of(host: str) -> str | None:
+    """The name in a `Host`, empty for an empty one; None for what no `Host` can be."""
+    try:
+        parts = urlsplit(f"//{host}")
+        _ = parts.port  # raises where it is no number
+    except ValueError:  # also a bracket without its other half
+        return None
+    return (parts.hostname or "") if parts.netloc == host and "@" not in host else None
+
+
+def _is_of_a_page(headers: Headers, host: str) -> bool:
+    """Whether a browser says that a page from elsewhere made this request."""
+    is_foreign = headers.get("origin", f"http://{host}") != f"http://{host}"
+    return is_foreign or headers.get("sec-fetch-site") == "cross-site"

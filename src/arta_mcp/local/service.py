@@ -7,7 +7,8 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from email.utils import formatdate
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from arta_mcp.arta.protocol import (
     SUBMIT_PATH,
     Image,
     Job,
+    LocalDetails,
     Refresh,
     SignUp,
     Submit,
@@ -35,8 +37,21 @@ from arta_mcp.arta.protocol import (
     render_styles,
 )
 from arta_mcp.arta.refusals import Refusal, style_refusal
+from arta_mcp.engines.sketch.gaps import name_gaps
+from arta_mcp.engines.sketch.info import describe
 from arta_mcp.errors import ProtocolError
-from arta_mcp.local.store import ID, Claims, Record, ServiceAccount, Store, append, picture_name
+from arta_mcp.local.address import FolderAddress
+from arta_mcp.local.store import (
+    ID,
+    KEEP_BYTES,
+    KEEP_RECORDS,
+    Claims,
+    Record,
+    ServiceAccount,
+    Store,
+    append,
+    picture_name,
+)
 from arta_mcp.local.workers import DrawingWorkers, Engine
 from arta_mcp.redaction import Secret
 from arta_mcp.styles import SHIPPED
@@ -57,6 +72,12 @@ PROJECT = "100000000000"
 
 MAX_BODY = 128 * 1024
 """bytes of a request; two texts of 4,000 characters take up to 96 kB once they are urlencoded"""
+
+LEAST_QUEUE, LEAST_DRAW = 0.6, 1.0
+"""seconds that a job waits and is drawn at least, unless others wait"""
+
+RETRY_AFTER = 1.0
+"""seconds after which what lacked a file or a descriptor may be tried again"""
 
 MAX_LOG = 1024 * 1024
 """bytes of `service.log` before it becomes `service.log.1`"""
@@ -84,9 +105,11 @@ class RefusalError(Exception):
 class Service:
     """One ASGI app on one folder.
 
-    `queue` and `draw` are the least seconds a job waits and is drawn, `latency` the seconds before
+    `queue` and `draw` are the least seconds a job waits and is drawn; not given, they are short
+    ones, and none at all for a job that comes while others wait. `latency` is the seconds before
     each answer, `token_lifetime` those of an id token. `rotate` gives a new refresh token at each
-    refresh and expires the one before. `keep` is how many records are kept.
+    refresh and expires the one before. `keep` is how many records of sketches are kept,
+    `keep_bytes` how much of their pictures.
 
     The way of a request:
 
@@ -100,18 +123,21 @@ class Service:
         folder: Path,
         *,
         engine: Engine | None = None,
-        queue: float = 0.6,
-        draw: float = 1.0,
+        queue: float | None = None,
+        draw: float | None = None,
         latency: float = 0.0,
         token_lifetime: float = 3600.0,
         rotate: bool = False,
         clock: Callable[[], float] = time.time,
-        keep: int = 1000,
+        keep: int = KEEP_RECORDS,
+        keep_bytes: int = KEEP_BYTES,
     ) -> None:
         self.queue, self.draw, self.latency = queue, draw, latency
         self.token_lifetime, self.rotate = token_lifetime, rotate
         self.clock, self.folder = clock, folder
-        self.store = Store(folder, keep=keep)
+        self.picture_address: FolderAddress | None = None
+        """where pictures are said to lie; without one, where the caller asked"""
+        self.store = Store(folder, keep=keep, keep_bytes=keep_bytes)
         self.workers = DrawingWorkers(self.store, engine)
         routes = [Route("/", self.health)]
         for endpoint, method, paths, hosts in _ENDPOINTS:
@@ -142,9 +168,9 @@ class Service:
 
     async def handle(self, endpoint: str, request: Request) -> Response:
         """The answer to a request, late by `latency` and noted in the log."""
+        whole = await _read_whole(request)
         if self.latency:
             await anyio.sleep(self.latency)
-        whole = await _read_whole(request)
         if whole is None:
             response = _render(Refusal(413, "Request body too large"))
         else:
@@ -166,13 +192,19 @@ class Service:
             return _render(exc.refusal)
         except HTTPException as exc:  # of a form
             return _render(Refusal(exc.status_code, exc.detail))
+        except OSError as exc:
+            # Of a file: the disk is full, or no descriptor is left. Whatever makes something
+            # writes it last, so nothing was made, and a `Retry-After` says so to a client.
+            why = f"the embedded service could not do it: {exc.strerror or type(exc).__name__}"
+            return _render(Refusal(503, why, retry_after=RETRY_AFTER))
         except ProtocolError:
             words = "Invalid JSON payload received. Unexpected token."
             return _render(Refusal(400, words, "INVALID_ARGUMENT"))
 
     def note(self, event: Event) -> None:
         """Add a line to `service.log`; it holds neither prompts nor tokens."""
-        append(self.folder / "service.log", json.dumps(asdict(event)), limit=MAX_LOG)
+        with suppress(OSError):  # a line less is no reason to lose an answer
+            append(self.folder / "service.log", json.dumps(asdict(event)), limit=MAX_LOG)
 
     # The identity host
 
@@ -202,8 +234,8 @@ class Service:
         elif claims.serial != account.serial:
             code = "TOKEN_EXPIRED"
         else:
-            account = self.store.expire_refresh_tokens(account) if self.rotate else account
-            return JSONResponse(self._issue_tokens(account).render_refresh(PROJECT))
+            renew = self.store.expire_refresh_tokens if self.rotate else self.store.touch_account
+            return JSONResponse(self._issue_tokens(renew(account)).render_refresh(PROJECT))
         raise RefusalError(Refusal(400, code=code))
 
     def _issue_tokens(self, account: ServiceAccount) -> Tokens:
@@ -236,12 +268,14 @@ class Service:
             raise RefusalError(submission)
         seed = submission.seed
         # The times are kept with the job: it walks on as promised in a process with others.
+        # They are there to be seen by a person who looks on; where others wait they would only add.
+        queue, draw = (0.0, 0.0) if self.workers.is_busy else (LEAST_QUEUE, LEAST_DRAW)
         record = Record(
             record_id=uuid.uuid4().hex,
             user_id=user_id,
             created_at=self.clock(),
-            queue=self.queue,
-            draw=self.draw,
+            queue=queue if self.queue is None else self.queue,
+            draw=draw if self.draw is None else self.draw,
             seed=random.randint(9999, 99_999_999) if seed is None else seed,
             submission=submission,
         )
@@ -253,10 +287,29 @@ class Service:
     async def status(self, request: Request) -> Response:
         """The job as it is now, for every account; 404 for one that is not there."""
         self.authenticate(request)
-        record = self.store.record(request.path_params["record_id"])
+        record_id = request.path_params["record_id"]
+        record = self.store.record(record_id)
         if record is None:
-            raise RefusalError(Refusal(404, "Record not found"))
-        return JSONResponse(self._job_of(record, str(request.base_url)).render())
+            raise RefusalError(self._refuse_missing(record_id, "Record not found"))
+        job = self._job_of(record, str(request.base_url))
+        # Not in the answer to a submit, which a client reads as soon as it has the record id.
+        return JSONResponse(replace(job, local=self.details_of(record)).render())
+
+    def details_of(self, record: Record) -> LocalDetails:
+        """What the ARTA wire has no words for: what draws the job, and what it leaves out."""
+        about = describe()
+        return LocalDetails(
+            engine=about.engine,
+            engine_model=about.model,
+            is_ai=about.is_ai,
+            ahead=self.workers.jobs_ahead(record.record_id),
+            not_drawn=name_gaps(record.submission.prompt) or "",
+        )
+
+    def _refuse_missing(self, record_id: str, words: str) -> Refusal:
+        if ID.fullmatch(record_id) and self.store.was_removed(record_id):
+            return Refusal(410, "this sketch was removed to make room for newer ones")
+        return Refusal(404, words)
 
     def authenticate(self, request: Request) -> str:
         """The user id in the bare id token of a request; RefusalError with 401 without one."""
@@ -270,30 +323,35 @@ class Service:
         return claims.user_id
 
     def _job_of(self, record: Record, base_url: str) -> Job:
-        """The job as it is now, by the clock, but never DONE before its pictures are there.
+        """The job as it is now, by the clock, but never before what it says is so.
 
-        IN_QUEUE --queue--> IN_PROGRESS --draw, and all pictures on disk--> DONE
-                                  `--the engine raised--> FAILED
+        IN_QUEUE --queue, and a worker took it--> IN_PROGRESS --draw, and all pictures--> DONE
+                                                        `--the engine raised--> FAILED
         """
         age = self.clock() - record.created_at
         if age < record.queue:
             return Job(record.record_id, "IN_QUEUE", seed=record.seed)
         # Again at each poll: a process that died may have left pictures undrawn.
         self.workers.start_job(record)
+        if self.workers.jobs_ahead(record.record_id) is not None:
+            return Job(record.record_id, "IN_QUEUE", seed=record.seed)
         if failure := self.workers.failure(record.record_id):
             return Job(record.record_id, "FAILED", (), "ENGINE", failure, record.seed)
         # The clock alone would promise pictures that a slow machine has not drawn.
         if age < record.queue + record.draw or self.workers.missing_pictures(record):
             return Job(record.record_id, "IN_PROGRESS", seed=record.seed)
         names = [picture_name(record.record_id, index) for index in range(record.submission.n)]
-        images = tuple(Image(url=f"{base_url}images/{name}", name=name) for name in names)
+        shared = self.picture_address.base_url if self.picture_address else None
+        origin = shared or base_url.rstrip("/")
+        images = tuple(Image(url=f"{origin}/images/{name}", name=name) for name in names)
         return Job(record.record_id, "DONE", images, seed=record.seed)
 
     async def image(self, request: Request) -> Response:
         """A picture, for everybody who has its address."""
-        picture = self.store.picture(request.path_params["name"])
+        name = request.path_params["name"]
+        picture = self.store.picture(name)
         if picture is None:
-            raise RefusalError(Refusal(404, "Image not found"))
+            raise RefusalError(self._refuse_missing(name.partition("-")[0], "Image not found"))
         return Response(picture, media_type="image/png")
 
     # The content host, and the root
@@ -314,7 +372,8 @@ def _require_key(request: Request) -> None:
 
 
 def _render(refusal: Refusal) -> Response:
-    return JSONResponse(refusal.render(), status_code=refusal.status)
+    headers = {"Retry-After": f"{refusal.retry_after:g}"} if refusal.retry_after else None
+    return JSONResponse(refusal.render(), status_code=refusal.status, headers=headers)
 
 
 async def _render_http_exception(request: Request, exc: Exception) -> Response:

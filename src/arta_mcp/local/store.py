@@ -10,6 +10,7 @@ import json
 import os
 import re
 import secrets
+import stat
 import time
 import uuid
 from contextlib import suppress
@@ -28,6 +29,21 @@ _PICTURE = re.compile(r"[0-9a-f]{32}-[0-7]\.png")
 
 SECRET_SIZE = 32
 """bytes of the key that signs tokens, as many as its hash has (RFC 7518, 3.2)"""
+
+MAX_ACCOUNTS = 1000
+"""in one folder: an installation has one, and tests have some"""
+
+KEEP_BYTES = 2 * 1024**3
+"""of pictures, where no setting says otherwise"""
+
+KEEP_RECORDS = 1000
+"""jobs in one folder"""
+
+MAX_REMOVED = 2 * 1024 * 1024
+"""bytes of `removed` before it becomes `removed.1`, in which 60,000 ids are"""
+
+ABANDONED_AGE = 86400.0
+"""seconds after which a job that was never drawn may be removed"""
 
 STALE_DRAFT_AGE = 3600.0
 """seconds after which an unfinished file of a killed process is removed"""
@@ -66,32 +82,43 @@ class Record:
     draw: float
     seed: int
     submission: Submit
+    engine: str = "sketch"
+    """what draws it; sketches alone are removed to make room"""
 
 
 class Store:
-    """One folder, mode 0700, that any number of processes share; `keep` records stay in it.
+    """One folder, mode 0700, that any number of processes share.
+
+    `keep` records of sketches and `keep_bytes` of their pictures stay in it, and some 5 % more.
 
     secret                    the key of every token, 32 bytes
     accounts/<user id>.json   one `ServiceAccount` each
     records/<record id>.json  one `Record` each
     images/<record id>-<i>.png
+    removed                   the ids of records that made room, one a line
     """
 
-    def __init__(self, folder: Path, *, keep: int) -> None:
+    def __init__(self, folder: Path, *, keep: int, keep_bytes: int = KEEP_BYTES) -> None:
         self.folder = folder
-        self._keep, self._puts_until_prune = keep, 0
+        self._keep, self._keep_bytes = keep, keep_bytes
+        self._record_turns, self._account_turns = _Turns(keep), _Turns(MAX_ACCOUNTS)
+        self._bytes_since_prune = 0
         for name in ("", "accounts", "records", "images"):
             make_private_folder(folder / name)
         for draft in folder.rglob(".*.draft"):
             # Younger ones belong to processes that are writing them now.
             if time.time() - _modified_at(draft) > STALE_DRAFT_AGE:
-                draft.unlink(missing_ok=True)
+                with suppress(OSError):  # a folder that stood where the secret belongs
+                    draft.unlink(missing_ok=True)
         self._secret = self._load_secret()
 
     # Accounts and tokens
 
     def open_account(self) -> ServiceAccount:
-        """A new anonymous account, on disk."""
+        """A new anonymous account, on disk; the ones that were longest of no use are forgotten."""
+        if self._account_turns.is_due():
+            for path in _oldest(self.folder / "accounts", keep=MAX_ACCOUNTS - 1):
+                path.unlink(missing_ok=True)
         return self.put_account(ServiceAccount(uuid.uuid4().hex))
 
     def put_account(self, account: ServiceAccount) -> ServiceAccount:
@@ -105,6 +132,12 @@ class Store:
         found = _read_fields(self.folder / "accounts", user_id)
         serial, disabled = found.get("serial"), found.get("disabled") is True
         return ServiceAccount(user_id, serial, disabled) if isinstance(serial, int) else None
+
+    def touch_account(self, account: ServiceAccount) -> ServiceAccount:
+        """Notes that the account is in use, so that others are forgotten before it."""
+        with suppress(FileNotFoundError):
+            os.utime(self.folder / f"accounts/{account.user_id}.json")
+        return account
 
     def expire_refresh_tokens(self, account: ServiceAccount) -> ServiceAccount:
         """The account with every refresh token so far expired."""
@@ -136,23 +169,15 @@ class Store:
     # Records and pictures
 
     def put_record(self, record: Record) -> None:
-        """Write the record, and forget the oldest where there are too many."""
+        """Write the record, last of all, and before it remove the oldest where there are many."""
+        is_due = self._record_turns.is_due()
+        if is_due or self._bytes_since_prune > self._keep_bytes // 20:
+            self._bytes_since_prune = 0
+            self._make_room()
         fields = asdict(record)
         del fields["submission"]
         fields["order"] = record.submission.form()  # its name in files of every version so far
         _write(self.folder / f"records/{record.record_id}.json", json.dumps(fields).encode())
-        # Pruning lists the folder, so it is done at the first record and then at every twentieth
-        # of `keep`: listing at each would make a submit slower the more records there are.
-        self._puts_until_prune -= 1
-        if self._puts_until_prune > 0:
-            return
-        self._puts_until_prune = max(1, self._keep // 20)
-        paths = sorted(self.folder.glob("records/*.json"), key=_modified_at)
-        for path in paths[: max(0, len(paths) - self._keep)]:
-            for index in range(8):
-                name = picture_name(path.stem, index)
-                (self.folder / "images" / name).unlink(missing_ok=True)
-            path.unlink(missing_ok=True)  # last: it alone says which pictures there are
 
     def record(self, record_id: str) -> Record | None:
         """None for an unknown or damaged one, and for a name that is no record id."""
@@ -164,7 +189,8 @@ class Store:
             return None
         times = (found.get(name) for name in ("created_at", "queue", "draw"))
         created_at, queue, draw = (t if isinstance(t, int | float) else 0.0 for t in times)
-        return Record(record_id, text(found, "user_id"), created_at, queue, draw, seed, submission)
+        user_id, engine = text(found, "user_id"), text(found, "engine") or "sketch"
+        return Record(record_id, user_id, created_at, queue, draw, seed, submission, engine)
 
     def records(self) -> tuple[str, ...]:
         """The id of each record in the folder, by whichever process."""
@@ -172,6 +198,7 @@ class Store:
 
     def put_picture(self, record_id: str, index: int, picture: bytes) -> None:
         """Write a PNG; the same again changes nothing."""
+        self._bytes_since_prune += len(picture)
         _write(self.folder / "images" / picture_name(record_id, index), picture)
 
     def has_picture(self, record_id: str, index: int) -> bool:
@@ -187,12 +214,51 @@ class Store:
             return (self.folder / "images" / name).read_bytes()
         return None
 
+    def was_removed(self, record_id: str) -> bool:
+        """Whether there was a record of this id that made room for others."""
+        for name in ("removed", "removed.1"):
+            with suppress(FileNotFoundError):
+                if record_id.encode() in (self.folder / name).read_bytes().split():
+                    return True
+        return False
+
+    def _make_room(self) -> None:
+        """Removes the oldest finished sketches beyond either limit; nothing of another engine."""
+        sizes = measure_pictures(self.folder)
+        paths = sorted(self.folder.glob("records/*.json"), key=_modified_at)
+        total = sum(sum(size.values()) for size in sizes.values())
+        if len(paths) < self._keep and total <= self._keep_bytes:
+            return  # without a look into each
+        records = {path: self.record(path.stem) for path in paths}
+        kept = [path for path in paths if (found := records[path]) and found.engine != "sketch"]
+        total -= sum(sum(sizes.get(path.stem, {}).values()) for path in kept)
+        left = len(paths) - len(kept)
+        for path in (path for path in paths if path not in kept):
+            if left < self._keep and total <= self._keep_bytes:
+                return
+            pictures, record = sizes.get(path.stem, {}), records[path]
+            # One that is still to be drawn stays, unless nobody has asked for it for a day.
+            is_done = record is None or len(pictures) >= record.submission.n
+            if not is_done and time.time() - _modified_at(path) < ABANDONED_AGE:
+                continue
+            append(self.folder / "removed", path.stem, limit=MAX_REMOVED)
+            for picture in pictures:
+                picture.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)  # last: it alone says which pictures there are
+            total, left = total - sum(pictures.values()), left - 1
+
     def _load_secret(self) -> bytes:
         path = self.folder / "secret"
-        with suppress(FileNotFoundError):
-            if path.stat().st_size < SECRET_SIZE:  # what a power cut left: nobody could sign
-                path.unlink()
-        if not path.exists():
+        while True:
+            if (secret := _read_secret(path)) is not None:
+                return secret
+            # Whatever else stands there, a draft's name takes it away, and the sweep removes it.
+            aside = path.with_name(f".secret.{secrets.token_hex(6)}.draft")
+            with suppress(FileNotFoundError):
+                path.rename(aside)
+                if _read_secret(aside) is not None:  # another process was faster: it is good now
+                    aside.rename(path)
+                    continue
             draft = path.with_name(f".secret.{secrets.token_hex(6)}.draft")
             write_new(draft, secrets.token_bytes(SECRET_SIZE))
             # Of processes that start together the first wins: a link, unlike a rename, never
@@ -200,12 +266,42 @@ class Store:
             with suppress(FileExistsError):
                 os.link(draft, path)
             draft.unlink()
-        return path.read_bytes()
+
+
+class _Turns:
+    """When to prune: listing the folder at each file would cost more the more files there are."""
+
+    def __init__(self, keep: int) -> None:
+        self._every, self._left = max(1, keep // 20), 0
+
+    def is_due(self) -> bool:
+        """At the first time, and then at every twentieth of `keep`."""
+        self._left -= 1
+        if self._left >= 0:
+            return False
+        self._left = self._every - 1
+        return True
 
 
 def picture_name(record_id: str, index: int) -> str:
     """The name of a picture, on disk and in its address."""
     return f"{record_id}-{index}.png"
+
+
+def measure_pictures(folder: Path) -> dict[str, dict[Path, int]]:
+    """Record id -> its pictures, each with its size in bytes."""
+    found: dict[str, dict[Path, int]] = {}
+    for path in (folder / "images").glob("*.png"):
+        with suppress(FileNotFoundError):
+            found.setdefault(path.stem.partition("-")[0], {})[path] = path.stat().st_size
+    return found
+
+
+def picture_path(folder: Path, record_id: str, index: int) -> Path | None:
+    """Where the picture lies once it is drawn; None for what is no record id of ours."""
+    # The record id may be of another service: nothing but this form may reach the disk.
+    name = picture_name(record_id, index)
+    return folder / "images" / name if _PICTURE.fullmatch(name) else None
 
 
 def append(path: Path, line: str, *, limit: int) -> None:
@@ -237,3 +333,21 @@ def _modified_at(path: Path) -> float:
     with suppress(FileNotFoundError):
         return path.stat().st_mtime
     return 0.0
+
+
+def _oldest(folder: Path, *, keep: int) -> list[Path]:
+    """All but the `keep` files of the folder that were written last."""
+    paths = sorted(folder.glob("*.json"), key=_modified_at)
+    return paths[: max(0, len(paths) - keep)]
+
+
+def _read_secret(path: Path) -> bytes | None:
+    """The key; None for what is no key of our own making: a link, another's file, another size."""
+    try:
+        found = path.lstat()
+        is_ours = stat.S_ISREG(found.st_mode) and found.st_size == SECRET_SIZE
+        if hasattr(os, "getuid"):
+            is_ours = is_ours and found.st_uid == os.getuid()
+        return path.read_bytes() if is_ours else None
+    except FileNotFoundError:
+        return None

@@ -152,12 +152,15 @@ def _earlier(generation: Generation) -> EarlierOutput:
 
 
 def describe(generation: Generation, earlier: Sequence[Generation] = ()) -> str:
-    """The result in a few lines: addresses first, one a line."""
-    lines = [
-        f"{number}. {image.url}{' (blurred by the service)' if image.blurred else ''}"
-        for number, image in enumerate(generation.images, 1)
-    ]
-    lines += [f"saved: {image.path}" for image in generation.images if image.path]
+    """The result in a few lines: first of all the pictures, each with its file before its address.
+
+    A file outlives the process that drew it, an address may not.
+    """
+    lines: list[str] = []
+    for number, image in enumerate(generation.images, 1):
+        where = [image.path, image.url] if image.path else [image.url]
+        blurred = " (blurred by the service)" if image.blurred else ""
+        lines.append(f"{number}. " + "\n   ".join(where) + blurred)
     if generation.status == "pending":
         step = next_step(generation) or ""
         lines.append(f"Still being drawn after {generation.elapsed:.0f} s; {step}.")
@@ -172,8 +175,10 @@ def describe(generation: Generation, earlier: Sequence[Generation] = ()) -> str:
     return "\n".join(lines)
 
 
-def render_models(catalogue: Catalogue, found: tuple[Style, ...], backend: str) -> CallToolResult:
-    """The models that a search found, and where the knowledge comes from."""
+def render_models(
+    catalogue: Catalogue, found: tuple[Style, ...], backend: str, summary: str | None = None
+) -> CallToolResult:
+    """The models that a search found, where the knowledge comes from, and what draws with them."""
     output = ModelsOutput(
         backend="local" if backend == "local" else "arta",
         as_of=catalogue.as_of,
@@ -182,8 +187,9 @@ def render_models(catalogue: Catalogue, found: tuple[Style, ...], backend: str) 
         total=len(found),
         models=cut_list([ModelOutput(id=s.id, style=s.name, category=s.category) for s in found]),
     )
+    text = "\n".join(filter(None, (summary, describe_models(catalogue, found))))
     return CallToolResult(
-        content=[TextContent(type="text", text=cut_text(describe_models(catalogue, found)))],
+        content=[TextContent(type="text", text=cut_text(text))],
         structured_content=output.model_dump(),
     )
 

@@ -181,7 +181,8 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
         arguments: Search,
     ) -> Annotated[types.CallToolResult, ModelsOutput]:
         catalogue = await generations.catalogue()
-        return render_models(catalogue, catalogue.search(arguments.search), generations.backend)
+        found, summary = catalogue.search(arguments.search), generations.engine_summary
+        return render_models(catalogue, found, generations.backend, summary)
 
     def find_wrong_model(arguments: Mapping[str, object]) -> Sequence[ArtaError]:
         try:
@@ -261,7 +262,8 @@ def progress_reporter(ctx: Context[Any, Any]) -> Callable[[Update], Awaitable[No
 def progress_message(update: Update) -> str:
     """The state of a generation, for people: `drawing, 12 s (usually about 15 s)`."""
     words = {"waiting": "waiting for a free place", "saving": "saving the pictures"}
-    message = f"{words.get(update.step, update.step)}, {update.waited:.0f} s"
+    ahead = f", {update.ahead} ahead of it" if update.ahead else ""
+    message = f"{words.get(update.step, update.step)}{ahead}, {update.waited:.0f} s"
     # once the usual time has passed it says nothing about this job any more
     if update.step in ("queued", "drawing") and update.waited < (update.usual or 0):
         message += f" (usually about {math.ceil(update.usual or 0)} s)"

@@ -346,7 +346,7 @@ def _shape(db: sqlite3.Connection) -> None:
             new = (
                 "id, lower(hex(randomblob(16))), 0, '', '{}', created_at,"
                 " CASE service WHEN 'local' THEN 'sketch' ELSE 'arta' END,"
-                " CASE service WHEN 'local' THEN 'sketch' END"
+                " CASE service WHEN 'local' THEN 'arta-mcp sketch' END"
             )
             db.execute(
                 "INSERT INTO journal (number, id, version, owner, details, answered_at, engine,"  # noqa: S608  # constants only

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from PIL import ImageColor
-
 Rgb = tuple[int, int, int]
 Paint = Rgb | tuple[Rgb, Rgb]
 """one colour, or a gradient from the top of the shape to its bottom"""
@@ -14,7 +12,7 @@ INK: Rgb = (24, 22, 28)
 
 def rgb(code: str) -> Rgb:
     """The colour behind six hexadecimal digits."""
-    red, green, blue, *_ = ImageColor.getrgb(f"#{code}")
+    red, green, blue = bytes.fromhex(code)
     return red, green, blue
 
 

@@ -13,12 +13,19 @@ COMMENT = "A sketch drawn by rules from the words of the prompt, not made by an 
 
 
 def describe() -> EngineInfo:
-    """The engine's name and what people are told about its pictures."""
+    """The engine's name and what people and models are told about its pictures."""
     return EngineInfo(
-        name="sketch",
+        engine="sketch",
+        model=SOFTWARE,
         is_ai=False,
         notice=(
-            "a sketch by the embedded service, not by an AI model;"
-            " set ARTA_API_KEY to use the remote one"
+            "a sketch by the embedded service, not by an AI model; for real pictures set"
+            " ARTA_API_KEY to a key of your own for the remote service, of which this is an"
+            " unofficial client: its operator has asked another project to stop, and you answer"
+            " for having the right to use it"
+        ),
+        summary=(
+            "The embedded service draws sketches by rules, from the words that it knows, and not"
+            " AI pictures; say so to the person."
         ),
     )

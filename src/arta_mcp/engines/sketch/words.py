@@ -182,6 +182,11 @@ def read_scene(prompt: str, negative_prompt: str, key: str) -> Scene:
     return Scene(frozenset(things), mood, frozenset(refused), coat, digest)
 
 
+def is_known(word: str) -> bool:
+    """Whether a word, in lower case, changes what is drawn: a thing or a colour."""
+    return word in _COLOURS or any(_things([word]))
+
+
 def _things(words: Iterable[str]) -> Iterable[str]:
     for word in words:
         # Enough of English plurals: dogs, foxes, wolves.

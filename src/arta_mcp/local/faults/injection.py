@@ -14,11 +14,12 @@ from functools import cached_property, partial
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from arta_mcp.arta.refusals import Refusal
+from arta_mcp.local.address import open_socket
+from arta_mcp.local.connections import BoundedProtocol
 from arta_mcp.local.faults.catalogue import FAULTS, Fault, FaultContext
-from arta_mcp.local.loopback import UvicornServer, open_socket
+from arta_mcp.local.loopback import UvicornServer
 from arta_mcp.local.service import RefusalError, Service, answer_fields
 
 CONNECTION = "arta.connection"
@@ -153,7 +154,7 @@ class FaultyServer(UvicornServer):
     async def open_listener(self, *, after: float = 0.0) -> None:
         """Accept connections again, `after` so many seconds."""
         await asyncio.sleep(after)
-        factory = partial(H11Protocol, self.config, self.server_state, {})
+        factory = partial(BoundedProtocol, self.config, self.server_state, {})
         loop = asyncio.get_running_loop()
         self.servers.append(await loop.create_server(factory, sock=self._listening))
 
