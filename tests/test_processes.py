@@ -185,8 +185,8 @@ async def test_cancelling_stops_at_once_and_leaves_no_task(
         case "sign_up":
             assert entries == [("refused", None)]
             assert service.service.jobs == ()
-        case "submit":
-            assert entries == [("sending", None)]
+        case "submit":  # given up at the end of its process, with the answer still to come
+            assert entries == [("unknown", None)]
             assert len(service.service.jobs) == 1
         case _:
             assert [record_id for _, record_id in entries] == [*service.service.jobs]
