@@ -106,6 +106,7 @@ class Submission:
             if is_ours:
                 self.call.entry = entry
                 return await self._submit_ours(entry), False
+            entry = self.recorder.newest(entry)
             used = EngineUsed(entry.engine, entry.engine_model)
             # made anew: 0.1.0 wrote other fingerprints
             if request_of(entry).fingerprint(entry.style, used) != self.fingerprint:
@@ -177,7 +178,7 @@ class Submission:
             phase = "unknown" if isinstance(exc, SubmitUnknown) else "refused"
             await self.recorder.write(replace(sending, phase=phase, error=exc.message))
             # Beside it, not in its place: it says whether another try may cost a second job.
-            if trouble := self.recorder.trouble.get(entry.id):
+            if trouble := self.recorder.trouble(entry):
                 exc.hint = f"{exc.hint}; the journal could not be written either ({trouble})"
             raise
         submitted = replace(
