@@ -7,6 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -260,6 +261,26 @@ async def test_a_refused_submit_frees_its_key(world: World) -> None:
             await generations.generate(request)
         assert (await generations.history())[0].status == "refused"
         assert (await generations.generate(request)).status == "done"
+
+
+async def test_a_call_that_is_cancelled_while_its_intent_is_written_frees_its_key(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, begin = GenerationRequest(prompt="x", idempotency_key="k"), SqliteState.begin
+    async with world.generations() as generations:
+        with anyio.CancelScope() as scope:
+
+            async def cancel(state: SqliteState, *args: Any, **more: Any) -> Any:
+                begun = await begin(state, *args, **more)
+                scope.cancel()
+                return begun
+
+            monkeypatch.setattr(SqliteState, "begin", cancel)
+            await generations.generate(request)
+        assert scope.cancelled_caught
+        monkeypatch.setattr(SqliteState, "begin", begin)
+        assert (await generations.generate(request, max_wait=5)).status == "done"
+    assert world.service.seen["submit"] == 1
 
 
 async def test_a_lost_answer_is_never_sent_again_not_even_with_its_key(world: World) -> None:
