@@ -34,7 +34,7 @@ def add_prompts(server: MCPServer[Any], generations: Generations) -> None:
             f"Draw this idea: {idea}\n\n"
             "First write one full, visual prompt of two or three sentences: subject, what it does,"
             f" setting, light, mood, manner. {chosen} {shape} Then call generate_image once, show"
-            " me the picture's address and the prompt you wrote."
+            " me the picture's file or address and the prompt you wrote."
         )
 
     @server.prompt(title="Vary a picture")
@@ -52,7 +52,7 @@ def add_prompts(server: MCPServer[Any], generations: Generations) -> None:
         return (
             f"Call get_generation with record_id {found.record_id} and read its prompt, model,"
             f" ratio and seed. Rewrite the prompt so that this is different: {change}. Keep"
-            " everything else, the seed too, and call generate_image once. Show me both addresses"
+            " everything else, the seed too, and call generate_image once. Show me both pictures"
             " and what you changed in the prompt."
         )
 

@@ -191,8 +191,8 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
     draw = StrictTool.from_function(
         generate_image,
         title="Generate image",
-        description="Draws 1 to 8 pictures of a prompt and returns their addresses; show them"
-        " to the person. Takes some seconds to a minute and reports progress. If it answers"
+        description="Draws 1 to 8 pictures of a prompt and returns their files or addresses; show"
+        " them to the person. Takes some seconds to a minute and reports progress. If it answers"
         " `pending`, the pictures are still being drawn: call get_generation.",
         annotations=DRAWS,
         meta=SHOWN_IN_GALLERY,
