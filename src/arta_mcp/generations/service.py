@@ -480,9 +480,9 @@ class Generations:
         call.settle(replace(first.job, cut_after=cut_after))
         return call.job
 
-    def waits_until(self, call: Call | None) -> float:
+    def waits_until(self, call: Call | None, max_wait: float | None = None) -> float:
         """When a host's call should be answered, by `anyio.current_time()`."""
-        return self._until(call or Call(), call.job if call else None, None)
+        return self._until(call or Call(), call.job if call else None, max_wait)
 
     def _until(self, call: Call, entry: JournalEntry | None, max_wait: float | None) -> float:
         """When the call stops waiting, by `anyio.current_time()`."""

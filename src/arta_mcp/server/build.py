@@ -23,11 +23,11 @@ from arta_mcp.server.tools import ResultExtras, build_tools
 
 INSTRUCTIONS = (
     "Draws pictures from text. Call generate_image with a full, visual prompt and show the person"
-    " the addresses it returns. If it answers `pending`, or a call timed out, call get_generation"
-    " (without a record id: the newest) instead of ordering again. When you repeat a call that"
-    " failed, send the same idempotency_key, unless the error says otherwise. list_models shows the"
-    " styles. Without ARTA_API_KEY (backend `local`) pictures are sketches by rules, not AI"
-    " pictures: say so to the person."
+    " the files or addresses it returns. If it answers `pending`, or a call timed out, call"
+    " get_generation (without a record id: the newest) instead of ordering again. When you repeat a"
+    " call that failed, send the same idempotency_key, unless the error says otherwise. list_models"
+    " shows the styles. Without ARTA_API_KEY (backend `local`) pictures are sketches by rules, not"
+    " AI pictures: say so to the person."
 )
 """what a host puts before every conversation: at most 800 bytes, nothing that a tool says itself"""
 
