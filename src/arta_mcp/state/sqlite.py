@@ -60,6 +60,10 @@ class _Busy(Exception):
     """Another process is writing; worth another try."""
 
 
+class _Damaged(Exception):
+    """A page of the journal is no page of SQLite's; the file was closed, and is suspect."""
+
+
 class SqliteState:
     """See `State`. Every file is 0600 in a 0700 folder, from its first byte."""
 
@@ -69,6 +73,7 @@ class SqliteState:
         self._journal_file = directory / "generations.sqlite3"
         self._warn = warn or log.warning
         self._opened: Journal | None = None
+        self._is_suspect = False
         self._processes = ProcessRegistry(directory / "processes")
         self._named_rows = set[str]()
         # One connection, used by one thread at a time; SQLite lets one writer in anyway.
@@ -229,8 +234,10 @@ class SqliteState:
     async def _in_turn(self, work: Callable[[], T]) -> T:
         """Runs `work` on the open journal, waiting for other writers.
 
-        The wait is ours, in short steps, because SQLite's own cannot be cancelled.
+        The wait is ours, in short steps, because SQLite's own cannot be cancelled. `work` that
+        meets damage begins once more, in a new journal.
         """
+        damage: _Damaged | None = None
         with anyio.move_on_after(BUSY_TIMEOUT):
             while True:
                 try:
@@ -238,6 +245,10 @@ class SqliteState:
                     return await self._run(work, limiter=self._journal_turns)
                 except _Busy:
                     await anyio.sleep(0.02)
+                except _Damaged as exc:
+                    if damage is not None:  # a whole check of the file found nothing
+                        raise Unavailable(f"the journal is damaged: {exc}") from exc
+                    damage = exc
         busy = f"another process has been writing to the journal for over {BUSY_TIMEOUT:.0f} s"
         raise Unavailable(busy)
 
@@ -254,8 +265,9 @@ class SqliteState:
         except sqlite3.DatabaseError as exc:
             if exc.sqlite_errorcode not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 raise
-            self._close_journal()  # the next call moves the damaged file aside
-            raise Unavailable(f"the journal is damaged: {sanitize(str(exc))}") from exc
+            self._close_journal()
+            self._is_suspect = True  # whoever opens it next checks all of it and moves it aside
+            raise _Damaged(sanitize(str(exc))) from exc
         except DamagedRow as exc:
             raise Unavailable(str(exc), hint="arta-mcp doctor names damaged rows") from exc
 
@@ -327,7 +339,7 @@ class SqliteState:
         self._processes.register()
         self._processes.sweep()
         try:
-            return Journal(path, self._processes)
+            journal = Journal(path, self._processes, is_suspect=self._is_suspect)
         except sqlite3.OperationalError as exc:
             raise Unavailable(
                 f"the journal cannot be opened: {sanitize(str(exc))}",
@@ -340,7 +352,9 @@ class SqliteState:
                 with suppress(FileNotFoundError):
                     Path(f"{path}{suffix}").replace(f"{aside}{suffix}")
             self._warn(f"the journal was damaged ({exc}); it was moved to {aside}")
-            return Journal(path, self._processes)
+            journal = Journal(path, self._processes)
+        self._is_suspect = False
+        return journal
 
 
 def _read_account(stored: Mapping[str, object]) -> Account | None:
