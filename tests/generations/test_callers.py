@@ -302,6 +302,27 @@ async def test_calls_with_keys_of_programs_and_for_other_pictures_stand_apart(
     assert len(world.service.jobs) == 5
 
 
+@pytest.mark.parametrize("is_kept", [True, False])
+async def test_what_has_lost_its_pictures_is_ordered_anew(world: World, is_kept: bool) -> None:
+    """The embedded service removes the oldest sketches when it needs room."""
+    end_jobs(world)
+    first: list[str] = []
+
+    def find_file(record_id: str, index: int) -> str | None:
+        return "/kept.png" if is_kept or record_id not in first else None
+
+    async with world.generations(find_file=find_file) as generations:
+        host = Host(generations)
+        await host.cut(FOX, 5.0, reason=TIME_OUT)
+        first += world.service.jobs
+        await generations.get(first[0], max_wait=10)
+        found = await host.ask()
+        again = await host.ask()
+    assert [len(one.images) for one in (found, again)] == [1, 1]
+    assert len(world.service.jobs) == (2 if is_kept else 3)
+    assert (TAKEN_UP in str(found.notice)) is is_kept
+
+
 async def test_what_failed_is_ordered_anew(world: World) -> None:
     async with hosted(world) as host:
         await host.cut(FOX, 5.0, reason=TIME_OUT)

@@ -19,6 +19,7 @@ from arta_mcp.arta.tokens import Identity, TokenSource
 from arta_mcp.arta.transport import DOWNLOAD_TIMEOUT, EXCHANGE_TIMEOUT, Transport
 from arta_mcp.background import BackgroundTasks, open_background
 from arta_mcp.engines.base import ImageRequest
+from arta_mcp.generations.results import FindFile
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import Backend, Generations, Limits
 from arta_mcp.generations.values import Update
@@ -130,6 +131,7 @@ class World:
         limits: Limits = LIMITS,
         *,
         output_dir: Path | None = None,
+        find_file: FindFile | None = None,
         schedule: type[PollSchedule] = EagerSchedule,
     ) -> Generations:
         client = Client(
@@ -143,6 +145,7 @@ class World:
             service="test",
             limits=limits,
             output_dir=output_dir,
+            find_file=find_file,
             schedule=schedule,
         )
 

@@ -239,6 +239,10 @@ class Generations:
             )
             try:
                 entry, is_earlier = await submission.run()
+                while is_earlier and request.idempotency_key is None and self._is_gone(entry):
+                    # Answered, so to speak: it is not taken up again, and this call orders anew.
+                    await self._recorder(backend).note_call(entry, answered_at=self._clock())
+                    entry, is_earlier = await submission.run()
                 call.settle(entry)
                 self._events.publish(entry.record_id or "")
                 poller = await self._join_poller(backend, entry, slot)
@@ -443,7 +447,7 @@ class Generations:
         if record_id is not None:
             backend = await self._open()
             entry = await backend.state.find(self._service, call.owner, record_id)
-            if entry is not None and entry.phase in ("submitted", "done"):
+            if entry and entry.phase in ("submitted", "done") and not self._is_gone(entry):
                 call.settle(entry)
                 return entry
         first = call.connection.find_running(call)
@@ -690,6 +694,14 @@ class Generations:
             seed=job.seed,
         )
         return await backend.state.adopt(entry)
+
+    def _is_gone(self, entry: JournalEntry) -> bool:
+        """Whether a service on this machine has a finished generation's pictures no more."""
+        images = to_generation(
+            entry, backend=self.backend, engine_notice=None, now=0.0, find_file=self._find_file
+        ).images
+        is_local = self._find_file is not None
+        return is_local and entry.phase == "done" and not all(image.path for image in images)
 
     def _keep_removal(self, entry: JournalEntry, exc: UnknownRecord) -> None:
         """Remembers that a service on this machine has a finished generation's pictures no more."""
