@@ -20,7 +20,7 @@ from arta_mcp.errors import Unavailable
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import UNANSWERED_TTL
 from arta_mcp.state.processes import ProcessRegistry
-from arta_mcp.state.records import JournalEntry, Phase, Timing
+from arta_mcp.state.records import JournalEntry, Phase, Pruned, Timing
 from arta_mcp.untrusted_json import text
 
 VERSION = 2
@@ -232,6 +232,17 @@ class Journal:
         )
         rows = self.db.execute(query, (service, style, limit)).fetchall()
         return tuple(Timing(*row) for row in reversed(rows) if not any(map(_is_text, row)))
+
+    def prune(self, service: str, owner: str, before: float) -> Pruned:
+        """See `State.prune`."""
+        where = "FROM journal WHERE service = ? AND owner = ? AND created_at < ?"
+        ended = f"{where} AND phase IN ('done', 'failed', 'refused')"
+        scope = (service, owner, before)
+        found = self.db.execute(f"SELECT record_id {ended}", scope).fetchall()
+        self.db.execute(f"DELETE {ended}", scope)
+        (kept,) = self.db.execute(f"SELECT count(*) {where}", scope).fetchone()
+        record_ids = tuple(record_id for (record_id,) in found if record_id)
+        return Pruned(len(found), record_ids, kept)
 
     # Rows
 

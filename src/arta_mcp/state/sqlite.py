@@ -35,7 +35,7 @@ from arta_mcp.state.checks import (
 )
 from arta_mcp.state.journal import DamagedRow, Journal
 from arta_mcp.state.processes import ProcessRegistry
-from arta_mcp.state.records import JournalEntry, StateDescription, StyleList, Timing
+from arta_mcp.state.records import JournalEntry, Pruned, StateDescription, StyleList, Timing
 from arta_mcp.untrusted_json import is_object, json_or_none, list_or_empty, text
 
 T = TypeVar("T")
@@ -159,6 +159,9 @@ class SqliteState:
 
     async def timings(self, service: str, style: str, limit: int) -> tuple[Timing, ...]:
         return await self._read_journal(lambda journal: journal.timings(service, style, limit))
+
+    async def prune(self, service: str, owner: str, before: float) -> Pruned:
+        return await self._write_journal(lambda journal: journal.prune(service, owner, before))
 
     async def describe(self, account_name: str) -> StateDescription:
         folder, account = self._directory, self._account_file(account_name)
