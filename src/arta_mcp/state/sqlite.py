@@ -60,6 +60,10 @@ class _Busy(Exception):
     """Another process is writing; worth another try."""
 
 
+class _Replaced(Exception):
+    """Another file, or none, stands where the open journal was."""
+
+
 class _Damaged(Exception):
     """A page of the journal is no page of SQLite's; the file was closed, and is suspect."""
 
@@ -214,6 +218,8 @@ class SqliteState:
 
         def write() -> T:
             journal = self._require_open()
+            if journal.is_replaced():
+                raise _Replaced
             with self._explain_errors():
                 # IMMEDIATE: a read that later writes could find its lock taken, its read stale
                 journal.db.execute("BEGIN IMMEDIATE")
@@ -221,8 +227,9 @@ class SqliteState:
                     journal.check_version()
                     return work(journal)
 
-        await self._open()
-        if await self._run(self._has_lost_file, limiter=self._journal_turns):
+        try:
+            return await self._in_turn(write)
+        except _Replaced:
             await self.close()
             gone = f"the state folder {self._directory} was removed or replaced while this ran"
             self._warn(f"{gone}; a new journal is begun, and earlier generations are not in it")
@@ -231,8 +238,8 @@ class SqliteState:
                     f"{gone}; nothing was ordered",
                     hint="call again to begin a new journal; idempotency keys of before are not"
                     " known to it",
-                )
-        return await self._in_turn(write)
+                ) from None
+        return await self._write_journal(work, is_known=is_known)
 
     async def _in_turn(self, work: Callable[[], T]) -> T:
         """Runs `work` on the open journal, waiting for other writers.
@@ -278,9 +285,6 @@ class SqliteState:
         if self._opened is None:  # closed while this waited for its turn
             raise Unavailable("the journal was closed meanwhile")
         return self._opened
-
-    def _has_lost_file(self) -> bool:
-        return self._opened is not None and self._opened.is_replaced()
 
     def _warn_of_row(self, what: str) -> None:
         if what not in self._named_rows:
