@@ -77,6 +77,7 @@ def open_generations(
         engine_notice=drawn_by.notice if drawn_by else None,
         engine_summary=drawn_by.summary if drawn_by else None,
         find_file=partial(_find_file, settings) if drawn_by else None,
+        remove_files=partial(_remove_files, settings) if drawn_by else None,
         schedule=schedule,
     )
 
@@ -180,6 +181,17 @@ def _find_file(settings: Settings, record_id: str, index: int) -> str | None:
 
     path = picture_path(service_dir(settings), record_id, index)
     return str(path) if path is not None and path.is_file() else None
+
+
+def _remove_files(settings: Settings, record_ids: tuple[str, ...]) -> int:
+    """Removes what the embedded service keeps of sketches; how many pictures."""
+    from arta_mcp.local.store import KEEP_RECORDS, Store
+
+    try:
+        store = Store(service_dir(settings), keep=KEEP_RECORDS, keep_bytes=settings.sketch_limit)
+        return store.remove_sketches(record_ids)
+    except OSError as exc:
+        raise explain_service_error(settings, exc) from exc
 
 
 def open_transport(settings: Settings) -> Transport:

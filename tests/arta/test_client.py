@@ -580,6 +580,7 @@ async def test_a_picture_that_will_not_come_is_an_error_at_once(
 ) -> None:
     error = await world.picture(fault if "@" in fault else f"{fault}@image")
     assert isinstance(error, kind)
+    assert ("asks for a new address" in error.hint) is (fault == "404")
     assert (world.service.seen["image"], world.slept) == (1, [])
     assert world.service.seen["leaks"] == 0
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from arta_mcp.styles import SHIPPED
@@ -69,3 +72,72 @@ def test_a_search_that_finds_nothing_says_how_to_see_all(shell: Shell) -> None:
     said = shell("models", "--search", "qqqqqq")
     assert (said.code, said.out) == (0, "")
     assert "`arta-mcp models` without --search" in said.err
+
+
+def make_older(machine: Machine, days: float, *, phase: str | None = None) -> None:
+    """Everything so far was begun so much earlier, and stands as `phase` says."""
+    with closing(sqlite3.connect(machine.state / "generations.sqlite3")) as db:
+        db.execute("UPDATE journal SET created_at = created_at - ?", (days * 86400,))
+        db.execute("UPDATE journal SET phase = coalesce(?, phase)", (phase,))
+        db.commit()
+
+
+def test_what_is_old_and_has_ended_is_pruned_and_its_key_orders_again(shell: Shell) -> None:
+    asked = ("generate", "a hill", "--no-save", "--idempotency-key", "k1", "--json")
+    first = shell(*asked).json["record_id"]
+    make_older(shell.machine, 31)
+    second = shell("generate", "a lake", "--no-save", "--json").json["record_id"]
+    assert shell(*asked).json["record_id"] == first
+    said = shell("history", "--prune", "30")
+    assert (said.code, said.out) == (0, "")
+    assert said.err.splitlines()[0] == "removed 1 generation and 0 pictures kept of sketches"
+    assert "idempotency keys and batches order anew" in said.err
+    assert [row["record_id"] for row in shell("history", "--json").json_lines] == [second]
+    assert shell(*asked).json["record_id"] != first
+    assert shell("history", "--prune", "30", "--json").json == {
+        "pruned": 0,
+        "pictures": 0,
+        "kept": 0,
+    }
+
+
+@pytest.mark.parametrize("phase", ["intended", "sending", "submitted", "unknown"])
+def test_what_is_not_known_to_have_ended_is_never_pruned(
+    shell: Shell, used: Machine, phase: str
+) -> None:
+    make_older(used, 400, phase=phase)
+    said = shell("history", "--prune", "0")
+    assert "1 generation as old stay" in said.err
+    assert len(shell("history").out.splitlines()) == 1
+
+
+def test_what_an_equal_call_could_take_up_is_not_pruned(shell: Shell, used: Machine) -> None:
+    assert shell("history", "--prune", "0", "--json").json["pruned"] == 0
+    make_older(used, 0.01)
+    assert shell("history", "--prune", "0", "--json").json["pruned"] == 1
+
+
+def test_sketches_go_with_their_generations_and_are_told_as_removed(shell: Shell) -> None:
+    shell.set(ARTA_BACKEND="local", ARTA_OUTPUT_DIR=str(shell.machine.elsewhere / "saved"))
+    kept = shell.machine.state / "local" / "images"
+    old = str(shell("generate", "a hill", "-n", "2", "--json").json["record_id"])
+    make_older(shell.machine, 31)
+    new = str(shell("generate", "a lake", "--json").json["record_id"])
+    assert shell("history", "--prune", "30", "--json").json == {
+        "pruned": 1,
+        "pictures": 2,
+        "kept": 0,
+    }
+    assert {path.name.partition("-")[0] for path in kept.iterdir()} == {new}
+    assert len(list((shell.machine.elsewhere / "saved").iterdir())) == 3
+    said = shell("get", old)
+    assert said.code == 1
+    assert "error: the pictures are gone" in said.err
+    assert "hint: draw them again: the same arguments with the same seed" in said.err
+    assert "later" not in said.err
+
+
+@pytest.mark.parametrize("days", ["-1", "99999"])
+def test_days_that_cannot_be_are_refused(shell: Shell, used: Machine, days: str) -> None:
+    assert shell("history", f"--prune={days}").code == 2
+    assert len(shell("history").out.splitlines()) == 1

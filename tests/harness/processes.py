@@ -10,9 +10,10 @@ import multiprocessing
 import multiprocessing.queues
 import multiprocessing.synchronize
 import random
+import sys
 import time
-from collections.abc import Callable, Generator
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.context import ForkServerProcess
@@ -377,3 +378,32 @@ async def cancel_at_random(
         known = {one.record_id for one in await generations.history(10 * rounds + 10)}
     found.unknown_to_us = len(set(service.jobs) - known)
     return found
+
+
+HOLD_JOURNAL = """
+import sqlite3, sys, time
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("BEGIN IMMEDIATE")
+db.execute("UPDATE journal SET error = 'never committed'")
+print("held", flush=True)
+time.sleep(5)
+db.execute("ROLLBACK")
+print("free", flush=True)
+"""
+
+
+@asynccontextmanager
+async def writing_to_journal(folder: Path) -> AsyncGenerator[None]:
+    """Another process holds the journal's write lock, for 5 s and until the block has ended.
+
+    A block that waited for it fails: the lock is still held when it ends.
+    """
+    command = [sys.executable, "-c", HOLD_JOURNAL, str(folder / "generations.sqlite3")]
+    async with await anyio.open_process(command) as holder:
+        assert holder.stdout is not None
+        assert await holder.stdout.receive() == b"held\n"
+        yield
+        with anyio.move_on_after(0.01) as still_held:
+            await holder.stdout.receive()
+        assert still_held.cancelled_caught
+        assert await holder.stdout.receive() == b"free\n"

@@ -69,7 +69,7 @@ async def test_pictures_that_are_gone_are_told_as_gone_and_not_as_late(tmp_path:
         told = await generations.get(record_id)
         assert told.images == ()
         assert told.notice is not None
-        assert "this sketch was removed to make room for newer ones" in told.notice
+        assert "this sketch was removed to make room, or with `history --prune`" in told.notice
         assert "draw them again" in told.notice
         with pytest.raises(PicturesRemoved, match="removed to make room"):
             await generations.picture(record_id, 0)

@@ -299,7 +299,7 @@ async def test_sketches_make_room_by_size_and_are_told_as_removed(tmp_path: Path
     async with calling(service, token) as client:
         for path in (status_path(jobs[0]), f"/images/{jobs[0]}-0.png"):
             answer = await client.get(path)
-            expected = "this sketch was removed to make room for newer ones"
+            expected = "this sketch was removed to make room, or with `history --prune`"
             assert (answer.status_code, answer.json()) == (410, {"detail": expected})
         assert (await client.get(f"/images/{'0' * 32}-0.png")).status_code == 404
 

@@ -25,6 +25,7 @@ from arta_mcp.server.completions import MAX_COMPLETIONS
 from arta_mcp.server.notifications import MAX_SUBSCRIPTIONS, add_notifications
 from arta_mcp.styles import SHIPPED
 from harness.errors import WORDS, every_error
+from harness.processes import writing_to_journal
 from harness.world import World, new_world
 
 pytestmark = pytest.mark.anyio
@@ -147,6 +148,19 @@ async def test_models_ratios_and_record_ids_are_completed(world: World, mode: st
     assert model.completion.values == ["vincent-van-gogh", "revanimated"]
     assert ratio.completion.values[0] == "16:9"
     assert record.completion.values == [record_id]
+
+
+async def test_what_reads_is_answered_while_another_process_writes(world: World) -> None:
+    template = ResourceTemplateReference(type="ref/resource", uri="arta://generations/{record_id}")
+    async with client(world) as asked:
+        record_id = await drawn(asked)
+        async with writing_to_journal(world.folder / "state"):
+            latest = json.loads(content(await asked.read_resource("arta://generations")))
+            one = await asked.call_tool("get_generation", {"record_id": record_id})
+            record = await asked.complete(template, {"name": "record_id", "value": ""})
+    assert [entry["record_id"] for entry in latest] == record.completion.values == [record_id]
+    assert one.structured_content is not None
+    assert one.structured_content["status"] == "done"
 
 
 async def test_an_answer_holds_as_many_completions_as_it_may(

@@ -19,6 +19,7 @@ from arta_mcp.state.contract import UNANSWERED_TTL
 from arta_mcp.state.journal import VERSION
 from arta_mcp.state.records import JournalEntry, Phase
 from arta_mcp.state.sqlite import SqliteState
+from harness.processes import writing_to_journal
 
 pytestmark = pytest.mark.anyio
 
@@ -336,12 +337,9 @@ async def test_a_folder_that_is_removed_is_noticed_and_nothing_is_ordered_withou
 
 
 async def test_reads_do_not_wait_for_a_writer_in_another_process(tmp_path: Path) -> None:
-    folder = tmp_path / "state"
-    async with opened(folder) as state:
+    async with opened(tmp_path / "state") as state:
         done = await reached(state, "done")
-        with closing(sqlite3.connect(folder / "generations.sqlite3", isolation_level=None)) as db:
-            db.execute("BEGIN IMMEDIATE")
-            with anyio.fail_after(5):
-                assert await state.find(*OURS, f"r-{done.id}") == done
-                assert await state.latest(*OURS, 9) == (done,)
-                assert await state.timings("a.example", "Flux", 9) == ()
+        async with writing_to_journal(tmp_path / "state"):
+            assert await state.find(*OURS, f"r-{done.id}") == done
+            assert await state.latest(*OURS, 9) == (done,)
+            assert await state.timings("a.example", "Flux", 9) == ()

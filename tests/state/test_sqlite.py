@@ -757,7 +757,7 @@ async def test_journals_damaged_in_the_same_second_are_all_kept(folder: Path) ->
         assert len(named(folder, f"{JOURNAL}.damaged-*")) == count
 
 
-async def test_damage_that_shows_while_the_journal_is_open_costs_one_call(folder: Path) -> None:
+async def test_damage_that_shows_while_the_journal_is_open_costs_no_call(folder: Path) -> None:
     async with opened(folder) as state:
         for number in range(200):
             await submitted(state, f"r{number}")
@@ -768,11 +768,32 @@ async def test_damage_that_shows_while_the_journal_is_open_costs_one_call(folder
             db.execute("UPDATE journal SET error = 'x'")  # makes the other connection read anew
             db.commit()
             zeroed_pages(folder / JOURNAL)
-        with pytest.raises(Unavailable, match="the journal is damaged"):
-            await state.latest(*OURS, 999)
         assert await state.latest(*OURS, 999) == ()
         await submitted(state, "r1")
     assert len(warnings) == 1
+
+
+async def test_the_first_call_reads_its_own_pages_and_damage_elsewhere_waits_for_who_meets_it(
+    folder: Path,
+) -> None:
+    async with opened(folder) as state:
+        for number in range(300):
+            await submitted(state, f"r{number}")
+    content = (folder / JOURNAL).read_bytes()
+    pages = [content[at : at + 4096] for at in range(0, len(content), 4096)]
+    with_rows = [number for number, page in enumerate(pages) if b'"a fox"' in page]
+    pages[with_rows[len(with_rows) // 2]] = b"\0" * 4096  # none of the newest rows
+    (folder / JOURNAL).write_bytes(b"".join(pages))
+    warnings: list[str] = []
+    async with opened(folder, warnings.append) as state:
+        assert len(await state.latest(*OURS, 9)) == 9
+        await submitted(state, "r300")
+        (check,) = [one for one in (await state.describe("x")).checks if one.name == "journal"]
+        assert (check.status, "is damaged" in check.detail) == ("warn", True)
+    assert warnings == []
+    async with opened(folder, warnings.append) as state:
+        assert await state.latest(*OURS, 999) == ()
+        assert len(warnings) == len(named(folder, f"{JOURNAL}.damaged-*")) == 1
 
 
 async def test_a_database_of_another_program_is_left_as_it_is(folder: Path) -> None:

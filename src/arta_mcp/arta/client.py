@@ -166,7 +166,9 @@ class ArtaClient:
                 raise _explain_removal(self._parse_refusal(answer))
             return answer
 
-        answer = await self._fetch_again(fetch, "a picture's host")
+        # What is refused now is refused later too: its address may have expired, or it is gone.
+        hint = "get_generation with the record id asks for a new address; if that fails, draw again"
+        answer = await self._fetch_again(fetch, "a picture's host", refused_hint=hint)
         suffix = _suffix_of(answer.body)
         if suffix is None:
             raise ProtocolError("what came from a picture's address is not a picture")
@@ -180,7 +182,13 @@ class ArtaClient:
 
         return parse_styles((await self._fetch_again(fetch, "the style list's host")).body)
 
-    async def _fetch_again(self, fetch: Callable[[], Awaitable[Answer]], host: str) -> Answer:
+    async def _fetch_again(
+        self,
+        fetch: Callable[[], Awaitable[Answer]],
+        host: str,
+        *,
+        refused_hint: str = "",
+    ) -> Answer:
         """The 200 of a GET that needs no token; tried again after whatever may pass."""
         is_passing = True
 
@@ -192,7 +200,8 @@ class ArtaClient:
                 return answer
             is_passing = answer.status in (408, 429) or answer.status >= 500
             wait = self._parse_refusal(answer).retry_after
-            raise Unavailable(f"{host} answers with {answer.status}", retry_after=wait)
+            hint = "" if is_passing else refused_hint
+            raise Unavailable(f"{host} answers with {answer.status}", hint=hint, retry_after=wait)
 
         def pause_after(exc: ArtaError, tries: int) -> float | None:
             may_pass = is_passing and isinstance(exc, Unavailable)

@@ -193,7 +193,7 @@ class Transport:
                     if ours is not None:
                         ours.is_spoilt = has_surplus(getattr(chosen, "_pool", None), ours)
                 finally:
-                    with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+                    with anyio.move_on_after(1, shield=True):
                         await response.aclose()
         # NotSent only where httpx never had a connection, or HTTP/2 says that nothing was done: a
         # submit is sent again after it, so whatever may have had its effect must not become it.

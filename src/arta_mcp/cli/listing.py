@@ -10,7 +10,11 @@ from arta_mcp.cli.parser import Subparsers
 from arta_mcp.cli.session import MAX_HISTORY, run_session
 from arta_mcp.cli.tables import count_of, format_time, print_table
 from arta_mcp.config import Settings
+from arta_mcp.errors import InvalidRequest
 from arta_mcp.redaction import redact, shorten
+
+MAX_DAYS = 36_500
+"""of `--prune`"""
 
 MAX_PROMPT = 4000
 """characters of a prompt that a row shows at most"""
@@ -20,6 +24,12 @@ def add_history(commands: Subparsers) -> None:
     """The `history` command."""
     parser = commands.add_parser("history", help="list the latest generations")
     parser.add_argument("--limit", type=int, default=20, help="how many at most; default 20")
+    parser.add_argument(
+        "--prune",
+        type=int,
+        metavar="DAYS",
+        help="remove what ended and is older, with the sketches kept of it; asks nothing",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     parser.set_defaults(run=run_history)
 
@@ -36,6 +46,8 @@ def add_models(commands: Subparsers) -> None:
 
 def run_history(settings: Settings, options: argparse.Namespace) -> int:
     """Lists the newest generations first: JSON lines, or a table."""
+    if options.prune is not None:
+        return prune_history(settings, options)
     # SQLite reads a negative limit as none at all.
     limit = min(MAX_HISTORY, max(1, options.limit))
     found = run_session(settings, None, lambda generations: generations.history(limit))
@@ -52,6 +64,30 @@ def run_history(settings: Settings, options: argparse.Namespace) -> int:
             when = format_time(one.created_at)
             rows.append((when, one.status, one.record_id or "-", one.model, prompt))
         print_table(("WHEN", "STATUS", "RECORD ID", "MODEL", "PROMPT"), rows)
+    return OK
+
+
+def prune_history(settings: Settings, options: argparse.Namespace) -> int:
+    """Removes old generations from the journal and says how many; never one that may still run.
+
+    Raises InvalidRequest for days that cannot be.
+    """
+    days: int = options.prune
+    if not 0 <= days <= MAX_DAYS:
+        raise InvalidRequest("--prune", days, f"days, 0 to {MAX_DAYS}")
+    pruned, pictures = run_session(settings, None, lambda generations: generations.prune(days))
+    if options.json:
+        print_json({"pruned": pruned.count, "pictures": pictures, "kept": pruned.kept})
+        return OK
+    what = count_of(pruned.count, "generation")
+    print_message(f"removed {what} and {count_of(pictures, 'picture')} kept of sketches")
+    if pruned.count:
+        print_message(
+            "note: their idempotency keys and batches order anew; what was saved elsewhere stays"
+        )
+    if pruned.kept:
+        what = count_of(pruned.kept, "generation")
+        print_message(f"note: {what} as old stay, since their end is not known")
     return OK
 
 

@@ -17,6 +17,9 @@ from arta_mcp.untrusted_json import json_or_none
 FindFile = Callable[[str, int], str | None]
 """from record id and index to the path of a picture on this machine, None when it is not there"""
 
+RemoveFiles = Callable[[tuple[str, ...]], int]
+"""removes the pictures of these record ids that may go from this machine; blocking; how many"""
+
 
 def to_generation(
     entry: JournalEntry,

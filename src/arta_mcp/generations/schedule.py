@@ -181,7 +181,7 @@ class DurationModel:
         return max(0.0, self._quantile(half) - t) if half > self._survival[-1] else t / 2
 
     def _quantile(self, survival: float) -> float:
-        return _interpolate([-s for s in self._survival], self._times, -survival)
+        return _interpolate(self._falling, self._times, -survival)
 
     def _survival_at(self, t: float) -> float:
         return _interpolate(self._times, self._survival, t)
@@ -210,6 +210,7 @@ class DurationModel:
                 self._times.append(math.exp(x))
                 self._survival.append(after)
                 self._efforts.append(self._efforts[-1] + step)
+        self._falling = [-s for s in self._survival]  # what `_interpolate` searches must rise
 
     def _set_step(self, share: float) -> None:
         """Set the effort between polls: as many polls as may be made, none closer than the floor.

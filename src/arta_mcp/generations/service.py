@@ -34,6 +34,7 @@ from typing import Literal, Self
 from weakref import WeakValueDictionary
 
 import anyio
+import anyio.to_thread
 
 from arta_mcp.arta.client import ArtaClient, Picture
 from arta_mcp.arta.protocol import Image, Job, is_record_id
@@ -58,6 +59,7 @@ from arta_mcp.generations.progress import OnUpdate, ProgressReporter
 from arta_mcp.generations.recorder import Recorder
 from arta_mcp.generations.results import (
     FindFile,
+    RemoveFiles,
     failure_of,
     join_notes,
     request_of,
@@ -69,8 +71,8 @@ from arta_mcp.generations.slots import ConcurrencySlot
 from arta_mcp.generations.submission import Submission
 from arta_mcp.generations.values import EngineUsed, Generation, GenerationRequest, Update
 from arta_mcp.redaction import sanitize
-from arta_mcp.state.contract import State
-from arta_mcp.state.records import JournalEntry, Timing
+from arta_mcp.state.contract import UNANSWERED_TTL, State
+from arta_mcp.state.records import JournalEntry, Pruned, Timing
 from arta_mcp.styles import Catalogue
 
 log = logging.getLogger(__name__)
@@ -144,6 +146,7 @@ class Generations:
         engine_notice: str | None = None,
         engine_summary: str | None = None,
         find_file: FindFile | None = None,
+        remove_files: RemoveFiles | None = None,
         clock: Callable[[], float] = time.time,
         schedule: type[PollSchedule] = PollSchedule,
     ) -> None:
@@ -151,7 +154,8 @@ class Generations:
 
         `engine` is what draws, as far as it is known; `engine_notice` is in every result,
         `engine_summary` says before a call what to expect; pictures are saved to `output_dir`, if
-        any; `find_file` gives the path of one that the backend itself keeps on this machine.
+        any; `find_file` gives the path of one that the backend itself keeps on this machine,
+        `remove_files` removes those of pruned generations.
         """
         self.backend: Literal["arta", "local"] = backend
         self.limits = limits or Limits()
@@ -159,6 +163,7 @@ class Generations:
         self._output_dir, self._engine_notice = output_dir, engine_notice
         self._engine = engine or EngineUsed()
         self.engine_summary, self._find_file = engine_summary, find_file
+        self._remove_files = remove_files
         self._removed: dict[str, PicturesRemoved] = {}
         self._clock, self._schedule = clock, schedule
         self._callers = Callers()
@@ -329,6 +334,20 @@ class Generations:
         found = await backend.state.latest(self._service, owner, limit)
         newest = self._recorder(backend).newest
         return tuple(self._to_generation(newest(entry)) for entry in found)
+
+    async def prune(self, days: float, *, owner: str = "") -> tuple[Pruned, int]:
+        """Removes the owner's generations older than `days` that have ended; see `State.prune`.
+
+        Gives beside them how many pictures the backend itself kept of them and has removed. One
+        that the next equal call could still take up is never old enough.
+        """
+        backend = await self._open()
+        before = self._clock() - max(days * 86400, UNANSWERED_TTL)
+        pruned = await backend.state.prune(self._service, owner, before)
+        remove = self._remove_files
+        if remove is None:
+            return pruned, 0
+        return pruned, await anyio.to_thread.run_sync(remove, pruned.record_ids)
 
     async def catalogue(self) -> Catalogue:
         """What can be drawn with, as fresh as 2 s of waiting make it."""

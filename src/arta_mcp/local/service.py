@@ -308,7 +308,7 @@ class Service:
 
     def _refuse_missing(self, record_id: str, words: str) -> Refusal:
         if ID.fullmatch(record_id) and self.store.was_removed(record_id):
-            return Refusal(410, "this sketch was removed to make room for newer ones")
+            return Refusal(410, "this sketch was removed to make room, or with `history --prune`")
         return Refusal(404, words)
 
     def authenticate(self, request: Request) -> str:

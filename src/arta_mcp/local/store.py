@@ -13,6 +13,7 @@ import secrets
 import stat
 import time
 import uuid
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -222,6 +223,24 @@ class Store:
                     return True
         return False
 
+    def remove_sketches(self, record_ids: Collection[str]) -> int:
+        """Removes these jobs and their pictures, which it counts; nothing of another engine."""
+        sizes, wanted, count = measure_pictures(self.folder), set(record_ids), 0
+        for path in self.folder.glob("records/*.json"):
+            if path.stem not in wanted:
+                continue
+            record, pictures = self.record(path.stem), sizes.get(path.stem, {})
+            if record is None or record.engine == "sketch":
+                self._remove(path, pictures)
+                count += len(pictures)
+        return count
+
+    def _remove(self, path: Path, pictures: Iterable[Path]) -> None:
+        append(self.folder / "removed", path.stem, limit=MAX_REMOVED)
+        for picture in pictures:
+            picture.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)  # last: it alone says which pictures there are
+
     def _make_room(self) -> None:
         """Removes the oldest finished sketches beyond either limit; nothing of another engine."""
         sizes = measure_pictures(self.folder)
@@ -241,10 +260,7 @@ class Store:
             is_done = record is None or len(pictures) >= record.submission.n
             if not is_done and time.time() - _modified_at(path) < ABANDONED_AGE:
                 continue
-            append(self.folder / "removed", path.stem, limit=MAX_REMOVED)
-            for picture in pictures:
-                picture.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)  # last: it alone says which pictures there are
+            self._remove(path, pictures)
             total, left = total - sum(pictures.values()), left - 1
 
     def _load_secret(self) -> bytes:

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from arta_mcp.arta.account import Account
-from arta_mcp.state.records import JournalEntry, StateDescription, StyleList, Timing
+from arta_mcp.state.records import JournalEntry, Pruned, StateDescription, StyleList, Timing
 
 UNANSWERED_TTL = 600.0
 """seconds after its order in which an equal call takes up a generation that answered no call"""
@@ -95,6 +95,14 @@ class State(Protocol):
 
     async def timings(self, service: str, style: str, limit: int) -> tuple[Timing, ...]:
         """The newest finished jobs of a style, oldest first, for the poll schedule."""
+        ...
+
+    async def prune(self, service: str, owner: str, before: float) -> Pruned:
+        """Removes the owner's generations that were begun before and have ended.
+
+        Those without a known end stay: their jobs may still run, and their keys keep a second one
+        from being ordered. The keys of those that are removed are free again.
+        """
         ...
 
     async def describe(self, account_name: str) -> StateDescription:

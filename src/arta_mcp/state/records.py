@@ -65,6 +65,18 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was removed from the journal: how many generations, and the record ids among them.
+
+    `kept` are as old, and stay: they are not known to have ended.
+    """
+
+    count: int
+    record_ids: tuple[str, ...]
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
 class StyleList:
     """The wire styles that a service listed, and when, in seconds since the epoch."""
 

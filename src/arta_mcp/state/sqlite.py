@@ -35,7 +35,7 @@ from arta_mcp.state.checks import (
 )
 from arta_mcp.state.journal import DamagedRow, Journal
 from arta_mcp.state.processes import ProcessRegistry
-from arta_mcp.state.records import JournalEntry, StateDescription, StyleList, Timing
+from arta_mcp.state.records import JournalEntry, Pruned, StateDescription, StyleList, Timing
 from arta_mcp.untrusted_json import is_object, json_or_none, list_or_empty, text
 
 T = TypeVar("T")
@@ -60,6 +60,14 @@ class _Busy(Exception):
     """Another process is writing; worth another try."""
 
 
+class _Replaced(Exception):
+    """Another file, or none, stands where the open journal was."""
+
+
+class _Damaged(Exception):
+    """A page of the journal is no page of SQLite's; the file was closed, and is suspect."""
+
+
 class SqliteState:
     """See `State`. Every file is 0600 in a 0700 folder, from its first byte."""
 
@@ -69,6 +77,7 @@ class SqliteState:
         self._journal_file = directory / "generations.sqlite3"
         self._warn = warn or log.warning
         self._opened: Journal | None = None
+        self._is_suspect = False
         self._processes = ProcessRegistry(directory / "processes")
         self._named_rows = set[str]()
         # One connection, used by one thread at a time; SQLite lets one writer in anyway.
@@ -155,6 +164,9 @@ class SqliteState:
     async def timings(self, service: str, style: str, limit: int) -> tuple[Timing, ...]:
         return await self._read_journal(lambda journal: journal.timings(service, style, limit))
 
+    async def prune(self, service: str, owner: str, before: float) -> Pruned:
+        return await self._write_journal(lambda journal: journal.prune(service, owner, before))
+
     async def describe(self, account_name: str) -> StateDescription:
         folder, account = self._directory, self._account_file(account_name)
 
@@ -206,6 +218,8 @@ class SqliteState:
 
         def write() -> T:
             journal = self._require_open()
+            if journal.is_replaced():
+                raise _Replaced
             with self._explain_errors():
                 # IMMEDIATE: a read that later writes could find its lock taken, its read stale
                 journal.db.execute("BEGIN IMMEDIATE")
@@ -213,8 +227,9 @@ class SqliteState:
                     journal.check_version()
                     return work(journal)
 
-        await self._open()
-        if await self._run(self._has_lost_file, limiter=self._journal_turns):
+        try:
+            return await self._in_turn(write)
+        except _Replaced:
             await self.close()
             gone = f"the state folder {self._directory} was removed or replaced while this ran"
             self._warn(f"{gone}; a new journal is begun, and earlier generations are not in it")
@@ -223,14 +238,16 @@ class SqliteState:
                     f"{gone}; nothing was ordered",
                     hint="call again to begin a new journal; idempotency keys of before are not"
                     " known to it",
-                )
-        return await self._in_turn(write)
+                ) from None
+        return await self._write_journal(work, is_known=is_known)
 
     async def _in_turn(self, work: Callable[[], T]) -> T:
         """Runs `work` on the open journal, waiting for other writers.
 
-        The wait is ours, in short steps, because SQLite's own cannot be cancelled.
+        The wait is ours, in short steps, because SQLite's own cannot be cancelled. `work` that
+        meets damage begins once more, in a new journal.
         """
+        damage: _Damaged | None = None
         with anyio.move_on_after(BUSY_TIMEOUT):
             while True:
                 try:
@@ -238,6 +255,10 @@ class SqliteState:
                     return await self._run(work, limiter=self._journal_turns)
                 except _Busy:
                     await anyio.sleep(0.02)
+                except _Damaged as exc:
+                    if damage is not None:  # a whole check of the file found nothing
+                        raise Unavailable(f"the journal is damaged: {exc}") from exc
+                    damage = exc
         busy = f"another process has been writing to the journal for over {BUSY_TIMEOUT:.0f} s"
         raise Unavailable(busy)
 
@@ -254,8 +275,9 @@ class SqliteState:
         except sqlite3.DatabaseError as exc:
             if exc.sqlite_errorcode not in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
                 raise
-            self._close_journal()  # the next call moves the damaged file aside
-            raise Unavailable(f"the journal is damaged: {sanitize(str(exc))}") from exc
+            self._close_journal()
+            self._is_suspect = True  # whoever opens it next checks all of it and moves it aside
+            raise _Damaged(sanitize(str(exc))) from exc
         except DamagedRow as exc:
             raise Unavailable(str(exc), hint="arta-mcp doctor names damaged rows") from exc
 
@@ -263,9 +285,6 @@ class SqliteState:
         if self._opened is None:  # closed while this waited for its turn
             raise Unavailable("the journal was closed meanwhile")
         return self._opened
-
-    def _has_lost_file(self) -> bool:
-        return self._opened is not None and self._opened.is_replaced()
 
     def _warn_of_row(self, what: str) -> None:
         if what not in self._named_rows:
@@ -327,7 +346,7 @@ class SqliteState:
         self._processes.register()
         self._processes.sweep()
         try:
-            return Journal(path, self._processes)
+            journal = Journal(path, self._processes, is_suspect=self._is_suspect)
         except sqlite3.OperationalError as exc:
             raise Unavailable(
                 f"the journal cannot be opened: {sanitize(str(exc))}",
@@ -340,7 +359,9 @@ class SqliteState:
                 with suppress(FileNotFoundError):
                     Path(f"{path}{suffix}").replace(f"{aside}{suffix}")
             self._warn(f"the journal was damaged ({exc}); it was moved to {aside}")
-            return Journal(path, self._processes)
+            journal = Journal(path, self._processes)
+        self._is_suspect = False
+        return journal
 
 
 def _read_account(stored: Mapping[str, object]) -> Account | None:
