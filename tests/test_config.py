@@ -41,7 +41,7 @@ GOOD: dict[str, tuple[str, object]] = {
     "ARTA_PREVIEW": ("On", "on"),
     "ARTA_RESOURCE_LINKS": ("on", True),
     "ARTA_LOG_LEVEL": ("debug", "DEBUG"),
-    "ARTA_FRONT_DESK": ("off", False),
+    "ARTA_QUICK_REPLIES": ("off", False),
 }
 """a value that each setting takes, and what it is read as"""
 
@@ -79,7 +79,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "ARTA_PREVIEW": ("yes",),
     "ARTA_RESOURCE_LINKS": ("1",),
     "ARTA_LOG_LEVEL": ("loud",),
-    "ARTA_FRONT_DESK": ("maybe",),
+    "ARTA_QUICK_REPLIES": ("maybe",),
     **dict.fromkeys(ADDRESSES, BAD_ADDRESSES),
 }
 LITERALS = (

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import arta_mcp
+from arta_mcp.config import without_settings
 from test_quick_replies import INITIALIZED, initialize, rpc
-from write_quick_replies import without_settings
 
 BY_A_CALL = {
     "PIL",
@@ -115,7 +115,7 @@ def test_every_module_that_must_not_be_loaded_is_one_that_could_be() -> None:
 @pytest.mark.parametrize("quick", ["on", "off"])
 def test_the_first_tools_list_loads_nothing_that_only_a_call_needs(quick: str) -> None:
     lines = initialize(1), INITIALIZED, rpc("tools/list", 2), rpc("prompts/list", 3)
-    replies, report = loaded(SERVER, *lines, ARTA_FRONT_DESK=quick)
+    replies, report = loaded(SERVER, *lines, ARTA_QUICK_REPLIES=quick)
     assert [json.loads(reply)["id"] for reply in replies] == [1, 2, 3]
     assert report["code"] == 0
     assert_none(report["modules"], BY_A_CALL)
