@@ -23,7 +23,9 @@ proof: one that settles something else ends the connection's use, and quick repl
 #   state        line                                    reply      next         replayed
 #   -----------  --------------------------------------  ---------  -----------  --------
 #   NEW          initialize                              recorded   HANDSHAKE    yes
-#   NEW          server/discover in such an envelope     recorded   NEW          no
+#   NEW          server/discover in such an envelope     recorded   DISCOVERED   yes
+#   DISCOVERED   initialize                              recorded   HANDSHAKE    it alone
+#   DISCOVERED   request in the envelope of a version    recorded   STATELESS    no
 #   NEW          request in the envelope of a version    recorded   STATELESS    yes
 #   HANDSHAKE    notifications/initialized               none       INITIALIZED  yes
 #   HANDSHAKE    request without envelope                recorded   HANDSHAKE    no
@@ -41,8 +43,8 @@ proof: one that settles something else ends the connection's use, and quick repl
 # that of hosts ("stdio: probe with server/discover and fall back") and lets a server serve both
 # eras in one process ("Versioning and Compatibility": a request with the envelope by itself,
 # `initialize` for the process from then on). mcp 2.3 gives a connection the era of its first
-# request and refuses `initialize` after a discover. So it never learns of the discover, which
-# leaves no trace either, and the next line shows it the era.
+# request and refuses `initialize` after a discover. So the discover is held back from it until the
+# next line shows the era, and dropped if that is `initialize`: a discover leaves no trace.
 #
 # Windows has none of this yet. A thread that stands in ReadFile on the pipe of stdin makes any
 # other call on that pipe wait, and the start-up of a DLL makes one (GetFileType): an import may
@@ -102,6 +104,7 @@ class ConnectionState(Enum):
     """Where a connection stands in the table above."""
 
     NEW = auto()
+    DISCOVERED = auto()
     HANDSHAKE = auto()
     INITIALIZED = auto()
     STATELESS = auto()
@@ -134,7 +137,7 @@ class RecordedReplies:
         if sys.platform == "win32":
             raise NoQuickReplies("not there yet on Windows")
         try:
-            file = json.loads(REPLIES_FILE.read_bytes())
+            file = _object(json.loads(REPLIES_FILE.read_bytes()))
             changed = find_changes(file)
             if changed:
                 why = f"recorded before a change of {', '.join(changed)}"
@@ -193,12 +196,15 @@ class Responder:
         self.state = ConnectionState.CLOSED if recorded is None else ConnectionState.NEW
         self.replay: list[tuple[str, str]] = []
         """lines that the SDK has to read too, each with the reply that the host has already"""
+        self.is_undecided = False
+        """closed behind a discover: the next line says whether that is replayed or dropped"""
         self._recorded = recorded
         self._version = ""
         self._sent = 0
 
     def close(self) -> None:
         """Leaves every line from now on to the SDK."""
+        self.is_undecided |= self.state is ConnectionState.DISCOVERED
         self.state = ConnectionState.CLOSED
 
     def reply_to(self, line: str) -> str | None:
@@ -248,17 +254,22 @@ class Responder:
                 return ""
             case _ if is_notification:
                 return None
-            case ConnectionState.NEW, "initialize" if _is_handshake(params):
+            case ConnectionState.NEW | ConnectionState.DISCOVERED, "initialize" if _is_handshake(
+                params
+            ):
                 version = recorded.negotiate_version(str(params["protocolVersion"]))
                 state = ConnectionState.HANDSHAKE
             case _, "initialize":
                 return None
-            case ConnectionState.NEW | ConnectionState.STATELESS, _ if _is_envelope(meta):
+            case (
+                ConnectionState.NEW | ConnectionState.DISCOVERED | ConnectionState.STATELESS,
+                _,
+            ) if _is_envelope(meta):
                 version, state = str(meta[PROTOCOL_VERSION]), ConnectionState.STATELESS
                 if not recorded.is_stateless(version):
                     return None
-                if method == "server/discover":
-                    state = self.state
+                if method == "server/discover" and self.state is not ConnectionState.STATELESS:
+                    state = ConnectionState.DISCOVERED
             case ConnectionState.HANDSHAKE | ConnectionState.INITIALIZED, _ if meta is not None:
                 version, state = self._version, self.state
                 if not meta.keys() <= {"progressToken"}:
@@ -270,7 +281,9 @@ class Responder:
         if found is None or request_id is None or self._sent + len(found) > MAX_SENT:
             return None
         reply = f'{{"jsonrpc":"2.0","id":{request_id},{found}\n'
-        if self.state is ConnectionState.NEW is not state:
+        if state is ConnectionState.HANDSHAKE is not self.state:
+            self.replay.clear()
+        if not self.replay:
             self.replay.append((line, reply))
         self._sent += len(reply)
         self.state, self._version = state, version or ""
@@ -339,7 +352,8 @@ class Handoff:
             # with the same id can have its reply dropped.
             while self._repeated:
                 self._turn.wait()
-            if self._responder.replay and self._refusal is None:
+            is_ready = self._refusal is None and not self._responder.is_undecided
+            if is_ready and self._responder.replay:
                 line, self._repeated = self._responder.replay.pop(0)
                 return line
         # Without the lock, which the thread needs to leave its line behind.
@@ -350,6 +364,12 @@ class Handoff:
         line, self._unanswered = self._unanswered, None
         if line is None:
             line = self._read_line()
+        if self._responder.is_undecided:
+            self._responder.is_undecided = False
+            if not _is_initialize(line):
+                self._unanswered = line
+                return self.readline()
+            self._responder.replay.clear()
         while line and self._refusal is not None:
             self._send(self._responder.refuse(line, self._refusal))
             line = self._read_line()
@@ -497,6 +517,14 @@ def _parse_message(line: str) -> Json | None:
     if not _is_object(message) or not message.keys() <= {"jsonrpc", "id", "method", "params"}:
         return None
     return message if message.get("jsonrpc") == "2.0" and "method" in message else None
+
+
+def _is_initialize(line: str) -> bool:
+    """Whether a line is that request, in any form."""
+    try:
+        return _object(json.loads(line)).get("method") == "initialize"
+    except (ValueError, RecursionError):
+        return False
 
 
 def _render_id(value: object) -> str | None:

@@ -67,7 +67,7 @@ async def test_what_a_model_reads_is_the_reviewed_snapshot(world: World) -> None
         resources = await asked.list_resources()
         templates = await asked.list_resource_templates()
     seen = {
-        "instructions": INSTRUCTIONS["sketch"],
+        "instructions": dict(INSTRUCTIONS),
         "tools": dump(tools.tools),
         "prompts": dump(prompts.prompts),
         "resources": dump(resources.resources),
