@@ -310,6 +310,18 @@ def test_the_choices_that_are_shown_are_all_taken() -> None:
         assert Settings.from_env({"ARTA_API_KEY": KEY, name: choice})
 
 
+def test_a_setting_is_read_by_its_old_name_and_the_new_one_wins() -> None:
+    old, new = "ARTA_FRONT_DESK", "ARTA_QUICK_REPLIES"
+    found = Settings.from_env({old: "off"})
+    assert found.quick_replies is False
+    assert found.unknown == ()
+    assert Settings.from_env({old: "off", new: "on"}).quick_replies is True
+    assert Settings.from_env({old: "maybe", new: "off"}).quick_replies is False
+    assert Settings.from_env({old: "off", new: " "}).quick_replies is False
+    assert refused({old: "maybe"}).message == "ARTA_FRONT_DESK is 'maybe'"
+    assert refused({old: "${DESK}"}).message.startswith("ARTA_FRONT_DESK is the literal ${DESK}")
+
+
 def test_names_that_mean_nothing_are_told_and_have_a_near_one() -> None:
     environ = {"ARTA_MAXWAIT": "5", "ARTA_API_KEYS": "x", "PATH": "/bin", "ARTA_": ""}
     unknown = Settings.from_env(environ).unknown
