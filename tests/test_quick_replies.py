@@ -507,10 +507,10 @@ sys.exit(main([]))
 class GatedServer:
     """A server process, its wire, and the gate that its SDK waits at; killed when it takes long."""
 
-    def __init__(self, *, stray: str = "", **environ: str) -> None:
+    def __init__(self, *, stray: str = "", python: str = sys.executable, **environ: str) -> None:
         behind, self._gate = os.pipe()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", GATE],
+            [python, "-c", GATE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
