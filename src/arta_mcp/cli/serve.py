@@ -55,6 +55,9 @@ def serve_stdio(environ: Mapping[str, str]) -> int:
         drawn_by=settings.drawn_by if settings.quick_replies else None,
         mark=find_mark(settings, environ),
     )
+    from arta_mcp.server.loading import load_sdk
+
+    load_sdk()
     from arta_mcp.app import open_generations
     from arta_mcp.server.build import build_server
     from arta_mcp.server.tools import ResultExtras
