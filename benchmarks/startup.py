@@ -30,8 +30,8 @@ OURS = str(Path(sys.executable).parent / "arta-mcp")
 BARE = "bare MCPServer"
 CASES: dict[str, tuple[list[str], dict[str, str]]] = {
     BARE: ([sys.executable, str(HERE / "bare_server.py")], {}),
-    "quick replies": ([OURS], {"ARTA_FRONT_DESK": "on"}),
-    "no quick replies": ([OURS], {"ARTA_FRONT_DESK": "off"}),
+    "quick replies": ([OURS], {"ARTA_QUICK_REPLIES": "on"}),
+    "no quick replies": ([OURS], {"ARTA_QUICK_REPLIES": "off"}),
 }
 METRICS = ("initialize", "tools/list", "first call", "cpu", "memory")
 BUDGETS = {
