@@ -637,6 +637,28 @@ def test_a_changed_source_is_replied_from_and_not_a_stale_file(tmp_path: Path) -
         assert "Changed" in [tool["title"] for tool in tools]
 
 
+def test_a_process_that_replied_wrongly_says_so_and_the_next_one_does_not(tmp_path: Path) -> None:
+    shutil.copytree(quick_replies.PACKAGE_DIR, tmp_path / "arta_mcp")
+    file = tmp_path / "arta_mcp" / "quick_replies.json"
+    text = file.read_text(encoding="utf-8")
+    wrong = text.replace('"protocolVersion": "2025-11-25"', '"protocolVersion": "2025-11-24"')
+    file.write_text(wrong, encoding="utf-8")
+    environ = {"PYTHONPATH": str(tmp_path), "ARTA_STATE_DIR": str(tmp_path / "state")}
+    settled: list[str] = []
+    for _ in range(2):
+        with GatedServer(**environ) as server:
+            server.let_sdk_in()
+            server.write(initialize(1))
+            settled.append(json.loads(server.read()[0])["result"]["protocolVersion"])
+            server.write(INITIALIZED, CALL)
+            called = json.loads(server.read()[0])["result"]
+            errors = server.finish()[1]
+            is_refused = "set ARTA_QUICK_REPLIES=off" in called["content"][0]["text"]
+            assert is_refused is (len(settled) == 1)
+            assert ("ERROR arta_mcp.quick_replies: mcp 2." in errors) is is_refused
+    assert settled == ["2025-11-24", "2025-11-25"]
+
+
 # With quick replies and without
 
 
