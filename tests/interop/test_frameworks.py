@@ -26,6 +26,7 @@ from harness.clients import (
     INTEROP,
     MAIN_FRAMEWORKS,
     OTHER_FRAMEWORKS,
+    PINS,
     ROOT,
     SDK_CLIENTS,
     Need,
@@ -119,7 +120,8 @@ def ours_of(name: str) -> str:
 
 
 def parameters_of(tool: dict[str, Any]) -> dict[str, Any]:
-    return tool.get("parameters") or tool["parametersJsonSchema"]
+    names = ("parameters", "parametersJsonSchema", "parameters_json_schema")  # the last: ADK
+    return next(tool[name] for name in names if name in tool)
 
 
 def types_of(field: dict[str, Any]) -> set[str]:
@@ -176,7 +178,7 @@ def shape_of_preview(value: Any, *, is_picture: bool = False) -> str:
         )
         for key, one in inner
     }
-    return max(found, default="nothing")
+    return next(iter(found - {"nothing"}), "nothing")
 
 
 def write_row(name: str, row: dict[str, Any]) -> None:
@@ -199,6 +201,7 @@ def git(*arguments: str) -> str:
 
 def test_every_framework_has_its_driver_and_its_pins() -> None:
     names = sorted(MAIN_FRAMEWORKS + OTHER_FRAMEWORKS)
-    assert sorted(file.stem for file in FRAMEWORKS.glob("*.txt")) == names
+    pins = {PINS.get(name, name) for name in names}
+    assert {file.stem for file in FRAMEWORKS.glob("*.txt")} == pins
     drivers = [file.stem for file in (*FRAMEWORKS.glob("with_*.py"), *INTEROP.glob("with_*.mjs"))]
     assert sorted(drivers) == sorted(f"with_{name}" for name in (*names, *SDK_CLIENTS))
