@@ -32,7 +32,8 @@ from harness.clients import (
     Need,
     driver,
 )
-from harness.foreign import Run, ask_for_picture
+from harness.foreign import Run, ask_for_picture, run_client
+from harness.installed import Machine, decode
 
 RUNS_ALL = os.environ.get("INTEROP_ALL") == "1"
 
@@ -45,6 +46,8 @@ LONG = (("llamaindex", 40.0), ("crewai", 40.0), ("typescript", 70.0))
 """clients, and seconds that are more than their limits"""
 
 CASES = [*((name, DRAW) for name in TRIED), *(LONG if RUNS_ALL else ())]
+
+NEW_USERS = ("langchain", *(("openai_agents", "llamaindex", "crewai") if RUNS_ALL else ()))
 
 RESULTS = INTEROP / "results.json"
 SNAPSHOT = Path(__file__).parents[1] / "tools.json"
@@ -112,6 +115,17 @@ def test_a_model_reads_every_argument(name: str, ask: Start) -> None:
             assert types_of(arguments[argument]) == {field["type"]}, argument
             assert field["description"] in arguments[argument]["description"], argument
         assert set(schema.get("required", ())) <= set(parameters.get("required", ()))
+
+
+@pytest.mark.parametrize("name", NEW_USERS)
+def test_a_quick_start_without_any_setting_leaves_a_picture_that_opens(
+    name: str, need: Need, machine: Machine
+) -> None:
+    told = run_client(driver(name, need), machine, None)
+    path = re.search(rf"{machine.home}/[\w./-]+\.png", told["calls"][-1]["result"])
+    assert path is not None, told["calls"]
+    assert len(told["calls"]) == 1
+    assert decode(Path(path[0]).read_bytes()).width > 1000
 
 
 def ours_of(name: str) -> str:
