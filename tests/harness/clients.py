@@ -26,9 +26,12 @@ MAIN_FRAMEWORKS = ("google_genai", "openai_agents", "langchain", "llamaindex")
 
 OTHER_FRAMEWORKS = (
     *("pydantic_ai", "smolagents", "crewai", "mcp_use", "strands", "autogen"),
-    *("google_adk", "agno", "semantic_kernel"),
+    *("autogen_tools", "google_adk", "agno", "semantic_kernel"),
 )
 """what `make interop-all` runs on top: they are some 3 GB"""
+
+PINS = {"python_v1": "../requirements", "autogen_tools": "autogen"}
+"""what a driver runs on that has no pins of its own name"""
 
 SDK_CLIENTS = ("python_v1", "typescript")
 """the SDKs' own clients, on top too; a program of a few lines is the model's host"""
@@ -80,10 +83,7 @@ def driver(name: str, need: Need) -> list[str]:
     """The command that runs the driver of a framework or SDK, in an environment of its own."""
     if name == "typescript":
         return [node(need), str(node_folder(need) / "with_typescript.mjs")]
-    if name == "python_v1":
-        interpreter = python_v1(need)
-    else:
-        interpreter = _python(f"framework-{name}", FRAMEWORKS / f"{name}.txt", need)
+    interpreter = python_v1(need) if name == "python_v1" else _framework(name, need)
     return [str(interpreter), str(FRAMEWORKS / f"with_{name}.py")]
 
 
@@ -94,11 +94,14 @@ def pinned(name: str, package: str) -> str | None:
             "dependencies"
         ]
         return pins.get(package)
-    file = "../requirements.txt" if name == "python_v1" else f"{name}.txt"
-    found = re.search(
-        rf"^{re.escape(package)}==(\S+)$", (FRAMEWORKS / file).read_text("utf-8"), re.MULTILINE
-    )
+    text = (FRAMEWORKS / f"{PINS.get(name, name)}.txt").read_text("utf-8")
+    found = re.search(rf"^{re.escape(package)}==(\S+)$", text, re.MULTILINE)
     return found and found[1]
+
+
+def _framework(name: str, need: Need) -> Path:
+    pins = PINS.get(name, name)
+    return _python(f"framework-{pins}", FRAMEWORKS / f"{pins}.txt", need)
 
 
 def _python(name: str, pins: Path, need: Need) -> Path:

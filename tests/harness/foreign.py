@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -53,7 +52,6 @@ class Run:
     calls: list[dict[str, Any]]
     jobs: int
     heard: list[Heard]
-    seconds: float
 
     @property
     def answer(self) -> str:
@@ -114,36 +112,37 @@ class Run:
 
 
 def ask_for_picture(command: list[str], folder: Path, *, draw: float, **settings: str) -> Run:
-    """Runs a client whose model wants one picture, of a service that draws it in `draw` seconds.
-
-    The client gets how to start our server as JSON, and prints what its model saw.
-    """
+    """Runs a client whose model wants one picture, of a service that draws it in `draw` seconds."""
     log, program = folder / "heard.jsonl", folder / "arta-mcp"
+    tap = f'exec "{sys.executable}" "{INTEROP / "tapped.py"}" "{log}" "$@"'
+    program.write_text(f"#!/bin/sh\n{tap}\n", encoding="utf-8")
+    program.chmod(0o755)
     with run_service(folder / "service", draw=draw) as running:
         machine = Machine.new(folder / "machine", program=program)
         machine = machine.set(**remote_settings(running), **settings)
-        tap = f'exec "{sys.executable}" "{INTEROP / "tapped.py"}" "{log}" "$@"'
-        program.write_text(f"#!/bin/sh\n{tap}\n", encoding="utf-8")
-        program.chmod(0o755)
-        server = {"command": str(program), "env": machine.environ, "cwd": str(machine.elsewhere)}
-        began = time.monotonic()
-        ended = subprocess.run(
-            [*command, json.dumps(server)],
-            env={"PATH": os.environ["PATH"], "HOME": str(machine.home), **NO_WAY_OUT},
-            cwd=machine.elsewhere,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
-        seconds = time.monotonic() - began
-        assert ended.returncode == 0, ended.stderr[-3000:]
-        # some print beside it
-        told = json.loads(ended.stdout.splitlines()[-1])
-        entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-        heard = [
-            Heard(one["process"], one["at"], one["line"] and json.loads(one["line"]))
-            for one in entries
-        ]
+        told = run_client(command, machine, machine.environ)
         jobs = len(running.service.jobs)
-    return Run(told["tools"], told["calls"], jobs, heard, seconds)
+    entries = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    heard = [
+        Heard(one["process"], one["at"], one["line"] and json.loads(one["line"])) for one in entries
+    ]
+    return Run(told["tools"], told["calls"], jobs, heard)
+
+
+def run_client(command: list[str], machine: Machine, environ: dict[str, str] | None) -> Any:
+    """What a client's model saw, which started our server on the machine with this environment.
+
+    None leaves that to the client, as its quick start does.
+    """
+    server = {"command": str(machine.program), "env": environ, "cwd": str(machine.elsewhere)}
+    ended = subprocess.run(
+        [*command, json.dumps(server)],
+        env={"PATH": os.environ["PATH"], "HOME": str(machine.home), **NO_WAY_OUT},
+        cwd=machine.elsewhere,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return json.loads(ended.stdout.splitlines()[-1])  # some print beside it

@@ -26,12 +26,14 @@ from harness.clients import (
     INTEROP,
     MAIN_FRAMEWORKS,
     OTHER_FRAMEWORKS,
+    PINS,
     ROOT,
     SDK_CLIENTS,
     Need,
     driver,
 )
-from harness.foreign import Run, ask_for_picture
+from harness.foreign import Run, ask_for_picture, run_client
+from harness.installed import Machine, decode
 
 RUNS_ALL = os.environ.get("INTEROP_ALL") == "1"
 
@@ -44,6 +46,8 @@ LONG = (("llamaindex", 40.0), ("crewai", 40.0), ("typescript", 70.0))
 """clients, and seconds that are more than their limits"""
 
 CASES = [*((name, DRAW) for name in TRIED), *(LONG if RUNS_ALL else ())]
+
+NEW_USERS = ("langchain", *(("openai_agents", "llamaindex", "crewai") if RUNS_ALL else ()))
 
 RESULTS = INTEROP / "results.json"
 SNAPSHOT = Path(__file__).parents[1] / "tools.json"
@@ -113,13 +117,25 @@ def test_a_model_reads_every_argument(name: str, ask: Start) -> None:
         assert set(schema.get("required", ())) <= set(parameters.get("required", ()))
 
 
+@pytest.mark.parametrize("name", NEW_USERS)
+def test_a_quick_start_without_any_setting_leaves_a_picture_that_opens(
+    name: str, need: Need, machine: Machine
+) -> None:
+    told = run_client(driver(name, need), machine, None)
+    path = re.search(rf"{machine.home}/[\w./-]+\.png", told["calls"][-1]["result"])
+    assert path is not None, told["calls"]
+    assert len(told["calls"]) == 1
+    assert decode(Path(path[0]).read_bytes()).width > 1000
+
+
 def ours_of(name: str) -> str:
     """Our name of a tool before which a framework puts the server's."""
     return re.sub(r".*(?=(generate_image|get_generation|list_models)$)", "", name)
 
 
 def parameters_of(tool: dict[str, Any]) -> dict[str, Any]:
-    return tool.get("parameters") or tool["parametersJsonSchema"]
+    names = ("parameters", "parametersJsonSchema", "parameters_json_schema")  # the last: ADK
+    return next(tool[name] for name in names if name in tool)
 
 
 def types_of(field: dict[str, Any]) -> set[str]:
@@ -176,7 +192,7 @@ def shape_of_preview(value: Any, *, is_picture: bool = False) -> str:
         )
         for key, one in inner
     }
-    return max(found, default="nothing")
+    return next(iter(found - {"nothing"}), "nothing")
 
 
 def write_row(name: str, row: dict[str, Any]) -> None:
@@ -199,6 +215,7 @@ def git(*arguments: str) -> str:
 
 def test_every_framework_has_its_driver_and_its_pins() -> None:
     names = sorted(MAIN_FRAMEWORKS + OTHER_FRAMEWORKS)
-    assert sorted(file.stem for file in FRAMEWORKS.glob("*.txt")) == names
+    pins = {PINS.get(name, name) for name in names}
+    assert {file.stem for file in FRAMEWORKS.glob("*.txt")} == pins
     drivers = [file.stem for file in (*FRAMEWORKS.glob("with_*.py"), *INTEROP.glob("with_*.mjs"))]
     assert sorted(drivers) == sorted(f"with_{name}" for name in (*names, *SDK_CLIENTS))

@@ -1,16 +1,15 @@
 # type: ignore  # runs in an environment of its own, which the checker does not see
-"""AutoGen's assistant with our server's tools."""
+"""AutoGen's assistant with our server as its workbench."""
 
 import asyncio
 
 from autogen_agentchat.agents import AssistantAgent
 from autogen_ext.models.openai import OpenAIChatCompletionClient
-from autogen_ext.tools.mcp import StdioServerParams, mcp_server_tools
+from autogen_ext.tools.mcp import McpWorkbench, StdioServerParams
 from scripted_model import ScriptedModel, read_task
 
 
 async def main(model):
-    tools = await mcp_server_tools(StdioServerParams(args=[], **read_task()))
     llm = OpenAIChatCompletionClient(
         model="scripted",
         base_url=model.base_url,
@@ -23,8 +22,11 @@ async def main(model):
             "structured_output": False,
         },
     )
-    agent = AssistantAgent("artist", model_client=llm, tools=tools, max_tool_iterations=20)
-    await agent.run(task="Draw a red fox.")
+    async with McpWorkbench(StdioServerParams(args=[], **read_task())) as workbench:
+        agent = AssistantAgent(
+            "artist", model_client=llm, workbench=workbench, max_tool_iterations=20
+        )
+        await agent.run(task="Draw a red fox.")
 
 
 with ScriptedModel() as model:
