@@ -1,9 +1,9 @@
 """What a generation costs us: CPU and wall time against the bare HTTP calls that it needs.
 
-`python benchmarks/call.py [--quick]`. Five pairs, of which the median is judged. Both do the same work on one service in another process:
-one submit, looks every 30 ms until the job is done (about three). Ours also keeps the journal,
-the poll schedule, and renders what MCP shows. `straight` is how other clients do it: a new
-connection for every call.
+`python benchmarks/call.py [--quick]`. Five pairs, of which the median is judged. Both do the same
+work on one service in another process: one submit, looks every 30 ms until the job is done (about
+three). Ours also keeps the journal, the poll schedule, and renders what MCP shows. `straight` is
+how other clients do it: a new connection for every call.
 """
 
 from __future__ import annotations

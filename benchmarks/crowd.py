@@ -1,4 +1,4 @@
-"""200 sketches at once over MCP on stdio, on one core: who is refused, and how long nothing is said.
+"""200 sketches at once over MCP on stdio, on one core: who is refused, and how long all is silent.
 
 `python benchmarks/crowd.py [--quick]`. One server with the embedded service in it, as a host starts
 it, bound to one core with everything that it starts; this host runs on the others. All calls are
