@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-quick interop-all check quick-replies bench soak clean
+.PHONY: demo test test-quick interop-all check quick-replies bench bench-environment soak clean
 
 # Without the settings of the caller: a demo asks no service and spends nobody's pictures.
 demo: $(VENV)/.installed
@@ -54,8 +54,15 @@ clean:
 quick-replies: $(VENV)/.tested
 	$(BIN)/python tools/write_quick_replies.py
 
-bench: $(VENV)/.tested
-	for file in startup schedule call load; do $(BIN)/python benchmarks/$$file.py || exit 1; done
+# What people install: a wheel and the newest of all that it needs, anew at each run.
+bench-environment:
+	rm -rf .cache/bench
+	$(PYTHON) -m venv .cache/bench
+	.cache/bench/bin/python -m pip install --quiet .
+
+# some 25 minutes on a machine that does nothing else; `make bench BENCH=--quick` takes three
+bench: $(VENV)/.tested bench-environment
+	$(BIN)/python benchmarks/run_all.py $(BENCH)
 
 soak: $(VENV)/.tested
 	$(BIN)/python tools/soak.py

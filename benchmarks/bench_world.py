@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from arta_mcp.app import open_generations
 from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
@@ -79,33 +80,65 @@ def quantile(values: Sequence[float], share: float) -> float:
     )
 
 
-def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+class Report:
+    """What one benchmark found: printed as it is added, kept in `results/` at the end.
+
+    Tables and budgets are all that `tools/write_performance.py` makes docs/performance.md from.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._tables: list[dict[str, object]] = []
+        self._budgets: list[dict[str, object]] = []
+        self._load = os.getloadavg()[0]
+
+    def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        print(f"\n{title}\n")
+        print_rows(head, rows)
+        self._tables.append({"title": title, "head": head, "rows": rows})
+
+    def budget(self, what: str, found: float, most: float) -> None:
+        self._budgets.append({"what": what, "found": round(found, 3), "most": most})
+
+    def end(self, *, quick: bool, **data: object) -> int:
+        """Prints each budget as kept or missed; the exit code. A quick run is not kept."""
+        missed = [one for one in self._budgets if is_missed(one)]
+        print()
+        for one in self._budgets:
+            word = "MISSED" if one in missed else "kept  "
+            print(f"{word}  {one['what']}: {one['found']:g} (budget {one['most']:g})")
+        folder = os.environ.get("BENCH_RESULTS") or ("" if quick else str(RESULTS))
+        if folder:
+            about = {
+                "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
+                "commit": _commit(),
+                "python": platform.python_version(),
+                "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+                "load": [round(self._load, 1), round(os.getloadavg()[0], 1)],
+                "quick": quick,
+            }
+            found = about | {"budgets": self._budgets, "tables": self._tables} | data
+            Path(folder).mkdir(exist_ok=True)
+            path = Path(folder) / f"{self._name}.json"
+            path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        return int(bool(missed))
+
+
+def is_missed(budget: dict[str, Any]) -> bool:
+    """Whether more was found than the budget has."""
+    return budget["found"] > budget["most"]
+
+
+def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table for people."""
     widths = [max(len(row[i]) for row in (head, *rows)) for i in range(len(head))]
-    print(f"\n{title}\n")
     for row in (head, ["-" * width for width in widths], *rows):
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)))
 
 
-def write(name: str, result: dict[str, object]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    about = {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "cores": os.cpu_count(),
-    }
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(about | result, indent=1) + "\n", encoding="utf-8")
-
-
-def verdict(budgets: dict[str, tuple[float, float]]) -> int:
-    """Prints each budget as kept or missed; the exit code."""
-    print()
-    for name, (found, budget) in budgets.items():
-        print(
-            f"{'kept  ' if found <= budget else 'MISSED'}  {name}: {found:.2f} (budget {budget:g})"
-        )
-    return int(any(found > budget for found, budget in budgets.values()))
+def spread(values: Sequence[float], form: str = ".2f") -> str:
+    """`median (least to most)`"""
+    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
 
 
 def _commit() -> str:

@@ -1,9 +1,9 @@
 """What a generation costs us: CPU and wall time against the bare HTTP calls that it needs.
 
-`python benchmarks/call.py [--quick]`. Both do the same work on one service in another process:
-one submit, looks every 30 ms until the job is done (about three). Ours also keeps the journal,
-the poll schedule, and renders what MCP shows. `straight` is how other clients do it: a new
-connection for every call.
+`python benchmarks/call.py [--quick]`. Five pairs, of which the median is judged. Both do the same
+work on one service in another process: one submit, looks every 30 ms until the job is done (about
+three). Ours also keeps the journal, the poll schedule, and renders what MCP shows. `straight` is
+how other clients do it: a new connection for every call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import anyio
 import httpx
-from bench_world import generations_on, memory, service_process, table, verdict, write
+from bench_world import Report, generations_on, service_process, spread
 
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import Generations
@@ -108,30 +108,34 @@ async def measure(rounds: int, url: str, folder: Path) -> dict[str, list[tuple[f
 
 
 def main() -> int:
-    rounds = 15 if "--quick" in sys.argv else 100
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with service_process(folder / "service", queue=JOB, draw=0.0) as url:
-            found = anyio.run(measure, rounds, url, folder / "state")
-    cpu = {who: [spent[0] * 1000 for spent in all_] for who, all_ in found.items()}
-    wall = {who: [spent[1] * 1000 for spent in all_] for who, all_ in found.items()}
-    base_cpu, base_wall = (statistics.median(each["bare"]) for each in (cpu, wall))
-    rows = [
-        [
-            who,
-            f"{statistics.median(cpu[who]):.1f} ({min(cpu[who]):.1f}-{max(cpu[who]):.1f})",
-            f"{statistics.median(cpu[who]) / base_cpu:.2f}x",
-            f"{statistics.median(wall[who]):.0f} ({min(wall[who]):.0f}-{max(wall[who]):.0f})",
-            f"{statistics.median(wall[who]) / base_wall:.2f}x",
-        ]
-        for who in found
-    ]
-    head = ["who", "CPU ms a generation", "to bare", "wall ms", "to bare"]
-    table(f"{rounds} generations each, interleaved", head, rows)
-    print(f"\nresident: {memory():.0f} MB")
-    ratio = statistics.median(cpu["ours"]) / base_cpu
-    write("call", {"rounds": rounds, "cpu_ms": cpu, "wall_ms": wall, "cpu_ratio": ratio})
-    return verdict({"our CPU a generation, against the bare calls": (ratio, 2.0)})
+    quick = "--quick" in sys.argv
+    pairs, rounds = (3, 15) if quick else (5, 60)
+    ratios: dict[str, dict[str, list[float]]] = {}
+    size: dict[str, list[float]] = {}
+    for _ in range(pairs):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            with service_process(folder / "service", queue=JOB, draw=0.0) as url:
+                found = anyio.run(measure, rounds, url, folder / "state")
+        for index, what in enumerate(("CPU", "wall")):
+            middle = {
+                who: statistics.median(spent[index] for spent in every)
+                for who, every in found.items()
+            }
+            for who, median in middle.items():
+                ratios.setdefault(who, {}).setdefault(what, []).append(median / middle["bare"])
+            size.setdefault(what, []).append(middle["bare"] * 1000)
+    report = Report("call")
+    report.table(
+        f"{pairs} pairs of {rounds} generations each, interleaved; to the bare calls (1.00 is"
+        f" {statistics.median(size['CPU']):.1f} ms of CPU, {statistics.median(size['wall']):.0f}"
+        " ms of wall time)",
+        ["who", "CPU", "wall"],
+        [[who, spread(found["CPU"]), spread(found["wall"])] for who, found in ratios.items()],
+    )
+    ours = statistics.median(ratios["ours"]["CPU"])
+    report.budget("our CPU a generation, to the bare calls", ours, 1.9)
+    return report.end(quick=quick, ratios=ratios)
 
 
 if __name__ == "__main__":

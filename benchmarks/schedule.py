@@ -26,7 +26,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
-from bench_world import write
+from bench_world import Report
 
 from arta_mcp.generations.schedule import DurationSample, PollSchedule
 
@@ -417,19 +417,38 @@ def main(argv: list[str] | None = None) -> int:
         rows.append(measure_first(world, jobs=100 if options.quick else 400, seed=options.seed))
         print(line(rows[-1]), flush=True)
     print(f"\n{sum(row.jobs for row in rows)} jobs in {time.perf_counter() - began:.1f} s")
-    if not options.quick:
-        write("schedule", {"seed": options.seed, "rows": [asdict(row) for row in rows]})
-    return verdict(rows)
-
-
-def verdict(rows: list[Row]) -> int:
-    """A miss in a world with a note is a known limit: told, but not what the budget was set for."""
-    missed = [row for row in rows if row.missed]
-    for row in missed:
+    report = Report("schedule")
+    report.table(
+        f"seed {options.seed}, {MIN_LEARNT} jobs behind each; lag in s, from done to the poll that"
+        " sees it",
+        [
+            "world",
+            "median lag",
+            "to the fixed poll",
+            "to the limit",
+            "p95",
+            "polls, ours and fixed",
+        ],
+        [cells(row) for row in rows],
+    )
+    # A miss in a world with a note is a known limit: told, but not what the budget was set for.
+    broken_rows = [row for row in rows if row.missed]
+    for row in broken_rows:
         word = f"known limit ({row.note})" if row.note else "MISSED"
         print(f"{word}: {row.world}: {'; '.join(row.missed)}")
-    print(f"budgets hold in {len(rows) - len(missed)} of {len(rows)} rows")
-    return int(any(not row.note for row in missed))
+    print(f"budgets hold in {len(rows) - len(broken_rows)} of {len(rows)} rows")
+    unknown = sum(not row.note for row in broken_rows)
+    report.budget(f"worlds of {len(rows)} that break a budget unexplained", unknown, 0.0)
+    return report.end(quick=options.quick, seed=options.seed, rows=[asdict(row) for row in rows])
+
+
+def cells(row: Row) -> list[str]:
+    """A row for the document."""
+    to_limit = f"{row.lag / row.limit_lag:.2f}" if row.limit_lag else "-"
+    world = f"{row.world} (known limit: {row.note})" if row.missed and row.note else row.world
+    lag, p95 = f"{row.lag:.2f}", f"{row.p95:.2f}"
+    polls = f"{row.polls:.2f}, {row.fixed_polls:.2f}"
+    return [world, lag, f"{row.lag / row.fixed_lag:.2f}", to_limit, p95, polls]
 
 
 if __name__ == "__main__":

@@ -8,12 +8,25 @@ answered the call; other programs on the machine disturb it least. A ratio is of
 nothing else differs; the median of these ratios is judged. Without bytecode means what a first
 start from a fresh or read-only installation means: every module is compiled anew, those of Python
 too. Reads /proc, so it is for Linux.
+
+What is measured is what people install: a wheel with the newest dependencies, no constraints, in
+`.cache/bench`. `make bench` makes that environment; this file downloads nothing. By hand:
+
+    python -m venv --clear .cache/bench && .cache/bench/bin/pip install .
+
+Five other image servers are started beside them if they are installed; a tool that they do not
+have stands for their first call, as they would need keys for more. The recipe:
+
+    npm install --prefix .cache/rivals/node server-everart replicate-mcp mcp-image
+    python -m venv .cache/rivals/python
+    .cache/rivals/python/bin/pip install comfy-mcp hoobnn-minimax-mcp
+
+Where the name of a package has changed, look it up; a rival whose program is not there is left out.
 """
 
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,17 +35,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from bench_world import write
+from bench_world import Report
 
 HERE = Path(__file__).parent
-OURS = str(Path(sys.executable).parent / "arta-mcp")
+CACHE = HERE.parent / ".cache"
+FRESH = CACHE / "bench" / "bin"
 BARE = "bare MCPServer"
-CASES: dict[str, tuple[list[str], dict[str, str]]] = {
-    BARE: ([sys.executable, str(HERE / "bare_server.py")], {}),
-    "quick replies": ([OURS], {"ARTA_QUICK_REPLIES": "on"}),
-    "no quick replies": ([OURS], {"ARTA_QUICK_REPLIES": "off"}),
+RIVALS = {
+    "server-everart": (CACHE / "rivals/node/node_modules/.bin/server-everart", "EVERART_API_KEY"),
+    "replicate-mcp": (CACHE / "rivals/node/node_modules/.bin/replicate-mcp", "REPLICATE_API_TOKEN"),
+    "mcp-image": (CACHE / "rivals/node/node_modules/.bin/mcp-image", "GEMINI_API_KEY"),
+    "comfy-mcp": (CACHE / "rivals/python/bin/comfy-mcp", "COMFY_API_KEY"),
+    "hoobnn-minimax-mcp": (CACHE / "rivals/python/bin/hoobnn-minimax-mcp", "MINIMAX_API_KEY"),
 }
+"""name -> its program, and the variable of the key that it wants to see; it gets a word"""
 METRICS = ("initialize", "tools/list", "first call", "cpu", "memory")
 BUDGETS = {
     ("quick replies", "tools/list"): 0.12,
@@ -60,18 +78,21 @@ class Row:
     most_ratio: float
     budget: float | None
 
-    @property
-    def missed(self) -> bool:
-        return self.budget is not None and self.ratio > self.budget
-
 
 class Host:
     """Talks to one server over its lifetime and takes the time."""
 
-    def __init__(self, command: list[str], environ: dict[str, str]) -> None:
+    def __init__(
+        self, command: list[str], environ: dict[str, str], *, is_rival: bool = False
+    ) -> None:
+        self._is_rival = is_rival
         self._began = time.perf_counter()
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if is_rival else None,
+            env=environ,
         )
 
     def measure(self) -> tuple[float, ...]:
@@ -88,8 +109,12 @@ class Host:
     def _ask(self, method: str, params: Mapping[str, object]) -> float:
         self._say({"id": method, "method": method, "params": params})
         assert self._process.stdout is not None
-        answer = json.loads(self._process.stdout.readline())
+        answer: dict[str, Any] = {}
+        while answer.get("id") != method:  # between them some talk
+            answer = json.loads(self._process.stdout.readline())
         took = time.perf_counter() - self._began
+        if self._is_rival:  # has no such tool
+            return took * 1000
         if answer.get("id") != method or "result" not in answer or answer["result"].get("isError"):
             raise SystemExit(f"{self._process.args}: {method}: {answer}")
         return took * 1000
@@ -112,14 +137,37 @@ def resident(pid: int) -> float:
     return pages * os.sysconf("SC_PAGESIZE") / 2**20
 
 
-def run(rounds: int, warm: int, *, bytecode: bool) -> list[Row]:
-    seen: dict[str, list[tuple[float, ...]]] = {case: [] for case in CASES}
-    names = list(CASES)
+def cases(bin_folder: Path) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """Name -> command and settings: the bare server, ours twice, and every rival that is there."""
+    ours = [str(bin_folder / "arta-mcp")]
+    found: dict[str, tuple[list[str], dict[str, str]]] = {
+        BARE: ([str(bin_folder / "python"), str(HERE / "bare_server.py")], {}),
+        "quick replies": (ours, quick_replies("on")),
+        "no quick replies": (ours, quick_replies("off")),
+    }
+    for name, (program, key) in RIVALS.items():
+        if program.exists():
+            found[name] = ([str(program)], {key: "none"})
+    return found
+
+
+def quick_replies(value: str) -> dict[str, str]:
+    """The setting under its name, and under the one that it had in 0.1.0."""
+    return {"ARTA_QUICK_REPLIES": value, "ARTA_FRONT_DESK": value}
+
+
+def run(
+    rounds: int, warm: int, servers: dict[str, tuple[list[str], dict[str, str]]], *, bytecode: bool
+) -> list[Row]:
+    seen: dict[str, list[tuple[float, ...]]] = {case: [] for case in servers}
+    names = list(servers)
     with tempfile.TemporaryDirectory() as folder:
         for number in range(warm + rounds):
-            for case in names[number % 3 :] + names[: number % 3]:
-                command, settings = CASES[case]
-                sample = Host(command, environment(folder, settings, bytecode=bytecode)).measure()
+            first = number % len(names)
+            for case in names[first:] + names[:first]:
+                command, settings = servers[case]
+                environ = environment(folder, settings, bytecode=bytecode)
+                sample = Host(command, environ, is_rival=case in RIVALS).measure()
                 if number >= warm:
                     seen[case].append(sample)
     return [
@@ -153,19 +201,26 @@ def row(
     )
 
 
-HEAD = f"{'bytecode':9}{'server':18}{'metric':12}{'median':>8}{'min':>8}{'max':>8}   " + (
-    f"{'ratio':>6}{'min':>7}{'max':>7}{'budget':>8}"
-)
+def cells(row: Row) -> list[str]:
+    """A row for people: the ratio first, then how large the thing is."""
+    unit = "MiB" if row.metric == "memory" else "ms"
+    ratio = f"{row.ratio:.3f} ({row.least_ratio:.3f} to {row.most_ratio:.3f})"
+    return [
+        "with" if row.bytecode else "without",
+        row.case,
+        row.metric,
+        ratio,
+        f"{row.median:.0f} {unit}",
+        "" if row.budget is None else f"{row.budget:g}",
+    ]
 
 
-def line(row: Row) -> str:
-    budget = "" if row.budget is None else f"{row.budget:.2f}"
-    return (
-        f"{'with' if row.bytecode else 'without':9}{row.case:18}{row.metric:12}"
-        f"{row.median:8.1f}{row.least:8.1f}{row.most:8.1f}   "
-        f"{row.ratio:6.3f}{row.least_ratio:7.3f}{row.most_ratio:7.3f}{budget:>8}"
-        f"{'  MISSED' if row.missed else ''}"
-    )
+def describe(python: Path) -> str:
+    """The versions that decide, as they are installed there."""
+    names = "('arta-mcp', 'mcp', 'pydantic')"
+    code = f"from importlib.metadata import version as v; print(*(n + ' ' + v(n) for n in {names}))"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -173,20 +228,28 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="three rounds, bytecode only, no JSON")
     parser.add_argument("--rounds", type=int, default=11)
     options = parser.parse_args(argv)
-    print(f"ms and MiB; ratios to the {BARE} of the same round\n{HEAD}")
-    rows = run(3 if options.quick else options.rounds, 2, bytecode=True)
-    print("\n".join(map(line, rows)), flush=True)
+    bin_folder, where = FRESH, "a fresh environment, the newest of all"
+    if not (FRESH / "arta-mcp").exists():
+        bin_folder, where = Path(sys.executable).parent, "this environment, with constraints"
+        print(f"{FRESH.parent} is not there; see the head of this file")
+    servers = cases(bin_folder)
+    rows = run(3 if options.quick else options.rounds, 2, servers, bytecode=True)
     if not options.quick:
-        fresh = run(7, 1, bytecode=False)
-        print("\n".join(map(line, fresh)))
-        rows += fresh
-        save(rows)
-    return int(any(row.missed for row in rows))
-
-
-def save(rows: list[Row]) -> None:
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
-    write("startup", {"machine": machine, "rows": [asdict(row) for row in rows]})
+        rows += run(7, 1, servers, bytecode=False)
+    report = Report("startup")
+    versions = describe(bin_folder / "python")
+    report.table(
+        f"{where}: {versions}; ratios to the {BARE} of the same round",
+        ["bytecode", "server", "metric", "ratio", "median", "budget"],
+        [cells(row) for row in rows],
+    )
+    for row in rows:
+        if row.budget is not None:
+            report.budget(f"{row.case}: {row.metric}", row.ratio, row.budget)
+    left_out = [name for name in RIVALS if name not in servers]
+    if left_out:
+        print(f"\nnot installed, so left out: {', '.join(left_out)}")
+    return report.end(quick=options.quick, environment=where, rows=[asdict(row) for row in rows])
 
 
 if __name__ == "__main__":

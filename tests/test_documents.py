@@ -11,6 +11,7 @@ import pytest
 
 import write_clients
 import write_documents
+import write_performance
 from arta_mcp import __version__
 from arta_mcp.config import SETTINGS
 from arta_mcp.generations.values import GenerationRequest
@@ -115,3 +116,11 @@ def test_every_file_that_a_page_names_is_there() -> None:
                 next((ROOT / folder).rglob(name), None) for folder in ("src", "tests", "tools")
             )
             assert found or by_name, f"{page.name} names {name}"
+
+
+def test_no_number_of_performance_is_older_than_its_run() -> None:
+    document = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert write_performance.render(document) == document
+    benchmarks = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    measured = set(re.findall(r"<!-- results: (\w+) -->", document))
+    assert measured == benchmarks - {"bench_world", "bare_server", "run_all"}

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 HEARTBEAT = 2.5
 """seconds between two reports when nothing changes; callers are promised one every 3 s"""
 
+FIRST_REPORT = 0.25
+"""seconds until the first report: a call may have waited for its turn before it began to count"""
+
 REPORT_TIMEOUT = 2.0
 """seconds that a report may take: a host that reads nothing must not hold its call"""
 
@@ -32,7 +35,7 @@ class ProgressReporter:
         """Times count from now; `on_update` None: no report is wanted."""
         self._on_update = on_update
         self._started = anyio.current_time()
-        self._last = 0.0
+        self._last = FIRST_REPORT - HEARTBEAT
 
     @property
     def waited(self) -> float:
