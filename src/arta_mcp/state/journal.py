@@ -116,14 +116,14 @@ class Journal:
             if (found := self.db.execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
                 raise sqlite3.DatabaseError(str(found))
             _shape(self.db)
-            self._file = _identity(path)
+            self._files = self._identities()
         except BaseException:
             self.db.close()
             raise
 
     def is_replaced(self) -> bool:
         """Whether another file, or none, stands where this one was opened."""
-        return _identity(self._path) != self._file
+        return self._identities() != self._files
 
     def check_version(self) -> None:
         """Raises Unavailable when a newer version of ours has changed the shape."""
@@ -225,6 +225,10 @@ class Journal:
         )
         rows = self.db.execute(query, (service, style, limit)).fetchall()
         return tuple(Timing(*row) for row in reversed(rows) if not any(map(_is_text, row)))
+
+    def _identities(self) -> tuple[object, object]:
+        # The log too: whoever removes a folder may take it from a journal that was begun meanwhile.
+        return _identity(self._path), _identity(Path(f"{self._path}-wal"))
 
     # Rows
 
