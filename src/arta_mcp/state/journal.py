@@ -105,8 +105,10 @@ class Journal:
 
     def __init__(self, path: Path, processes: ProcessRegistry) -> None:
         """Opens the file, or makes it; brings one of 0.1.0 to this shape in one transaction."""
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite's own mode is the umask's
-        self._path, self._processes = path, processes
+        made = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # SQLite's own mode is the umask's
+        self._file = _identity(os.fstat(made))  # from the file: its name may lead elsewhere by now
+        os.close(made)
+        self._path, self._log, self._processes = path, Path(f"{path}-wal"), processes
         # timeout 0.1 s: the caller waits for other writers itself, in steps that can be cancelled
         self.db = sqlite3.connect(path, timeout=0.1, check_same_thread=False, isolation_level=None)
         try:
@@ -116,14 +118,16 @@ class Journal:
             if (found := self.db.execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
                 raise sqlite3.DatabaseError(str(found))
             _shape(self.db)
-            self._files = self._identities()
+            self._log_file = _find_identity(self._log)
         except BaseException:
             self.db.close()
             raise
 
     def is_replaced(self) -> bool:
         """Whether another file, or none, stands where this one was opened."""
-        return self._identities() != self._files
+        # The log too: whoever removes a folder may take it from a journal that was begun meanwhile.
+        found = _find_identity(self._path), _find_identity(self._log)
+        return found != (self._file, self._log_file)
 
     def check_version(self) -> None:
         """Raises Unavailable when a newer version of ours has changed the shape."""
@@ -225,10 +229,6 @@ class Journal:
         )
         rows = self.db.execute(query, (service, style, limit)).fetchall()
         return tuple(Timing(*row) for row in reversed(rows) if not any(map(_is_text, row)))
-
-    def _identities(self) -> tuple[object, object]:
-        # The log too: whoever removes a folder may take it from a journal that was begun meanwhile.
-        return _identity(self._path), _identity(Path(f"{self._path}-wal"))
 
     # Rows
 
@@ -393,9 +393,12 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str | bytes)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _find_identity(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        return _identity(path.stat())
     except OSError:
         return None
-    return found.st_dev, found.st_ino
