@@ -237,7 +237,7 @@ def _strikes(folder: Path, numbers: Numbers, dice: random.Random) -> Iterable[Ro
                 is_kept,
             )
             phases = ", ".join(f"{name} {count}" for name, count in sorted(found.by_phase.items()))
-            yield Row("    what the journal said then", phases, len(found.by_phase) > 1)
+            yield Row("    what the journal said then", phases, is_kept)
 
 
 def _told_of(found: Killed) -> str:

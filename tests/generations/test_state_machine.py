@@ -1,22 +1,27 @@
-"""Random interleavings of calls, cancellations, restarts, stale tokens and faults.
+"""Random interleavings of calls, cancellations, restarts, stale tokens, faults and a bad journal.
 
-Whatever the order, the promises hold: one job a call or key, one account, no job that the journal
-does not own up to, and nothing that goes on after everybody left.
+Whatever the order, the promises hold: one job a call or key, one picture for a call that a host
+cuts off and repeats, one account, no job that the journal does not own up to, and nothing that goes
+on after everybody left.
 """
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import anyio
 import httpx
+import pytest
 from anyio.from_thread import start_blocking_portal
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -24,9 +29,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from arta_mcp.arta.protocol import Addresses
 from arta_mcp.errors import ArtaError, JobTimedOut
+from arta_mcp.generations import callers, recorder
+from arta_mcp.generations.callers import Connection
 from arta_mcp.generations.service import Generations, Limits
 from arta_mcp.generations.values import Generation, GenerationRequest
 from arta_mcp.local.faults.catalogue import FAULTS, Fault
+from arta_mcp.state.sqlite import SqliteState
 from harness.service import ScriptedService
 from harness.world import ORIGIN, Client, EagerSchedule, tiny_picture
 
@@ -51,14 +59,34 @@ ANY = st.integers(0, 99)
 """which one of several; drawn before it is known how many there are, since that is for the clock"""
 
 
+HASTY = {"WRITE_TIMEOUT": 0.05, "RETRY_PAUSE": 0.02, "RETRY_FOR": 0.5}
+"""seconds of the recorder, so that a bad journal leaves time for other things"""
+
+MAX_CHAIN = 400.0
+"""seconds in which a host repeats a call here; after ten minutes it is a new one"""
+
+
 @dataclass
 class Call:
-    """One call of generate, in flight until `future` is done."""
+    """One call of generate, in flight until `future` is done.
+
+    `has_own_entry`: no other call's entry has its text. `host` is the call of a host, if it is one.
+    """
 
     text: str
-    has_key: bool
+    has_own_entry: bool
     future: Future[Generation]
+    host: callers.Call | None = None
     is_judged: bool = False
+
+
+@dataclass
+class Chain:
+    """Equal calls of a host: each was cut but the last one."""
+
+    text: str
+    began_at: float
+    call: Call | None = None
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -74,6 +102,14 @@ class Interleavings(RuleBasedStateMachine):
             self.folder / "service", engine=tiny_picture, queue=2.0, draw=0, clock=self.clock
         )
         self.calls: list[Call] = []
+        self.chain = Chain("", 0.0)
+        self.chains = 0
+        self.removals = 0
+        self.forgotten = set[str]()
+        self.connection = Connection(clock=self.clock)
+        patch = self.stack.enter_context(pytest.MonkeyPatch.context())
+        for name, seconds in HASTY.items():
+            patch.setattr(recorder, name, seconds)
         self.gone = 0
         self.is_followed = False
         self.generations = self._open()
@@ -87,6 +123,7 @@ class Interleavings(RuleBasedStateMachine):
     @initialize(queue=st.sampled_from([0.0, 2.0]))
     def begin(self, queue: float) -> None:
         self.service.queue = queue
+        self._end_chain()
 
     @rule(
         key=st.sampled_from([None, None, "a", "b"]),
@@ -94,17 +131,74 @@ class Interleavings(RuleBasedStateMachine):
         moment=st.sampled_from([0.0, 0.001, 0.005, 0.02, 0.05]),
     )
     def generate(self, key: str | None, prompt: str, moment: float) -> None:
+        # keys are those of one journal
+        key = key and f"{key}{self.removals}"
         text = f"{prompt} with key {key}" if key else f"{prompt} number {len(self.calls)}"
         request = GenerationRequest(prompt=text, idempotency_key=key, seed=1)
         self.calls.append(
-            Call(text, bool(key), self.portal.start_task_soon(self.generations.generate, request))
+            Call(text, not key, self.portal.start_task_soon(self.generations.generate, request))
         )
         self.portal.call(anyio.sleep, moment)
 
     @rule(which=ANY)
     def cancel(self, which: int) -> None:
         for call in _one_of(self._in_flight(), which):
-            call.future.cancel()
+            self._cut(call, is_time_out=False)
+
+    @rule(moments=st.lists(st.sampled_from([0.001, 0.02, 0.1]), min_size=1, max_size=4))
+    def ask_as_a_host(self, moments: list[float]) -> None:
+        """A call, or once more the one that was cut before; cut and repeated after each moment."""
+        for moment in moments:
+            if self.chain.call:
+                self._cut(self.chain.call, is_time_out=True)
+                if not self.chain.call or not self.chain.call.future.cancelled():
+                    self._end_chain()  # it was answered, or has failed
+            host = callers.Call(self.connection)
+            ask = partial(
+                self.generations.generate,
+                GenerationRequest(prompt=self.chain.text, seed=1),
+                call=host,
+            )
+            future = self.portal.start_task_soon(ask)
+            self.chain.call = Call(self.chain.text, False, future, host)
+            self.calls.append(self.chain.call)
+            self.portal.call(anyio.sleep, moment)
+
+    @rule(is_time_out=st.booleans())
+    def cut_the_host_off(self, is_time_out: bool) -> None:
+        if self.chain.call:
+            self._cut(self.chain.call, is_time_out=is_time_out)
+
+    @rule()
+    def close_the_connection(self) -> None:
+        if self.chain.call:
+            self._cut(self.chain.call, is_time_out=True)
+        self.portal.call(self.connection.close)
+        self.connection = Connection(clock=self.clock)
+
+    @rule(steps=st.integers(0, 3))
+    def let_the_journal_be_full(self, steps: int) -> None:
+        self._refuse_writes(True)
+        self.portal.call(anyio.sleep, 0.05 * steps)
+        if not steps:
+            return
+        self._refuse_writes(False)
+
+    @rule()
+    def let_the_journal_be_written(self) -> None:
+        self._refuse_writes(False)
+
+    @rule()
+    def remove_the_state_folder(self) -> None:
+        if (self.folder / "state").exists():
+            (self.folder / "state").rename(self.folder / "removed")
+            shutil.rmtree(self.folder / "removed")
+        self.forgotten.update(self.service.jobs)  # and their entries with them
+        for call in self.calls:
+            call.has_own_entry = False
+        self.removals += 1
+        self.gone += 1
+        self._end_chain()
 
     @rule()
     def let_it_run(self) -> None:
@@ -112,12 +206,12 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([2.0, 30.0, 100.0]))
     def let_time_pass(self, seconds: float) -> None:
-        self.ahead += seconds
+        self._jump(seconds)
         self.portal.call(anyio.sleep, 0.02)
 
     @rule()
     def wait_for_the_oldest(self) -> None:
-        self.ahead += 3600  # so that even the slowest job has an end
+        self._jump(3600)  # so that even the slowest job has an end
         for call in self._in_flight()[:1]:
             self._judge(call)
 
@@ -132,23 +226,24 @@ class Interleavings(RuleBasedStateMachine):
     @rule(is_polite=st.booleans())
     def restart(self, is_polite: bool) -> None:
         for call in self._in_flight() if is_polite else []:
-            call.future.cancel()
+            self._cut(call, is_time_out=False)
         self._close()
         for call in self.calls:
             self._judge(call, is_cut_off=True)
         self.generations = self._open()
+        self.connection = Connection(clock=self.clock)
         self.is_followed = False
 
     @rule()
     def let_the_id_token_run_out(self) -> None:
-        self.ahead += 4000
+        self._jump(4000)
 
     @rule(is_deleted=st.booleans())
     def end_the_account(self, is_deleted: bool) -> None:
         for user_id in self.service.accounts:
             (self.service.delete if is_deleted else self.service.expire)(user_id)
         self.gone += 1
-        self.ahead += 4000
+        self._jump(4000)
 
     @rule(fault=st.sampled_from(TROUBLE))
     def have_trouble(self, fault: Fault) -> None:
@@ -158,7 +253,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @invariant()
     def no_call_or_key_has_two_jobs(self) -> None:
-        texts = self._texts_of_jobs()
+        texts = [text for text in self._texts_of_jobs() if not text.startswith("host")]
         assert len(texts) == len(set(texts))
         keys = [text.partition(" with key ")[2] for text in texts if " with key " in text]
         assert len(keys) == len(set(keys))
@@ -173,6 +268,7 @@ class Interleavings(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             self.service.faults.clear()
+            self._refuse_writes(False)
             self._nothing_goes_on_when_all_have_left()
             self._close()
             for call in self.calls:
@@ -198,8 +294,12 @@ class Interleavings(RuleBasedStateMachine):
         self._close()
         known = {one.record_id for one in listed}
         unknown = {one.request.prompt for one in listed if one.status == "unknown"}
-        for record_id in self.service.jobs:
+        for record_id in {*self.service.jobs} - self.forgotten:
             assert record_id in known or self._text_of(record_id) in unknown
+        # What was lost or has failed is ordered anew; what stands answers every call of its chain.
+        standing = [one for one in listed if one.status in ("submitted", "pending", "done")]
+        counts = Counter(one.request.prompt for one in standing)
+        assert not [text for text, count in counts.items() if text.startswith("host") and count > 1]
 
     # How
 
@@ -218,7 +318,7 @@ class Interleavings(RuleBasedStateMachine):
                 self.is_followed |= found.status == "pending"
             case ArtaError() as error:
                 assert not isinstance(error, JobTimedOut)  # the time-out here is a year
-                if not is_cut_off and not call.has_key:  # a key's entry may be another call's
+                if not is_cut_off and call.has_own_entry:
                     listed = self.portal.call(self._history)
                     entry = next((one for one in listed if one.request.prompt == call.text), None)
                     assert error.record_id == (entry.record_id if entry else None), error
@@ -236,6 +336,35 @@ class Interleavings(RuleBasedStateMachine):
 
     async def _history(self) -> tuple[Generation, ...]:
         return await self.generations.history(1000)
+
+    def _cut(self, call: Call, *, is_time_out: bool) -> None:
+        """Cancels a call; a host's that was about to be answered counts as answered."""
+
+        def cut() -> bool:
+            is_answered = call.host is not None and call.host.is_explained.is_set()
+            if call.future.cancel() and call.host is not None:
+                call.host.explain(is_cut=is_time_out)
+            return is_answered
+
+        if self.portal.call(cut) and call is self.chain.call:
+            self._end_chain()
+
+    def _end_chain(self) -> None:
+        self.chains += 1
+        self.chain = Chain(f"host {self.chains}", self.clock())
+
+    def _jump(self, seconds: float) -> None:
+        """Puts the clock forward; a call that would then be too old is not repeated."""
+        if self.clock() + seconds - self.chain.began_at > MAX_CHAIN:
+            self._end_chain()
+        self.ahead += seconds
+
+    def _refuse_writes(self, refused: bool) -> None:
+        """Whether the journal that is open refuses all writes, as on a full disk."""
+        backend = self.generations._opened  # pyright: ignore[reportPrivateUsage]  # its connection alone can be told so
+        state = backend and backend.state
+        if isinstance(state, SqliteState):
+            self.portal.call(_refuse_writes, state, refused)
 
     def _in_flight(self) -> list[Call]:
         return [call for call in self.calls if not call.future.done()]
@@ -293,6 +422,14 @@ class Interleavings(RuleBasedStateMachine):
             clock=self.clock,
             sleep=sleep_less,
         )
+
+
+async def _refuse_writes(state: SqliteState, refused: bool) -> None:
+    def refuse() -> None:
+        if state._opened is not None:  # pyright: ignore[reportPrivateUsage]  # see above
+            state._opened.db.execute(f"PRAGMA query_only = {refused}")  # pyright: ignore[reportPrivateUsage]  # see above
+
+    await state._run(refuse, limiter=state._journal_turns)  # pyright: ignore[reportPrivateUsage]  # in its turn
 
 
 def _one_of(some: Sequence[T], which: int) -> Sequence[T]:

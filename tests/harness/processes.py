@@ -21,6 +21,7 @@ from pathlib import Path
 
 import anyio
 import anyio.lowlevel
+from anyio.streams.buffered import BufferedByteReceiveStream
 
 from arta_mcp.arta.account import Account
 from arta_mcp.arta.protocol import Addresses
@@ -401,9 +402,10 @@ async def writing_to_journal(folder: Path) -> AsyncGenerator[None]:
     command = [sys.executable, "-c", HOLD_JOURNAL, str(folder / "generations.sqlite3")]
     async with await anyio.open_process(command) as holder:
         assert holder.stdout is not None
-        assert await holder.stdout.receive() == b"held\n"
+        said = BufferedByteReceiveStream(holder.stdout)
+        assert await said.receive_until(b"\n", 100) == b"held"
         yield
         with anyio.move_on_after(0.01) as still_held:
-            await holder.stdout.receive()
+            await said.receive_until(b"\n", 100)
         assert still_held.cancelled_caught
-        assert await holder.stdout.receive() == b"free\n"
+        assert await said.receive_until(b"\n", 100) == b"free"

@@ -15,6 +15,7 @@ import anyio
 import pytest
 
 from arta_mcp.errors import Unavailable
+from arta_mcp.state import journal
 from arta_mcp.state.contract import UNANSWERED_TTL
 from arta_mcp.state.journal import VERSION
 from arta_mcp.state.records import JournalEntry, Phase
@@ -343,3 +344,34 @@ async def test_reads_do_not_wait_for_a_writer_in_another_process(tmp_path: Path)
             assert await state.find(*OURS, f"r-{done.id}") == done
             assert await state.latest(*OURS, 9) == (done,)
             assert await state.timings("a.example", "Flux", 9) == ()
+
+
+async def test_a_folder_that_is_removed_while_its_journal_is_opened_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, shape = tmp_path / "state", journal._shape  # pyright: ignore[reportPrivateUsage]  # a moment in the middle
+
+    def remove(db: sqlite3.Connection) -> None:
+        shape(db)
+        folder.rename(tmp_path / "old")
+
+    async with opened(folder) as state:
+        monkeypatch.setattr(journal, "_shape", remove)
+        with pytest.raises(Unavailable, match="was removed or replaced while this ran"):
+            await begin(state, key="k")
+        monkeypatch.setattr(journal, "_shape", shape)
+        assert (await begin(state, key="k"))[1]
+    async with opened(folder) as state:
+        assert [one.key for one in await state.latest(*OURS, 9)] == ["k"]
+
+
+async def test_a_log_that_is_taken_from_a_journal_costs_nothing_of_it(tmp_path: Path) -> None:
+    """As `rm -r` does it with a journal that is begun while it runs."""
+    folder = tmp_path / "state"
+    async with opened(folder) as state:
+        running, _ = await begin(state, key="k1")
+        (folder / "generations.sqlite3-wal").unlink()
+        sent = await state.write(replace(running, phase="submitted", record_id="r1"))
+        assert sent is not None
+    async with opened(folder) as state:
+        assert await state.find(*OURS, "r1") == sent

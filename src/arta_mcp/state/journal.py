@@ -109,8 +109,10 @@ class Journal:
         Only one that is suspect is read as a whole, and damage anywhere in it raises: at 100,000
         generations that takes a tenth of a second, and damage shows when its page is read.
         """
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))  # SQLite's own mode is the umask's
-        self._path, self._processes = path, processes
+        made = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # SQLite's own mode is the umask's
+        self._file = _identity(os.fstat(made))  # from the file: its name may lead elsewhere by now
+        os.close(made)
+        self._path, self._log, self._processes = path, Path(f"{path}-wal"), processes
         # timeout 0.1 s: the caller waits for other writers itself, in steps that can be cancelled
         self.db = sqlite3.connect(path, timeout=0.1, check_same_thread=False, isolation_level=None)
         try:
@@ -123,14 +125,16 @@ class Journal:
                 if found != ("ok",):
                     raise sqlite3.DatabaseError(sanitize(str(found[0])))
             _shape(self.db)
-            self._file = _identity(path)
+            self._log_file = _find_identity(self._log)
         except BaseException:
             self.db.close()
             raise
 
     def is_replaced(self) -> bool:
         """Whether another file, or none, stands where this one was opened."""
-        return _identity(self._path) != self._file
+        # The log too: whoever removes a folder may take it from a journal that was begun meanwhile.
+        found = _find_identity(self._path), _find_identity(self._log)
+        return found != (self._file, self._log_file)
 
     def check_version(self) -> None:
         """Raises Unavailable when a newer version of ours has changed the shape."""
@@ -414,9 +418,12 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str | bytes)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _find_identity(path: Path) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        return _identity(path.stat())
     except OSError:
         return None
-    return found.st_dev, found.st_ino
