@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -17,6 +18,7 @@ from arta_mcp.generations.callers import Call, Connection, names_time_out
 from arta_mcp.generations.service import TAKEN_UP, Generations
 from arta_mcp.generations.values import Generation, GenerationRequest
 from arta_mcp.local.faults.catalogue import Fault
+from arta_mcp.state.sqlite import SqliteState
 from harness.world import LIMITS, World, new_world
 
 pytestmark = pytest.mark.anyio
@@ -106,6 +108,37 @@ async def test_what_was_cut_twice_is_one_job_and_the_third_call_has_its_picture(
         another = await host.ask()  # it was answered: the next one is a new picture
     assert another.record_id != found.record_id
     assert len(world.service.jobs) == 2
+
+
+async def test_who_repeats_at_once_need_not_wait_until_the_cancellation_is_through(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that is cancelled while a thread reads for it stays until that has ended."""
+    read, is_read = SqliteState.timings, anyio.Event()
+
+    async def read_slowly(state: SqliteState, *args: Any) -> Any:
+        is_read.set()
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(0.3)
+        return await read(state, *args)
+
+    end_jobs(world)
+    async with hosted(world) as host, anyio.create_task_group() as group:
+        call = Call(host.connection)
+        cut = anyio.CancelScope()
+
+        async def first() -> None:
+            with cut:
+                await host.generations.generate(FOX, call=call)
+
+        monkeypatch.setattr(SqliteState, "timings", read_slowly)
+        group.start_soon(first)
+        await is_read.wait()
+        monkeypatch.setattr(SqliteState, "timings", read)
+        cut.cancel()
+        call.leave(is_cut=True)
+        assert TAKEN_UP in str((await host.ask()).notice)
+    assert len(world.service.jobs) == 1
 
 
 async def test_the_next_process_takes_up_what_the_last_one_was_cut_with(world: World) -> None:

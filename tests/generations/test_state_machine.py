@@ -343,7 +343,7 @@ class Interleavings(RuleBasedStateMachine):
         def cut() -> bool:
             is_answered = call.host is not None and call.host.is_explained.is_set()
             if call.future.cancel() and call.host is not None:
-                call.host.explain(is_cut=is_time_out)
+                call.host.leave(is_cut=is_time_out)
             return is_answered
 
         if self.portal.call(cut) and call is self.chain.call:

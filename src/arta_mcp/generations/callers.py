@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from itertools import count
@@ -82,7 +81,7 @@ class Connection:
     def close(self) -> None:
         """The host has left: what it still waited for was cut."""
         for call in tuple(self.calls):
-            call.explain(is_cut=True)
+            call.leave(is_cut=True)
 
 
 class Call:
@@ -105,7 +104,7 @@ class Call:
         self.job: JournalEntry | None = None
         self.ended: float | None = None
         self.is_settled, self.is_explained = anyio.Event(), anyio.Event()
-        self.is_repeated = self.is_cut = False
+        self.is_repeated = self.is_cut = self.has_left = False
         if connection:
             connection.calls.append(self)
 
@@ -133,6 +132,11 @@ class Call:
             self.connection.calls.remove(self)
         self.is_explained.set()
 
+    def leave(self, *, is_cut: bool) -> None:
+        """Its host waits no more: an equal call need not wait until its cancellation is through."""
+        self.has_left = True
+        self.explain(is_cut=is_cut)
+
     def allowed_wait(self, wait: float, cut_after: float | None = None) -> float:
         """At most `wait` seconds, less where a call was cut before: here, or for the same job."""
         shortest = self.connection.shortest_cut if self.connection else math.inf
@@ -148,27 +152,35 @@ class Callers:
     """The calls of this process that are running, by token; joined calls share one."""
 
     def __init__(self) -> None:
-        self._tokens = Counter[str]()
+        self._calls: dict[str, tuple[Call, ...]] = {}
 
     @contextmanager
     def running(self, call: Call) -> Generator[None]:
         """Counts the call in."""
-        self._tokens[call.token] += 1
+        self._add(call)
         try:
             yield
         finally:
-            self._tokens[call.token] -= 1
+            self._remove(call)
             call.ended = call.age
             if not call.is_settled.is_set():
                 call.settle(None)
 
     def join(self, call: Call, first: Call) -> float:
         """Lets a call share what the first one waits for; gives after how long that was cut."""
-        self._tokens[call.token] -= 1
+        self._remove(call)
         call.token, first.is_repeated = first.token, True
-        self._tokens[call.token] += 1
+        self._add(call)
         return first.age
 
     def is_waiting(self, token: str) -> bool:
         """Whether a call with this token is there; any thread may ask."""
-        return self._tokens[token] > 0
+        return any(not call.has_left for call in self._calls.get(token, ()))
+
+    def _add(self, call: Call) -> None:
+        self._calls[call.token] = (*self._calls.get(call.token, ()), call)
+
+    def _remove(self, call: Call) -> None:
+        others = tuple(one for one in self._calls.pop(call.token) if one is not call)
+        if others:
+            self._calls[call.token] = others

@@ -43,7 +43,7 @@ def add_calls(server: MCPServer[Connection]) -> None:
         if ctx.method == "notifications/cancelled":
             call = calls.pop((id(connection), str(params.get("requestId"))), None)
             if call is not None:
-                call.explain(is_cut=names_time_out(str(params.get("reason"))[:500]))
+                call.leave(is_cut=names_time_out(str(params.get("reason"))[:500]))
         if ctx.method != "tools/call":
             return await call_next(ctx)
         connection.reads_late_answers = not _drops_late_answers(ctx)
