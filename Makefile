@@ -10,17 +10,20 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	@env -u ARTA_API_KEY ARTA_BACKEND=local $(BIN)/arta-mcp generate "a red fox in snow" --aspect-ratio 16:9 -n 2 -o pictures
 
-test: $(VENV)/.tested check
+test: check
 	$(BIN)/python -m pytest
 
 test-quick: $(VENV)/.tested
 	$(BIN)/python -m pytest -q -m "not slow"
 
-# every framework of docs/clients.md; the first run installs about 2 GB into .cache
+# every client of docs/clients.md, whose tables it writes; the first run installs 3 GB into .cache
 interop-all: $(VENV)/.tested
 	INTEROP_ALL=1 REQUIRE_ALL=1 $(BIN)/python -m pytest tests/interop/test_frameworks.py
+	$(BIN)/python tools/write_clients.py
 
+# The replies first: a source of theirs that changed makes every start slow, and says so nowhere else.
 check: $(VENV)/.tested
+	@$(BIN)/python tools/write_quick_replies.py --check
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/pyright

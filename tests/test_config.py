@@ -41,7 +41,7 @@ GOOD: dict[str, tuple[str, object]] = {
     "ARTA_PREVIEW": ("On", "on"),
     "ARTA_RESOURCE_LINKS": ("on", True),
     "ARTA_LOG_LEVEL": ("debug", "DEBUG"),
-    "ARTA_FRONT_DESK": ("off", False),
+    "ARTA_QUICK_REPLIES": ("off", False),
 }
 """a value that each setting takes, and what it is read as"""
 
@@ -79,7 +79,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "ARTA_PREVIEW": ("yes",),
     "ARTA_RESOURCE_LINKS": ("1",),
     "ARTA_LOG_LEVEL": ("loud",),
-    "ARTA_FRONT_DESK": ("maybe",),
+    "ARTA_QUICK_REPLIES": ("maybe",),
     **dict.fromkeys(ADDRESSES, BAD_ADDRESSES),
 }
 LITERALS = (
@@ -308,6 +308,18 @@ def test_the_choices_that_are_shown_are_all_taken() -> None:
     assert len(shown) == 10
     for name, choice in shown:
         assert Settings.from_env({"ARTA_API_KEY": KEY, name: choice})
+
+
+def test_a_setting_is_read_by_its_old_name_and_the_new_one_wins() -> None:
+    old, new = "ARTA_FRONT_DESK", "ARTA_QUICK_REPLIES"
+    found = Settings.from_env({old: "off"})
+    assert found.quick_replies is False
+    assert found.unknown == ()
+    assert Settings.from_env({old: "off", new: "on"}).quick_replies is True
+    assert Settings.from_env({old: "maybe", new: "off"}).quick_replies is False
+    assert Settings.from_env({old: "off", new: " "}).quick_replies is False
+    assert refused({old: "maybe"}).message == "ARTA_FRONT_DESK is 'maybe'"
+    assert refused({old: "${DESK}"}).message.startswith("ARTA_FRONT_DESK is the literal ${DESK}")
 
 
 def test_names_that_mean_nothing_are_told_and_have_a_near_one() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+import write_clients
 import write_documents
 import write_performance
 from arta_mcp import __version__
@@ -23,6 +24,11 @@ SERVER = json.loads((ROOT / "server.json").read_text(encoding="utf-8"))
 def test_the_settings_table_and_server_json_are_what_the_code_says() -> None:
     assert write_documents.readme(README) == README
     assert (ROOT / "server.json").read_text(encoding="utf-8") == write_documents.server_json()
+
+
+def test_the_page_of_clients_is_what_the_last_run_and_the_data_file_say() -> None:
+    page = write_clients.PAGE.read_text(encoding="utf-8")
+    assert write_clients.clients_page(page) == page
 
 
 def test_server_json_fits_the_registry_schema() -> None:

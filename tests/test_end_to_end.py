@@ -375,7 +375,7 @@ async def test_an_unknown_record_id_is_an_error_and_the_server_goes_on(quick: Ma
     for record_id, answer in answers.items():
         assert answer.is_error
         assert f"no generation has the record id {record_id!r}" in text_of(answer)
-    assert content_of(after)["total"] == len(SHIPPED.styles)
+    assert content_of(after)["total"] == len(SHIPPED.search(None))
 
 
 # What the host or the disk has wrong

@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "generations": "arta background errors matching redaction state styles untrusted_json",
     "server": "arta errors generations matching redaction styles",
     "app": "arta background config engines errors generations local redaction state",
-    "quick_replies": "",
+    "quick_replies": "files",
 }
 """room -> the rooms that it may import at most; nothing imports `cli`"""
 

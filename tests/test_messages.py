@@ -112,7 +112,7 @@ def test_every_setting_that_can_be_wrong_is_among_them() -> None:
     tried = {name for env in SETTINGS_GONE_WRONG for name in env}
     alike = {"ARTA_AUTH_URL", "ARTA_TOKEN_REFRESH_URL", "ARTA_STYLES_URL"}  # as ARTA_BASE_URL
     alike |= {"ARTA_JOB_TIMEOUT", "ARTA_MIN_POLL_INTERVAL"}  # as ARTA_MAX_WAIT
-    alike |= {"ARTA_STATE_DIR", "ARTA_RESOURCE_LINKS", "ARTA_FRONT_DESK"}
+    alike |= {"ARTA_STATE_DIR", "ARTA_RESOURCE_LINKS", "ARTA_QUICK_REPLIES"}
     free = {"ARTA_CLIENT_TYPE"}  # any text will do
     assert {setting.name for setting in SETTINGS} == tried | alike | free
 

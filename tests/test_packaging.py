@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from email.parser import HeaderParser
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from arta_mcp import __version__
 from harness.installed import Machine, connect, content_of, decode
+from test_quick_replies import INITIALIZED, GatedServer, initialize, rpc
 
 ROOT = Path(__file__).parent.parent
 INSTALL_TIMEOUT = 300
@@ -33,11 +36,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `bin` folder of a clean environment with the wheel and what it asks for."""
     folder = tmp_path_factory.mktemp("clean") / "venv"
-    python = folder / "bin" / "python"
+    return install(folder, "--constraint", str(ROOT / "constraints.txt"), str(wheel))
+
+
+def install(folder: Path, *what: str) -> Path:
+    """The `bin` folder of a new environment with what pip makes of these arguments."""
     _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
-    pip = (sys.executable, "-m", "pip", "--python", str(python))
-    constraints = ("--constraint", str(ROOT / "constraints.txt"))
-    _run(*pip, "install", "--quiet", *constraints, str(wheel))
+    pip = (sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"))
+    _run(*pip, "install", "--quiet", *what)
     _run(*pip, "check")
     return folder / "bin"
 
@@ -116,3 +122,38 @@ async def test_the_installed_program_serves_a_host(machine: Machine) -> None:
         models = content_of(await client.call_tool("list_models", {"search": "flux"}))
     assert models["backend"] == "local"
     assert machine.log == ""
+
+
+def lowest_dependencies() -> list[str]:
+    """What we depend on directly, each in the lowest version that we allow."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    wanted: list[str] = tomllib.loads(text)["project"]["dependencies"]
+    return [re.sub(r">=([\d.]+).*", r"==\1", each) for each in wanted]
+
+
+INSTALLATIONS = {
+    "the newest of everything": [],
+    "pydantic 2.12.0": ["pydantic==2.12.0", "mcp==2.3.0"],
+    "the lowest of what we ask for": lowest_dependencies(),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no quick replies on Windows")
+@pytest.mark.parametrize("name", INSTALLATIONS)
+def test_a_start_is_quick_with_whatever_pip_chooses(name: str, wheel: Path, tmp_path: Path) -> None:
+    """No constraints: they once hid that replies were kept back from everybody but us."""
+    wanted = INSTALLATIONS[name]
+    python = str(install(tmp_path / "venv", str(wheel), *wanted) / "python")
+    environ = {"ARTA_STATE_DIR": str(tmp_path / "state"), "ARTA_LOG_LEVEL": "DEBUG"}
+    with GatedServer(python=python, **environ) as server:
+        server.write(initialize(1), INITIALIZED, rpc("tools/list", 2))
+        listed = server.read(2)
+        assert [line and json.loads(line)["id"] for line in listed] == [1, 2]  # `mcp` is held back
+        server.let_sdk_in()
+        server.write(rpc("tools/call", 3, name="list_models"))
+        assert json.loads(server.read()[0])["result"]["isError"] is False
+        errors = server.finish()[1]
+    assert "ERROR" not in errors
+    if wanted:
+        # The tool of this checkout, with the packages of that installation.
+        _run(python, str(ROOT / "tools" / "write_quick_replies.py"), "--check-all")

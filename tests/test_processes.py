@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
@@ -20,7 +21,7 @@ from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.state.records import JournalEntry
 from arta_mcp.state.sqlite import SqliteState
-from harness import processes
+from harness import processes, programs
 from harness.installed import TIMEOUT, Machine, connect, content_of, remote_settings
 from harness.processes import ACCOUNT, CONTEXT, Site
 from harness.service import ScriptedServer, ScriptedService
@@ -118,6 +119,15 @@ def test_a_kill_in_the_middle_of_a_generation_loses_and_doubles_nothing(
     assert not [*site.folder.glob("*.damaged-*")]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="prlimit of another process is Linux's own")
+@pytest.mark.parametrize("what", programs.STRIKES)
+def test_a_program_that_is_struck_at_any_moment_loses_and_doubles_nothing(
+    tmp_path: Path, what: str
+) -> None:
+    found = programs.strike_at_random(tmp_path, what, 2, random.Random(what))
+    assert (found.rounds, found.lost, found.doubled, found.astray) == (2, [], [], [])
+
+
 def test_a_kill_in_the_middle_of_a_token_write_loses_no_account(
     service: ScriptedServer, site: Site
 ) -> None:
@@ -185,8 +195,8 @@ async def test_cancelling_stops_at_once_and_leaves_no_task(
         case "sign_up":
             assert entries == [("refused", None)]
             assert service.service.jobs == ()
-        case "submit":
-            assert entries == [("sending", None)]
+        case "submit":  # given up at the end of its process, with the answer still to come
+            assert entries == [("unknown", None)]
             assert len(service.service.jobs) == 1
         case _:
             assert [record_id for _, record_id in entries] == [*service.service.jobs]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -24,8 +26,9 @@ from hypothesis import strategies as st
 
 import write_quick_replies
 from arta_mcp import quick_replies
-from arta_mcp.app import open_generations
-from arta_mcp.config import SETTINGS, Settings
+from arta_mcp.app import open_generations, state_dir
+from arta_mcp.cli.serve import find_mark
+from arta_mcp.config import SETTINGS, DrawnBy, Settings, without_settings
 from arta_mcp.quick_replies import (
     CLIENT_CAPABILITIES,
     CLIENT_INFO,
@@ -34,23 +37,20 @@ from arta_mcp.quick_replies import (
     ConnectionState,
     Handoff,
     Json,
+    NoQuickReplies,
     RecordedReplies,
     Responder,
 )
 from arta_mcp.server.build import build_server
 from arta_mcp.server.wire import Wire, serve_connection
 from write_quick_replies import (
-    ASIDE,
     CLIENT,
     METHODS,
+    SETS,
     UNKNOWN_VERSION,
-    LiveServer,
     Replies,
-    find_sources,
-    module_files,
     opening_requests,
     record_replies,
-    without_settings,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -91,113 +91,271 @@ def read_file() -> dict[str, Json]:
     return json.loads(REPLIES_FILE.read_text(encoding="utf-8"))
 
 
+def replies_of(drawn_by: DrawnBy = "sketch", mcp: str = "") -> RecordedReplies:
+    """A recorded set, as it is used with this version of the SDK; by default the recorded one."""
+    file = read_file()
+    return RecordedReplies({**file}, drawn_by, mcp=mcp or f"{file['mcp']}.0")
+
+
 @pytest.fixture(scope="module")
 def recorded() -> RecordedReplies:
-    return RecordedReplies({**read_file()})
+    return replies_of()
 
 
 @pytest.fixture
-def pinned(need: Callable[[bool, str], None]) -> None:
-    """The packages that gave the replies are those that are installed."""
-    packages = read_file()["packages"].items()
-    found = all(quick_replies.is_installed(name, str(version)) for name, version in packages)
-    need(found, "mcp or pydantic are not those of constraints.txt")
-
-
-@pytest.fixture
-def fitting(recorded: RecordedReplies, pinned: None) -> None:
+def fitting() -> None:
     """Quick replies are in use: without them, a test that holds the SDK back waits for ever."""
-    if not recorded.fits_installation():
-        pytest.fail("src/arta_mcp/quick_replies.json is stale; run `make quick-replies`")
+    try:
+        RecordedReplies.read("sketch", None)
+    except NoQuickReplies as exc:
+        pytest.fail(f"no quick replies: {exc}; {exc.hint}")
+
+
+Live = dict[str, dict[str, Replies]]
 
 
 @pytest.fixture(scope="module")
-def live() -> dict[str, Replies]:
+def live() -> Live:
     return record_replies()
 
 
 # The file
 
 
-def test_the_shipped_replies_are_what_the_sdk_says_live(
-    live: dict[str, Replies], recorded: RecordedReplies
-) -> None:
-    assert list(live) == [*HANDSHAKES, UNKNOWN_VERSION, MODERN]
-    for version, replies in live.items():
-        known = MODERN if version == MODERN else recorded.negotiate_version(version)
-        first = () if version == MODERN else ("initialize",)
-        assert tuple(replies) == (*first, *METHODS)
-        for number, (method, line) in enumerate(replies.items()):
-            sent = f'{{"jsonrpc":"2.0","id":{number},{recorded.find_reply(known, method)}'
-            assert sent == line, f"{version} {method}: run `make quick-replies`"
+def test_no_source_has_changed_since_the_replies_were_recorded() -> None:
+    assert write_quick_replies.find_changes(read_file()) == [], "run `make quick-replies`"
 
 
-@pytest.mark.usefixtures("pinned")
-def test_the_file_is_what_its_script_writes(live: dict[str, Replies]) -> None:
+def test_the_shipped_replies_are_what_the_sdk_says_live(live: Live) -> None:
+    assert list(live) == ["remote", "sketch", "engine"]
+    for drawn_by in SETS:
+        recorded = replies_of(drawn_by)
+        assert list(live[drawn_by]) == [*HANDSHAKES, UNKNOWN_VERSION, MODERN]
+        for version, replies in live[drawn_by].items():
+            known = MODERN if version == MODERN else recorded.negotiate_version(version)
+            first = () if version == MODERN else ("initialize",)
+            assert tuple(replies) == (*first, *METHODS)
+            for number, (method, line) in enumerate(replies.items()):
+                found = recorded.find_reply(str(known), method)
+                sent = f'{{"jsonrpc":"2.0","id":{number},{found}'
+                assert sent == line, f"{drawn_by} {version} {method}: run `make quick-replies`"
+
+
+def test_the_file_is_what_its_script_writes(live: Live) -> None:
     written = write_quick_replies.generate(live)
     assert REPLIES_FILE.read_text(encoding="utf-8") == written, "run `make quick-replies`"
 
 
-def test_the_file_is_of_the_pinned_packages() -> None:
-    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    packages = read_file()["packages"]
-    for name, package in write_quick_replies.PACKAGES.items():
-        assert f"{package}=={packages[name]}" in pins, "run `make quick-replies`"
+def test_the_file_is_of_the_pinned_sdk() -> None:
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert f"\nmcp=={read_file()['mcp']}." in pins, "run `make quick-replies`"
 
 
-def test_all_that_decides_a_reply_is_among_the_sources() -> None:
-    server = {f"server/{file.name}" for file in (quick_replies.PACKAGE_DIR / "server").glob("*.py")}
-    others = {"__init__.py", "arta/protocol.py", "generations/values.py", "styles.py"}
-    assert server | others <= set(find_sources())
+NOT_OURS = {
+    *("2024", "2025", "03", "05", "26", "Method", "discover", "ping", "32601"),  # the protocol's
+    *("array", "boolean", "defs"),  # JSON Schema's
+    *("private", "profile"),  # of caching, and of MCP Apps' media type
+    "4294967295",  # which ours say as a power of two
+}
+"""what stands in replies and in none of our sources"""
 
 
-def test_what_is_aside_would_be_among_the_sources_otherwise() -> None:
-    for name in sorted(ASIDE):
-        [file] = module_files(name)
-        added = set(find_sources(ASIDE - {name})) - set(find_sources())
-        assert file.relative_to(quick_replies.PACKAGE_DIR).as_posix() in added
+def words_of(value: object) -> set[str]:
+    """The words of all texts in a JSON value, less names of members, which are the protocol's."""
+    match value:
+        case dict():
+            return set().union(*map(words_of, value.values()))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # JSON
+        case list():
+            return set().union(*map(words_of, value))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # JSON
+        case _:
+            return set(re.findall(r"\w{2,}", str(value)))
 
 
-def test_no_setting_changes_a_reply(live: dict[str, Replies], tmp_path: Path) -> None:
-    chosen = {
-        "ARTA_BACKEND": "arta",
-        "ARTA_API_KEY": "a-key-of-my-own",
+def test_every_word_of_a_reply_stands_in_a_source() -> None:
+    file = read_file()
+    packages = [quick_replies.PACKAGE_DIR / name for name in file["sources"]]
+    ours = words_of([path.read_text(encoding="utf-8") for path in packages])
+    assert sorted(words_of(file["replies"]) - ours - NOT_OURS) == []
+
+
+def test_a_reply_tells_no_more_of_the_settings_than_what_draws(live: Live, tmp_path: Path) -> None:
+    free = {
         "ARTA_OUTPUT_DIR": str(tmp_path / "pictures"),
         "ARTA_STATE_DIR": str(tmp_path / "state"),
         "ARTA_PROXY": "http://127.0.0.1:9",
         "ARTA_USER_AGENT": "something-else/1",
         "ARTA_CLIENT_TYPE": "OTHER",
         "ARTA_LOG_LEVEL": "DEBUG",
+        "ARTA_SKETCH_LIMIT": "1GB",
     }
+    backends = {"ARTA_BACKEND", "ARTA_API_KEY"}
     for setting in SETTINGS:
-        if setting.name.endswith(("_URL", "_URLS")):
-            chosen.setdefault(setting.name, "http://127.0.0.1:9/other")
+        if setting.name in backends:
+            continue
+        if setting.name.endswith("_URL"):
+            free.setdefault(setting.name, "http://127.0.0.1:9/other")
         elif setting.choices:
             other = [choice for choice in setting.choices if choice != setting.default]
-            chosen.setdefault(setting.name, other[0])
-        elif setting.default.replace(".", "", 1).isdigit():
-            chosen.setdefault(setting.name, "7")
-    assert chosen["ARTA_FRONT_DESK"] == "off"
-    for version in ("2025-11-25", MODERN):
-        server = LiveServer(opening_requests(version), **chosen)
-        assert server.read_replies() == live[version]
+            free.setdefault(setting.name, other[0])
+        else:
+            free.setdefault(setting.name, "7")
+    assert free["ARTA_QUICK_REPLIES"] == "off"
+    remote = {"ARTA_BACKEND": "arta", "ARTA_API_KEY": "a-key-of-my-own"}
+    for chosen in ({**free, **remote}, {**free, "ARTA_BACKEND": "local"}):
+        drawn_by = Settings.from_env(chosen).drawn_by
+        for version in ("2025-11-25", MODERN):
+            replies = ask_process(opening_requests(version), **chosen)
+            assert replies == live[drawn_by][version]
+
+
+def ask_process(requests: Sequence[Json], **settings: str) -> Replies:
+    """What a server process with these settings replies."""
+    lines = [
+        json.dumps({"jsonrpc": "2.0", "id": number, **request})
+        for number, request in enumerate(requests)
+    ]
+    with subprocess.Popen(
+        [sys.executable, "-m", "arta_mcp"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        encoding="utf-8",
+        env=without_settings(os.environ) | settings,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("".join(f"{line}\n" for line in lines))
+        process.stdin.flush()
+        replies = [process.stdout.readline().rstrip("\n") for _ in lines]
+    by_number = {json.loads(line)["id"]: line for line in replies}
+    return {str(request["method"]): by_number[number] for number, request in enumerate(requests)}
+
+
+# What they fit
+
+
+@pytest.fixture
+def installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of packages in front of all others; `mcp` is there, but none of its metadata."""
+    (tmp_path / "mcp").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    return tmp_path
+
+
+@pytest.mark.parametrize("version", ["2.3.0", "2.3.9", "2.4.0", "2.10.1", "2.4.0b1"])
+def test_replies_fit_a_tested_or_later_minor_version_of_the_sdk(
+    installation: Path, version: str
+) -> None:
+    (installation / f"mcp-{version}.dist-info").mkdir()
+    (installation / "mcp_types-9.dist-info").mkdir()
+    assert RecordedReplies.read("sketch", None).mcp == version
+
+
+@pytest.mark.parametrize("version", ["2.2.9", "3.0.0", "1.30.0", "20.3.0", "new", ""])
+def test_replies_fit_no_earlier_and_no_other_sdk(installation: Path, version: str) -> None:
+    if version:
+        (installation / f"mcp-{version}.dist-info").mkdir()
+    with pytest.raises(
+        NoQuickReplies, match=r"recorded with mcp 2\.3, and .* is installed"
+    ) as told:
+        RecordedReplies.read("sketch", None)
+    assert told.value.hint == "install mcp 2.3 or a later 2"
+
+
+def test_an_sdk_that_is_there_twice_is_none_that_is_known(installation: Path) -> None:
+    for version in ("2.3.0", "2.4.0"):
+        (installation / f"mcp-{version}.dist-info").mkdir()
+    with pytest.raises(NoQuickReplies, match="none that is known"):
+        RecordedReplies.read("sketch", None)
 
 
 @pytest.mark.usefixtures("fitting")
-def test_other_sources_or_packages_do_not_fit() -> None:
+def test_a_changed_source_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = read_file()
-    packages, sources = file["packages"], file["sources"]
-    others: list[Json] = [{"packages": {**packages, name: "0.1"}} for name in packages]
-    for other in (*others, {"sources": {**sources, "crc32": 1}}):
-        assert not RecordedReplies({**file, **other}).fits_installation()
+    file["sources"] = {**file["sources"], "server/tools.py": 1}
+    path = tmp_path / "quick_replies.json"
+    path.write_text(json.dumps(file), encoding="utf-8")
+    monkeypatch.setattr(quick_replies, "REPLIES_FILE", path)
+    with pytest.raises(NoQuickReplies, match=r"before a change of server/tools\.py") as told:
+        RecordedReplies.read("sketch", None)
+    assert "make quick-replies" in told.value.hint
+    assert write_quick_replies.main(["--check"]) == 1
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", None, '{"sources": {"gone.py": 1}}'])
+def test_a_file_that_is_missing_or_damaged_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    path = tmp_path / "quick_replies.json"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(quick_replies, "REPLIES_FILE", path)
+    with pytest.raises(NoQuickReplies, match=r"quick_replies\.json is missing or damaged"):
+        RecordedReplies.read("sketch", None)
+
+
+def test_a_mark_keeps_them_off_for_the_sdk_that_it_names(tmp_path: Path) -> None:
+    mark = tmp_path / "state" / "quick-replies-off"
+    replies = RecordedReplies.read("sketch", mark)
+    assert "set ARTA_QUICK_REPLIES=off and restart" in quick_replies.keep_off(replies, mark)
+    assert mark.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(NoQuickReplies, match="turned out to open a connection otherwise") as told:
+        RecordedReplies.read("sketch", mark)
+    assert str(mark) in told.value.hint
+    mark.write_text(mark.read_text(encoding="utf-8").replace("mcp 2.", "mcp 2.9"), encoding="utf-8")
+    assert RecordedReplies.read("sketch", mark).mcp == replies.mcp
+
+
+def test_where_no_mark_can_be_written_the_sentence_is_the_same(
+    recorded: RecordedReplies, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    said = quick_replies.keep_off(recorded, tmp_path / "file" / "mark")
+    assert said == quick_replies.keep_off(recorded, None)
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [{"HOME": "/home/x"}, {"HOME": "/home/x", "XDG_STATE_HOME": "/elsewhere"}, {}],
+    ids=lambda environ: " ".join(environ) or "no HOME",
+)
+def test_the_mark_is_in_the_state_folder(
+    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    for folder in ("", str(tmp_path)):
+        chosen = Settings.from_env({"ARTA_STATE_DIR": folder})
+        assert find_mark(chosen, environ) == state_dir(chosen) / "quick-replies-off"
+
+
+LATER = "2.99.0"
+
+
+def test_a_later_sdk_negotiates_by_itself_what_only_it_may_know() -> None:
+    later = replies_of(mcp=LATER)
+    for version in HANDSHAKES:
+        assert count_quick_replies(later, [initialize(1, version), rpc("ping", 2)]) == 2
+    assert count_quick_replies(later, [modern("tools/list", 1)]) == 1
+    for line in (initialize(1, "2027-07-28"), initialize(1, MODERN)):
+        assert count_quick_replies(later, [line]) == 0
+        assert count_quick_replies(replies_of(), [line]) == 1
+
+
+def test_a_discovery_lists_the_versions_that_were_recorded() -> None:
+    reply = Responder(replies_of(mcp=LATER)).reply_to(modern("server/discover", 1))
+    assert json.loads(reply or "")["result"]["supportedVersions"] == [MODERN]
 
 
 # The protocol machine
 
-NEW, HANDSHAKE, READY, STATELESS, CLOSED = ConnectionState
+NEW, DISCOVERED, HANDSHAKE, READY, STATELESS, CLOSED = ConnectionState
 CALL = rpc("tools/call", 2, name="list_models")
 OPENINGS = {
     NEW: [],
+    DISCOVERED: [modern("server/discover", 1), modern("server/discover", 2)],
     HANDSHAKE: [initialize(1), rpc("ping", 2)],
     READY: [initialize(1), INITIALIZED, rpc("ping", 2)],
     STATELESS: [modern("ping", 1), modern("ping", 2)],
@@ -207,6 +365,7 @@ OPENINGS = {
 
 REPLAYED = {
     NEW: [],
+    DISCOVERED: [modern("server/discover", 1)],
     HANDSHAKE: [initialize(1)],
     READY: [initialize(1), INITIALIZED],
     STATELESS: [modern("ping", 1)],
@@ -217,10 +376,15 @@ REPLAYED = {
 ADMITTED = {
     (NEW, initialize(2)): HANDSHAKE,
     (NEW, modern("tools/list", 2)): STATELESS,
+    (NEW, modern("server/discover", 2)): DISCOVERED,
+    (DISCOVERED, modern("server/discover", 2)): DISCOVERED,
+    (DISCOVERED, modern("tools/list", 2)): STATELESS,
+    (DISCOVERED, initialize(2)): HANDSHAKE,
     (HANDSHAKE, INITIALIZED): READY,
     (HANDSHAKE, rpc("tools/list", 2)): HANDSHAKE,
     (READY, rpc("tools/list", 2)): READY,
     (STATELESS, modern("tools/list", 2)): STATELESS,
+    (STATELESS, modern("server/discover", 2)): STATELESS,
 }
 """the table at the top of quick_replies.py: what is not here, closes"""
 
@@ -250,6 +414,7 @@ def test_a_connection_takes_a_row_of_the_table_or_closes(
         if responder.state is CLOSED:
             assert reply is None
             assert [again for again, _ in responder.replay] == REPLAYED[state]
+            assert responder.is_undecided is (state is DISCOVERED)
         else:
             assert reply == "" if line == INITIALIZED else json.loads(reply or "")["id"] == 2
             assert len(responder.replay) == len(REPLAYED[responder.state])
@@ -342,10 +507,10 @@ sys.exit(main([]))
 class GatedServer:
     """A server process, its wire, and the gate that its SDK waits at; killed when it takes long."""
 
-    def __init__(self, *, stray: str = "", **environ: str) -> None:
+    def __init__(self, *, stray: str = "", python: str = sys.executable, **environ: str) -> None:
         behind, self._gate = os.pipe()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", GATE],
+            [python, "-c", GATE],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -387,15 +552,16 @@ class GatedServer:
 @pytest.mark.usefixtures("fitting")
 @pytest.mark.parametrize("version", [*HANDSHAKES, UNKNOWN_VERSION, MODERN])
 def test_all_is_replied_to_before_the_sdk_has_loaded_and_the_session_is_true(
-    version: str, live: dict[str, Replies], tmp_path: Path
+    version: str, live: Live, tmp_path: Path
 ) -> None:
     call = rpc("tools/call", 99, name="list_models")
     if version == MODERN:
         call = modern("tools/call", 99).replace('{"_meta"', '{"name": "list_models", "_meta"')
-    with GatedServer(stray="yes", ARTA_STATE_DIR=str(tmp_path)) as server:
+    environ = {"ARTA_STATE_DIR": str(tmp_path), "ARTA_LOG_LEVEL": "DEBUG"}
+    with GatedServer(stray="yes", **environ) as server:
         for number, request in enumerate(opening_requests(version)):
             server.write(json.dumps({"jsonrpc": "2.0", "id": number, **request}))
-            assert server.read() == [live[version][str(request["method"])]]
+            assert server.read() == [live["sketch"][version][str(request["method"])]]
             if request["method"] == "initialize":
                 server.write(INITIALIZED)
         server.let_sdk_in()
@@ -471,6 +637,28 @@ def test_a_changed_source_is_replied_from_and_not_a_stale_file(tmp_path: Path) -
         assert "Changed" in [tool["title"] for tool in tools]
 
 
+def test_a_process_that_replied_wrongly_says_so_and_the_next_one_does_not(tmp_path: Path) -> None:
+    shutil.copytree(quick_replies.PACKAGE_DIR, tmp_path / "arta_mcp")
+    file = tmp_path / "arta_mcp" / "quick_replies.json"
+    text = file.read_text(encoding="utf-8")
+    wrong = text.replace('"protocolVersion": "2025-11-25"', '"protocolVersion": "2025-11-24"')
+    file.write_text(wrong, encoding="utf-8")
+    environ = {"PYTHONPATH": str(tmp_path), "ARTA_STATE_DIR": str(tmp_path / "state")}
+    settled: list[str] = []
+    for _ in range(2):
+        with GatedServer(**environ) as server:
+            server.let_sdk_in()
+            server.write(initialize(1))
+            settled.append(json.loads(server.read()[0])["result"]["protocolVersion"])
+            server.write(INITIALIZED, CALL)
+            called = json.loads(server.read()[0])["result"]
+            errors = server.finish()[1]
+            is_refused = "set ARTA_QUICK_REPLIES=off" in called["content"][0]["text"]
+            assert is_refused is (len(settled) == 1)
+            assert ("ERROR arta_mcp.quick_replies: mcp 2." in errors) is is_refused
+    assert settled == ["2025-11-24", "2025-11-25"]
+
+
 # With quick replies and without
 
 
@@ -491,6 +679,10 @@ CONVERSATIONS: dict[str, Lines] = {
     "unknown version": [initialize(1, "2031-01-01"), rpc("resources/list", 2)],
     "modern version in a handshake": [initialize(1, MODERN), rpc("prompts/list", 2)],
     "modern": [modern("server/discover", 1), modern("tools/list", 2), modern("ping", 3)],
+    "discover twice": [modern("server/discover", 1), modern("server/discover", 2)],
+    "discover, then a call": [modern("server/discover", 1), modern("prompts/get", 2)],
+    "discover, then plain": [modern("server/discover", 1), rpc("tools/list", 2), rpc("ping", 3)],
+    "discover, then no JSON": [modern("server/discover", 1), "{", modern("tools/list", 2)],
     "handshake on modern": [modern("tools/list", 1), initialize(2), modern("tools/list", 3)],
     "plain on modern": [modern("tools/list", 1), rpc("tools/list", 2), rpc("ping", 3)],
     "blanks around": [f"  {initialize(1)} ", f"\t{rpc('ping', 2)}\r"],
@@ -681,19 +873,83 @@ def wait_for(responder: Responder, state: ConnectionState) -> None:
         time.sleep(0.001)
 
 
-def test_an_opening_that_the_sdk_says_in_other_words_is_reported_and_sent_once(
+def changed(old: str, new: str) -> RecordedReplies:
+    """The recorded replies with other words in them."""
+    text = REPLIES_FILE.read_text(encoding="utf-8")
+    assert old in text
+    return RecordedReplies(json.loads(text.replace(old, new)), "sketch", mcp=LATER)
+
+
+def test_an_opening_that_the_sdk_says_in_other_words_is_sent_once_and_goes_on(
     recorded: RecordedReplies, caplog: pytest.LogCaptureFixture
 ) -> None:
-    text = json.dumps(read_file()).replace('"title": "ARTA', '"title": "Old')
-    old = RecordedReplies(json.loads(text))
+    caplog.set_level("DEBUG", "arta_mcp.quick_replies")
+    old = changed('"title": "ARTA', '"title": "Old')
     lines = CONVERSATIONS["usual"]
     stale, live = converse(lines, quickly(old), 3), converse(lines, PlainWire)
     assert [json.loads(line)["id"] for line in stale] == [json.loads(line)["id"] for line in live]
     assert stale != live
     assert "in other words than the SDK would have" in caplog.text
+    assert {record.levelname for record in caplog.records} == {"DEBUG"}
     caplog.clear()
     assert converse(lines, quickly(recorded), 3) == live
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("version", ["2025-11-25", MODERN])
+def test_when_the_sdk_settles_something_else_every_call_says_what_to_do(
+    version: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mark = tmp_path / "state" / "quick-replies-off"
+    if version == MODERN:
+        replies = json.loads(REPLIES_FILE.read_text(encoding="utf-8"))
+        replies["modern"].append("2027-07-28")
+        replies["index"]["sketch"]["2027-07-28"] = replies["index"]["sketch"][MODERN]
+        later = RecordedReplies(replies, "sketch", mcp=LATER)
+        ask = partial(modern, **{PROTOCOL_VERSION: "2027-07-28"})
+        lines = [ask("tools/list", 1), ask("ping", 2)]
+    else:
+        later = changed('"protocolVersion": "2025-11-25"', '"protocolVersion": "2025-11-24"')
+        ask = rpc
+        lines = [initialize(1), INITIALIZED, ask("ping", 2)]
+    call, other = ask("tools/call", 3).replace('"params": {', '"params": {"name": "x", '), 4
+    lines += [call, rpc("notifications/x"), "{", ask("prompts/get", other), ask("tools/list", 5)]
+
+    def connect(source: TextIO, sink: int) -> Handoff:
+        keep_off = partial(quick_replies.keep_off, later, mark)
+        handoff = Handoff(source, sink, Responder(later), keep_off=keep_off)
+        handoff.start()
+        return handoff
+
+    said = {reply["id"]: reply for reply in map(json.loads, converse(lines, connect, 2))}
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    why = record.getMessage()
+    assert "set ARTA_QUICK_REPLIES=off and restart the server" in why
+    assert said[3]["result"]["content"] == [{"type": "text", "text": why}]
+    assert said[3]["result"]["isError"] is True
+    assert ("resultType" in said[3]["result"]) is (version == MODERN)
+    for number in (4, *ENDS):
+        assert said[number]["error"] == {"code": -32603, "message": why}
+    assert len(said[5]["result"]["tools"]) == 3
+    assert set(said) == {1, 2, 3, 4, 5, *ENDS}
+    assert mark.read_text(encoding="utf-8").startswith(f"mcp {LATER}, arta-mcp ")
+
+
+@pytest.mark.parametrize("version", HANDSHAKES)
+@pytest.mark.parametrize("form", [{}, {"extra": 1}], ids=["usual", "left to the SDK"])
+@pytest.mark.parametrize("count", [1, 2], ids=["late", "early"])
+def test_a_host_that_discovers_and_then_shakes_hands_is_served(
+    version: str, form: Json, count: int, recorded: RecordedReplies
+) -> None:
+    """The SDK alone refuses it: to it, the discover has made the connection a modern one."""
+    discover = modern("server/discover", 9)
+    handshake = [initialize(1, version, **form), INITIALIZED, rpc("tools/list", 2)]
+    lines = [discover, *handshake, rpc("tools/call", 3, name="list_models")]
+    count = min(count, count_quick_replies(recorded, lines))
+    served = converse(lines, quickly(recorded), count)
+    [discovered] = [line for line in converse([discover], PlainWire) if '"id":9,' in line]
+    assert served == sorted([discovered, *converse(lines[1:], PlainWire)])
+    assert '"code":-32022' in "".join(converse(lines, PlainWire))
 
 
 plain_json = st.recursive(
@@ -754,7 +1010,7 @@ def steps(number: int) -> tuple[str, ...]:
     """What a host might write as the line of this number."""
     return (
         *(rpc(method, number) for method in ("ping", "prompts/list", "tools/list")),
-        *(modern(method, number) for method in ("ping", "prompts/list")),
+        *(modern(method, number) for method in ("ping", "prompts/list", "server/discover")),
         *(initialize(number, version) for version in ("2024-11-05", "2025-11-25", MODERN)),
         INITIALIZED,
         "{",
@@ -762,6 +1018,12 @@ def steps(number: int) -> tuple[str, ...]:
         rpc("tools/call", number, name="nothing"),
         rpc("tools/list", number, cursor="x"),
     )
+
+
+def shakes_hands_after_a_discover(lines: Lines) -> bool:
+    """Whether these are the lines that the SDK refuses and quick replies serve."""
+    first = next((i for i, line in enumerate(lines) if "server/discover" not in line), len(lines))
+    return first > 0 and "initialize" in "".join(lines[first : first + 1])
 
 
 openings = st.integers(0, 8).flatmap(
@@ -775,4 +1037,6 @@ def test_requests_in_any_order_are_replied_to_as_without_quick_replies(
     lines: Lines, hurry: bool, recorded: RecordedReplies
 ) -> None:
     count = 0 if hurry else count_quick_replies(recorded, lines)
-    assert converse(lines, quickly(recorded), count) == converse(lines, PlainWire)
+    with_replies, without = converse(lines, quickly(recorded), count), converse(lines, PlainWire)
+    if not shakes_hands_after_a_discover(lines):
+        assert with_replies == without

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import arta_mcp
-from test_quick_replies import INITIALIZED, initialize, rpc
-from write_quick_replies import without_settings
+from arta_mcp.config import without_settings
+from test_quick_replies import INITIALIZED, GatedServer, initialize, rpc
 
 BY_A_CALL = {
     "PIL",
@@ -97,7 +97,7 @@ UNTIL_THE_SDK = """
 import json, os, sys
 class Gate:
     def find_spec(self, name, path=None, target=None):
-        if name == "arta_mcp.app":
+        if name in ("arta_mcp.app", "arta_mcp.server"):
             # past the thread that else passes on what is written to stderr
             print(json.dumps({"modules": list(sys.modules)}), file=sys.__stderr__, flush=True)
             os._exit(0)
@@ -115,7 +115,7 @@ def test_every_module_that_must_not_be_loaded_is_one_that_could_be() -> None:
 @pytest.mark.parametrize("quick", ["on", "off"])
 def test_the_first_tools_list_loads_nothing_that_only_a_call_needs(quick: str) -> None:
     lines = initialize(1), INITIALIZED, rpc("tools/list", 2), rpc("prompts/list", 3)
-    replies, report = loaded(SERVER, *lines, ARTA_FRONT_DESK=quick)
+    replies, report = loaded(SERVER, *lines, ARTA_QUICK_REPLIES=quick)
     assert [json.loads(reply)["id"] for reply in replies] == [1, 2, 3]
     assert report["code"] == 0
     assert_none(report["modules"], BY_A_CALL)
@@ -133,6 +133,35 @@ def test_quick_replies_start_before_anything_dear_is_loaded() -> None:
     _, report = loaded(UNTIL_THE_SDK)
     assert_none(report["modules"], BY_A_CALL | WITH_THE_SDK)
     assert "arta_mcp.quick_replies" in str(report["modules"])
+
+
+LOADED_SDK = """
+import json, sys
+from pydantic import BaseModel
+from arta_mcp.server.loading import load_sdk
+load_sdk()
+class Ours(BaseModel):
+    x: int
+from mcp.types import ListToolsResult, Prompt
+lazy = [Prompt.__pydantic_complete__, Ours.__pydantic_complete__]
+used = Prompt(name="a").model_dump(exclude_unset=True)
+report = {"lazy": lazy, "used": used, "built": Prompt.__pydantic_complete__}
+print(json.dumps({**report, "config": dict(BaseModel.model_config)}), file=sys.stderr)
+"""
+
+
+def test_models_of_the_sdk_are_built_at_their_first_use_and_all_others_at_once() -> None:
+    _, report = loaded(LOADED_SDK)
+    assert report == {"lazy": [False, True], "used": {"name": "a"}, "built": True, "config": {}}
+
+
+def test_a_first_start_in_a_home_that_nobody_can_write_to_is_quick(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir(mode=0o500)
+    environ = {"HOME": str(tmp_path / "home"), "PYTHONPYCACHEPREFIX": str(tmp_path / "home")}
+    with GatedServer(**environ) as server:
+        server.write(initialize(1), INITIALIZED, rpc("tools/list", 2))
+        assert [json.loads(line)["id"] for line in server.read(2)] == [1, 2]
+    assert list((tmp_path / "home").iterdir()) == []
 
 
 def assert_none(modules: object, unwanted: set[str]) -> None:

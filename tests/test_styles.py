@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arta_mcp import styles
@@ -299,6 +299,7 @@ def test_names_that_differ_only_in_spelling_get_different_ids():
 
 
 @given(live_lists)
+@settings(deadline=None)
 def test_in_any_live_list_ids_are_unique_and_find_their_style(names: list[str]):
     live = Catalogue.from_names(names, "2026-12-01")
     assert len({style.id for style in live.styles}) == len(live.styles)

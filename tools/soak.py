@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 if TYPE_CHECKING:
     from harness.fault_matrix import Outcome
     from harness.processes import Killed, Site
+    from harness.programs import Struck
     from harness.service import ScriptedService
 
 # What tests share is imported by the functions that use it: every process that the soak starts
@@ -43,10 +45,17 @@ class Numbers:
     repeats: int
     rounds: int
     stories: int
+    strikes: int
 
 
-FULL = Numbers(together=50, repeats=3, rounds=200, stories=300)
-SHORT = Numbers(together=16, repeats=1, rounds=20, stories=30)
+FULL = Numbers(together=50, repeats=3, rounds=200, stories=300, strikes=24)
+SHORT = Numbers(together=16, repeats=1, rounds=20, stories=30, strikes=4)
+
+PARTS = 2
+"""state folders for each kind of strike"""
+
+AT_ONCE = 6
+"""programs that are struck at the same time; most of it is waiting"""
 
 
 @dataclass(frozen=True)
@@ -95,7 +104,7 @@ def _run(folder: Path, options: argparse.Namespace, dice: random.Random) -> Iter
     if options.matrix:
         return
     numbers = SHORT if options.short else FULL
-    for part in (_storms, _one_key, _kills, _cancels, _stories):
+    for part in (_storms, _one_key, _kills, _strikes, _cancels, _stories):
         for row in part(folder / part.__name__, numbers, dice):
             yield tell(row)
     if options.write_docs:
@@ -201,6 +210,34 @@ def _kills(folder: Path, numbers: Numbers, dice: random.Random) -> Iterable[Row]
         f"{found.accounts_lost} accounts lost, {found.torn} torn files read, {accounts} sign-up",
         _is_kept(found) and not found.torn and accounts == 1,
     )
+
+
+def _strikes(folder: Path, numbers: Numbers, dice: random.Random) -> Iterable[Row]:
+    """Signals, a full disk and a held journal, at any moment of the program as it is installed."""
+    from harness import programs
+
+    def strike(what: str, part: int, seed: float) -> Struck:
+        own = folder / f"{what} {part}"
+        return programs.strike_at_random(own, what, numbers.strikes // PARTS, random.Random(seed))
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        running = {
+            what: [pool.submit(strike, what, part, dice.random()) for part in range(PARTS)]
+            for what in programs.STRIKES
+        }
+        for what, parts in running.items():
+            found = programs.total([part.result() for part in parts])
+            for story in {*found.lost, *found.doubled, *found.astray}:
+                print(story, file=sys.stderr)
+            counts = f"{len(found.lost)} jobs lost, {len(found.doubled)} doubled"
+            is_kept = not (found.lost or found.doubled or found.astray)
+            yield Row(
+                f"{what} in {found.rounds} commands and servers",
+                f"{counts}, {len(found.astray)} that the same call did not find again",
+                is_kept,
+            )
+            phases = ", ".join(f"{name} {count}" for name, count in sorted(found.by_phase.items()))
+            yield Row("    what the journal said then", phases, len(found.by_phase) > 1)
 
 
 def _told_of(found: Killed) -> str:

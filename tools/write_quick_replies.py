@@ -1,37 +1,47 @@
 """Writes src/arta_mcp/quick_replies.json: what the SDK replies to a host's first questions.
 
-`python tools/write_quick_replies.py` asks the real server, as a process without quick replies, and
-records its replies; with `--check` it only says whether the file is what it would write.
+`python tools/write_quick_replies.py` asks the real server, in this process and without quick
+replies, and records its replies; with `--check` it says whether a source has changed since then,
+and with `--check-all` whether the file is what it would write with the packages that are installed.
 """
 
 from __future__ import annotations
 
-import ast
 import json
-import os
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Set
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
-from pathlib import Path
 
+import anyio
 from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 
 from arta_mcp import quick_replies
+from arta_mcp.app import open_generations
+from arta_mcp.config import DrawnBy, Settings
+from arta_mcp.server.build import build_server
+from arta_mcp.server.wire import serve_connection
 
-PACKAGES = {"mcp": "mcp", "mcp_types": "mcp-types", "pydantic": "pydantic"}
-"""the packages that decide the replies, by import name; the last makes the tools' schemas"""
-
-ASIDE = {
-    "arta.refusals",
-    "errors",
-    "generations.service",
-    "matching",
-    "redaction",
-    "untrusted_json",
+SETS: Mapping[DrawnBy, Mapping[str, str]] = {
+    "remote": {"ARTA_API_KEY": "a-key-for-a-recording"},
+    "sketch": {},
+    "engine": {},  # no setting names one yet; `drawn_by` alone decides what is said of it
 }
-"""modules under the server that run in calls and put nothing into any of these replies; what they
-import is aside with them"""
+"""each set of replies, and settings of a server that gives them"""
+
+SOURCES = (
+    *("__init__.py", "arta/protocol.py", "generations/values.py", "styles.py"),
+    *(
+        f"server/{name}.py"
+        for name in (
+            *("arguments", "build", "calls", "completions", "content", "notifications", "prompts"),
+            *("resources", "sdk", "tools"),
+        )
+    ),
+)
+"""the files of the package with words or values that stand in a reply, or that decide which
+methods there are; tests/test_quick_replies.py looks for each word of each reply in them"""
 
 METHODS = (
     "server/discover",
@@ -55,38 +65,52 @@ Replies = dict[str, str]
 
 
 def main(arguments: list[str]) -> int:
-    text = generate(record_replies())
     file = quick_replies.REPLIES_FILE
-    if "--check" not in arguments:
-        file.write_text(text, encoding="utf-8")
-        print(f"wrote {file}")
-        return 0
-    if file.exists() and file.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{file} is stale; run `make quick-replies`", file=sys.stderr)
-    return 1
+    found = file.read_text(encoding="utf-8") if file.exists() else "{}"
+    if "--check" in arguments:
+        changed = find_changes(json.loads(found))
+        if changed:
+            names = ", ".join(f"src/arta_mcp/{name}" for name in changed)
+            print(f"{file.name} is stale, for {names} changed:", file=sys.stderr)
+            print("    run `make quick-replies` and commit what it writes", file=sys.stderr)
+        return int(bool(changed))
+    text = generate(record_replies())
+    if "--check-all" in arguments:
+        if found != text:
+            print(f"{file.name} is not what these packages reply", file=sys.stderr)
+        return int(found != text)
+    file.write_text(text, encoding="utf-8")
+    print(f"wrote {file}")
+    return 0
 
 
-def generate(live: Mapping[str, Replies]) -> str:
-    """The file's text, from live replies by protocol version."""
+def find_changes(file: Mapping[str, object]) -> list[str]:
+    """The sources that changed, came or went since the file was recorded."""
+    known: object = file.get("sources")
+    recorded: dict[str, int] = known if isinstance(known, dict) else {}  # pyright: ignore[reportUnknownVariableType]  # JSON
+    now = {name: quick_replies.fingerprint(name) for name in SOURCES}
+    return sorted(name for name in {*recorded, *now} if recorded.get(name) != now.get(name))
+
+
+def generate(live: Mapping[str, Mapping[str, Replies]]) -> str:
+    """The file's text, from live replies by set and protocol version."""
     replies: list[object] = []
-    index: dict[str, dict[str, int]] = {}
-    for version in (*HANDSHAKE_PROTOCOL_VERSIONS, *MODERN_PROTOCOL_VERSIONS):
-        row = index[version] = {}
-        for method, line in live[version].items():
-            reply = reply_without_id(line)
-            if reply not in replies:
-                replies.append(reply)
-            row[method] = replies.index(reply)
-    files = find_sources()
+    index: dict[str, dict[str, dict[str, int]]] = {}
+    for drawn_by, by_version in live.items():
+        for version in (*HANDSHAKE_PROTOCOL_VERSIONS, *MODERN_PROTOCOL_VERSIONS):
+            row = index.setdefault(drawn_by, {})[version] = {}
+            for method, line in by_version[version].items():
+                reply = reply_without_id(line)
+                if reply not in replies:
+                    replies.append(reply)
+                row[method] = replies.index(reply)
+    opened = json.loads(live["sketch"][UNKNOWN_VERSION]["initialize"])
     file = {
-        "packages": {name: metadata.version(package) for name, package in PACKAGES.items()},
-        "sources": {"crc32": quick_replies.fingerprint(files), "files": files},
+        "mcp": ".".join(metadata.version("mcp").split(".")[:2]),
+        "sources": {name: quick_replies.fingerprint(name) for name in sorted(SOURCES)},
         "handshake": HANDSHAKE_PROTOCOL_VERSIONS,
         "modern": MODERN_PROTOCOL_VERSIONS,
-        "counter_offer": json.loads(live[UNKNOWN_VERSION]["initialize"])["result"][
-            "protocolVersion"
-        ],
+        "counter_offer": opened["result"]["protocolVersion"],
         "index": index,
         "replies": replies,
     }
@@ -102,11 +126,16 @@ def reply_without_id(line: str) -> object:
     return message
 
 
-def record_replies() -> dict[str, Replies]:
-    """What the server replies live in each version and in an unknown one; a process for each."""
+def record_replies() -> dict[str, dict[str, Replies]]:
+    """What the server replies in each set, in each version and in an unknown one."""
     versions = (*HANDSHAKE_PROTOCOL_VERSIONS, UNKNOWN_VERSION, *MODERN_PROTOCOL_VERSIONS)
-    servers = {version: LiveServer(opening_requests(version)) for version in versions}
-    return {version: server.read_replies() for version, server in servers.items()}
+    return {
+        drawn_by: {
+            version: ask(opening_requests(version), Settings.from_env(environ), drawn_by)
+            for version in versions
+        }
+        for drawn_by, environ in SETS.items()
+    }
 
 
 def opening_requests(version: str) -> list[Request]:
@@ -125,71 +154,41 @@ def opening_requests(version: str) -> list[Request]:
     ]
 
 
-class LiveServer:
-    """One server process without quick replies, which has some requests to reply to."""
-
-    def __init__(self, requests: list[Request], **settings: str) -> None:
-        """These are the only settings that it has."""
-        self._methods = [str(request["method"]) for request in requests]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "arta_mcp"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            encoding="utf-8",
-            env=without_settings(os.environ) | {"ARTA_FRONT_DESK": "off", **settings},
-        )
-        assert self._process.stdin is not None
-        for number, request in enumerate(requests):
-            line = json.dumps({"jsonrpc": "2.0", "id": number, **request})
-            self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-
-    def read_replies(self) -> Replies:
-        """The replies to all requests; ends the process."""
-        assert self._process.stdout is not None
-        with self._process:
-            lines = [self._process.stdout.readline().rstrip("\n") for _ in self._methods]
-        by_number = {json.loads(line)["id"]: line for line in lines}
-        return {method: by_number[number] for number, method in enumerate(self._methods)}
+def ask(requests: Sequence[Request], settings: Settings, drawn_by: DrawnBy) -> Replies:
+    """What a server says to these requests on a connection of its own."""
+    lines = [
+        json.dumps({"jsonrpc": "2.0", "id": number, **request})
+        for number, request in enumerate(requests)
+    ]
+    wire = ListWire(lines)
+    server = build_server(open_generations(settings), drawn_by=drawn_by)
+    anyio.run(serve_connection, server, wire)
+    by_number = {json.loads(line)["id"]: line for line in wire.written}
+    return {str(request["method"]): by_number[number] for number, request in enumerate(requests)}
 
 
-def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """An environment as it is where nobody has set up arta-mcp."""
-    return {name: value for name, value in environ.items() if not name.startswith("ARTA_")}
+class ListWire:
+    """A wire whose host sends all lines at once, and leaves when each has its reply."""
 
+    def __init__(self, lines: Iterable[str]) -> None:
+        self.read_at = time.monotonic()
+        self.written: list[str] = []
+        self._lines = [f"{line}\n" for line in lines]
+        self._missing = len(self._lines)
+        self._is_done = threading.Event()
 
-def find_sources(aside: Set[str] = ASIDE) -> list[str]:
-    """The files of the package that decide the replies, sorted.
+    def readline(self) -> str:
+        """The next line; nothing when all are replied to."""
+        if self._lines:
+            return self._lines.pop(0)
+        self._is_done.wait()
+        return ""
 
-    They are those of the server room and what these import, and so on, less what is aside.
-    """
-    left_out = {file for name in aside for file in module_files(name)}
-    found: set[Path] = set()
-    # From the whole room, not from one file: no file that registers something with the server is
-    # left out, whoever imports it.
-    rest = sorted((quick_replies.PACKAGE_DIR / "server").glob("*.py"))
-    while rest:
-        file = rest.pop()
-        if file not in found | left_out:
-            found.add(file)
-            rest += imported_files(file)
-    return sorted(file.relative_to(quick_replies.PACKAGE_DIR).as_posix() for file in found)
-
-
-def imported_files(file: Path) -> Iterator[Path]:
-    """The files of this package that a file imports, inside functions and for checkers too."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom):
-            package, _, module = str(node.module).partition(".")
-            names = [module, *(f"{module}.{alias.name}".lstrip(".") for alias in node.names)]
-            if package == "arta_mcp":
-                yield from (found for name in names for found in module_files(name))
-
-
-def module_files(name: str) -> Iterator[Path]:
-    """The file of a module, by its name below the package; none when it is no module of ours."""
-    path = quick_replies.PACKAGE_DIR / name.replace(".", "/")
-    yield from (file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists())
+    def write(self, text: str) -> None:
+        """Keeps a reply."""
+        self.written.append(text.rstrip("\n"))
+        if len(self.written) == self._missing:
+            self._is_done.set()
 
 
 if __name__ == "__main__":

@@ -32,6 +32,9 @@ _QUOTED = re.compile(
     re.DOTALL,
 )
 
+DrawnBy = Literal["remote", "sketch", "engine"]
+"""what draws, as far as a host's first questions show it; `engine` is any other on this machine"""
+
 Parse = Callable[[str, str], object]
 """takes a variable's name and its value, which is not blank; raises ConfigError"""
 
@@ -48,6 +51,8 @@ class Setting:
     choices: tuple[str, ...] = ()
     empty_means_none: bool = False
     """an empty value turns it off, where for others it is the same as not set"""
+    old_name: str = ""
+    """what it was called before; read where the name has no value"""
 
     @property
     def field(self) -> str:
@@ -56,24 +61,26 @@ class Setting:
 
     def read(self, environ: Mapping[str, str]) -> object:
         """The value that `environ` gives it, or its default, or None; raises ConfigError."""
-        value = environ.get(self.name, "")
+        name, value = self.name, environ.get(self.name, "")
+        if self.old_name and not value.strip():
+            name, value = self.old_name, environ.get(self.old_name, "")
         if _PLACEHOLDER.fullmatch(value.strip()):
             # An address may hold a password too, before or after the placeholder.
             may_be_secret = self.secret or "@" in value
             found = "holds a placeholder" if may_be_secret else f"is the literal {sanitize(value)}"
             raise ConfigError(
-                f"{self.name} {found}, which the host did not fill in",
-                hint=f"give {self.name} a value in the host's configuration, or remove it",
+                f"{name} {found}, which the host did not fill in",
+                hint=f"give {name} a value in the host's configuration, or remove it",
             )
         if _QUOTED.fullmatch(value.strip()):
             raise ConfigError(
-                f"{self.name} stands in quotes, which are taken as a part of it",
+                f"{name} stands in quotes, which are taken as a part of it",
                 hint="leave the quotes out",
             )
         if self.empty_means_none and self.name in environ and not value.strip():
             return None
         value = value.strip() or self.default
-        return self.parse(self.name, value) if value else None
+        return self.parse(name, value) if value else None
 
 
 def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
@@ -101,8 +108,8 @@ def _setting(default: str, description: str, parse: Parse, **more: object) -> An
     return field(metadata={"default": default, "description": description, "parse": parse, **more})
 
 
-def _choice(default: str, description: str, meanings: Mapping[str, object]) -> Any:
-    return _setting(default, description, _one_of(meanings), choices=tuple(meanings))
+def _choice(default: str, description: str, meanings: Mapping[str, object], **more: object) -> Any:
+    return _setting(default, description, _one_of(meanings), choices=tuple(meanings), **more)
 
 
 def _one_of(meanings: Mapping[str, object]) -> Parse:
@@ -295,10 +302,11 @@ class Settings:
         "off", "`on`: results also hold resource links, for clients of 2025-06-18 or later", _SWITCH
     )
     log_level: str = _setting("WARNING", "how much goes to stderr", _one_of(_LOG_LEVELS))
-    front_desk: bool = _choice(
+    quick_replies: bool = _choice(
         "on",
         "`on`: a host's first questions are answered while the MCP SDK loads; `off`: after that",
         _SWITCH,
+        old_name="ARTA_FRONT_DESK",
     )
     unknown: tuple[str, ...] = ()
     """names of `ARTA_*` variables that mean nothing here"""
@@ -323,9 +331,14 @@ class Settings:
         if values["backend"] == "auto":
             values["backend"] = "arta" if values["api_key"] else "local"
         # Not refused: a newer version's variable must not keep an older one from starting.
-        known = {setting.name for setting in SETTINGS}
+        known = {name for setting in SETTINGS for name in (setting.name, setting.old_name)}
         strange = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
         return cls(**values, unknown=tuple(strange))  # pyright: ignore[reportArgumentType]  # types are the parsers'
+
+    @property
+    def drawn_by(self) -> DrawnBy:
+        """Which of the recorded sets of quick replies is what the server will say, too."""
+        return "remote" if self.backend == "arta" else "sketch"
 
     @property
     def service(self) -> str:

@@ -34,7 +34,14 @@ from arta_mcp.arta.protocol import (
     status_path,
 )
 from arta_mcp.arta.refusals import Refusal, parse_retry_after, style_refusal, styles_in_refusal
-from arta_mcp.errors import ArtaError, AuthError, InvalidRequest, ProtocolError, UnknownRecord
+from arta_mcp.errors import (
+    MAX_TEXT,
+    ArtaError,
+    AuthError,
+    InvalidRequest,
+    ProtocolError,
+    UnknownRecord,
+)
 from arta_mcp.generations.values import EngineUsed, GenerationRequest
 from arta_mcp.redaction import MAX_QUOTED, Secret, sanitize
 from arta_mcp.untrusted_json import is_object, list_or_empty, read_object, text
@@ -787,7 +794,7 @@ def test_any_arguments_are_a_request_or_named_as_invalid(arguments: dict[str, ob
     request = outcome(lambda: GenerationRequest.of(**arguments), InvalidRequest)
     if isinstance(request, ArtaError):
         assert str(request).isprintable()
-        assert len(str(request)) < 1000
+        assert len(str(request)) <= MAX_TEXT
         return
     assert GenerationRequest.of(**request.model_dump()) == request
     assert isinstance(request.fingerprint("Flux", EngineUsed()), str)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,11 @@ from typing import ClassVar
 
 import pytest
 
+from arta_mcp import quick_replies
+from arta_mcp.cli.doctor import check_quick_start
+from arta_mcp.config import Settings
 from arta_mcp.local.faults.catalogue import Fault
+from arta_mcp.quick_replies import MARK_NAME, RecordedReplies, keep_off
 from harness.installed import Machine, remote_settings
 from harness.service import ScriptedServer
 from harness.shell import CommandResult, Shell
@@ -111,6 +116,35 @@ def test_json_is_one_object(shell: Shell) -> None:
     assert said.err == ""
     assert isinstance(findings, list)
     assert {tuple(finding) for finding in findings} == {("name", "status", "detail", "remedy")}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]  # JSON
+
+
+def test_whether_a_start_is_quick_is_said_and_why_not(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert lines(shell("doctor", "--no-picture"), "quick start") == ["ok    quick start   on"]
+    shell.set(ARTA_QUICK_REPLIES="off")
+    [said] = lines(shell("doctor", "--no-picture"), "quick start")
+    assert said == "ok    quick start   off (ARTA_QUICK_REPLIES=off)"
+    shell.set(ARTA_QUICK_REPLIES="on")
+    mark = shell.machine.state / MARK_NAME
+    keep_off(RecordedReplies.read("sketch", None), mark)
+    said, remedy = lines(shell("doctor", "--no-picture"), "quick start")
+    assert said.startswith("warn  quick start   off: mcp 2.")
+    assert f"delete {mark} to try again" in remedy
+    mark.unlink()
+    monkeypatch.setattr(quick_replies, "REPLIES_FILE", shell.machine.home / "gone.json")
+    said, remedy = lines(shell("doctor", "--no-picture"), "quick start")
+    assert said == "warn  quick start   off: gone.json is missing or damaged"
+    assert "install arta-mcp anew" in remedy
+
+
+def test_windows_has_no_quick_start_and_nothing_to_do_about_it(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings.from_env({})
+    monkeypatch.setattr(sys, "platform", "win32")
+    found = check_quick_start(settings, shell.machine.environ)
+    assert (found.status, found.detail) == ("ok", "off: not there yet on Windows")
 
 
 # What is wrong with settings and folders

@@ -187,7 +187,7 @@ def test_one_signal_ends_a_server_whose_host_stays(
 
 @pytest.mark.parametrize("quick", ["on", "off"])
 def test_a_host_that_closes_and_reads_nothing_ends_the_server(local: Machine, quick: str) -> None:
-    with serving(local.set(ARTA_FRONT_DESK=quick), initialize(1), INITIALIZED, LOOK) as server:
+    with serving(local.set(ARTA_QUICK_REPLIES=quick), initialize(1), INITIALIZED, LOOK) as server:
         read(server, 2)
         write(server, *(rpc("tools/list", number) for number in range(100)))
         assert server.stdin is not None
@@ -278,7 +278,7 @@ def is_alive(process: int) -> bool:
 
 @pytest.mark.parametrize("quick", ["on", "off"])
 def test_without_a_stderr_stdout_carries_the_protocol_alone(local: Machine, quick: str) -> None:
-    machine = local.set(ARTA_LOG_LEVEL="DEBUG", ARTA_MAXWAIT="1", ARTA_FRONT_DESK=quick)
+    machine = local.set(ARTA_LOG_LEVEL="DEBUG", ARTA_MAXWAIT="1", ARTA_QUICK_REPLIES=quick)
     with serving(machine, prepare=close_stderr) as server:
         write(server, initialize(1), INITIALIZED, "{", CALL)
         assert sorted(str(reply["id"]) for reply in read(server, 3)) == ["1", "2", "None"]
@@ -382,7 +382,7 @@ def test_with_a_wrong_setting_a_host_is_served_and_every_call_says_what_is_wrong
         12: ("get_generation", {"record_id": "x"}),
         13: ("list_models", {}),
     }
-    with serving(wrong.set(ARTA_FRONT_DESK=quick), initialize(1), INITIALIZED) as server:
+    with serving(wrong.set(ARTA_QUICK_REPLIES=quick), initialize(1), INITIALIZED) as server:
         write(server, rpc("tools/list", 2))
         assert read(server, 2) == expected
         for number, (name, arguments) in calls.items():

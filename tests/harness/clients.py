@@ -7,6 +7,8 @@ pin installs anew. No lock file is kept: it would name the registry it was made 
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -22,8 +24,17 @@ FRAMEWORKS = INTEROP / "frameworks"
 MAIN_FRAMEWORKS = ("google_genai", "openai_agents", "langchain", "llamaindex")
 """what CI runs too"""
 
-OTHER_FRAMEWORKS = ("pydantic_ai", "smolagents", "crewai", "mcp_use", "strands", "autogen")
-"""what `make interop-all` runs on top: they are some 2 GB"""
+OTHER_FRAMEWORKS = (
+    *("pydantic_ai", "smolagents", "crewai", "mcp_use", "strands", "autogen"),
+    *("autogen_tools", "google_adk", "agno", "semantic_kernel"),
+)
+"""what `make interop-all` runs on top: they are some 3 GB"""
+
+PINS = {"python_v1": "../requirements", "autogen_tools": "autogen"}
+"""what a driver runs on that has no pins of its own name"""
+
+SDK_CLIENTS = ("python_v1", "typescript")
+"""the SDKs' own clients, on top too; a program of a few lines is the model's host"""
 
 INSTALL_TIMEOUT = 300
 """seconds; a first install takes 15 to 40 on two cores"""
@@ -68,10 +79,29 @@ def python_v1(need: Need) -> Path:
     return _python("python-v1", INTEROP / "requirements.txt", need)
 
 
-def framework(name: str, need: Need) -> list[str]:
-    """The command that runs the driver of a framework, in an environment of its own."""
-    interpreter = _python(f"framework-{name}", FRAMEWORKS / f"{name}.txt", need)
+def driver(name: str, need: Need) -> list[str]:
+    """The command that runs the driver of a framework or SDK, in an environment of its own."""
+    if name == "typescript":
+        return [node(need), str(node_folder(need) / "with_typescript.mjs")]
+    interpreter = python_v1(need) if name == "python_v1" else _framework(name, need)
     return [str(interpreter), str(FRAMEWORKS / f"with_{name}.py")]
+
+
+def pinned(name: str, package: str) -> str | None:
+    """The version of a package that a driver runs on; None when it does not."""
+    if name == "typescript":
+        pins: dict[str, str] = json.loads((INTEROP / "package.json").read_text("utf-8"))[
+            "dependencies"
+        ]
+        return pins.get(package)
+    text = (FRAMEWORKS / f"{PINS.get(name, name)}.txt").read_text("utf-8")
+    found = re.search(rf"^{re.escape(package)}==(\S+)$", text, re.MULTILINE)
+    return found and found[1]
+
+
+def _framework(name: str, need: Need) -> Path:
+    pins = PINS.get(name, name)
+    return _python(f"framework-{pins}", FRAMEWORKS / f"{pins}.txt", need)
 
 
 def _python(name: str, pins: Path, need: Need) -> Path:
@@ -136,7 +166,7 @@ def main() -> None:
     node_folder(check)
     python_v1(check)
     for name in MAIN_FRAMEWORKS:
-        framework(name, check)
+        driver(name, check)
 
 
 if __name__ == "__main__":

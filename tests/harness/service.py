@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +22,10 @@ from arta_mcp.local.store import ServiceAccount
 
 
 class ScriptedService(FaultyService):
-    """`seen` counts requests by endpoint as they arrive, `log` holds them once answered."""
+    """`seen` counts requests by endpoint as they arrive, `log` holds them once answered.
+
+    `strikes` has what happens, once, at the moment when a request to an endpoint arrives.
+    """
 
     def __init__(
         self,
@@ -35,11 +38,14 @@ class ScriptedService(FaultyService):
         self.faults.add(*faults)
         self.seen: Counter[str] = Counter()
         self.log: deque[Event] = deque(maxlen=10_000)
+        self.strikes: dict[str, Callable[[], object]] = {}
 
     async def handle(self, endpoint: str, request: Request) -> Response:
         self.seen[endpoint] += 1
         if endpoint == "image" and "authorization" in request.headers:
             self.seen["leaks"] += 1
+        if strike := self.strikes.pop(endpoint, None):
+            strike()
         return await super().handle(endpoint, request)
 
     def note(self, event: Event) -> None:

@@ -20,7 +20,7 @@ import anyio
 import jsonschema
 import mcp
 import pytest
-from mcp import Client
+from mcp import Client, MCPError
 from PIL import Image as Pillow
 
 from arta_mcp import __version__
@@ -67,7 +67,7 @@ async def test_what_a_model_reads_is_the_reviewed_snapshot(world: World) -> None
         resources = await asked.list_resources()
         templates = await asked.list_resource_templates()
     seen = {
-        "instructions": INSTRUCTIONS,
+        "instructions": dict(INSTRUCTIONS),
         "tools": dump(tools.tools),
         "prompts": dump(prompts.prompts),
         "resources": dump(resources.resources),
@@ -91,7 +91,7 @@ async def test_the_list_of_tools_stays_within_its_bytes(world: World, mode: str)
     listed = json.dumps(dump(list(tools)), ensure_ascii=False, separators=(",", ":"))
     assert [tool.name for tool in tools] == ["generate_image", "get_generation", "list_models"]
     assert len(listed.encode()) <= 8000
-    assert len(INSTRUCTIONS.encode()) <= 800
+    assert max(len(text.encode()) for text in INSTRUCTIONS.values()) <= 800
 
 
 async def test_annotations_tell_what_costs_and_what_only_reads(world: World) -> None:
@@ -340,6 +340,24 @@ async def test_the_newest_generation_is_waited_for_while_it_has_no_record_id(
         assert looked.is_error
         assert "no record id yet. Hint: call get_generation again" in text_of(looked)
         assert (content_of(found)["prompt"], content_of(found)["status"]) == ("the second", "done")
+
+
+async def test_a_newest_generation_without_a_record_id_is_waited_for_as_long_as_the_host_allows(
+    tmp_path: Path,
+) -> None:
+    generations = new_world(tmp_path, draw=30).generations(replace(LIMITS, max_concurrency=1))
+    server = build_server(generations)
+    # the other era's client in this process sends no notifications
+    async with Client(server, mode="legacy") as asked, anyio.create_task_group() as group:
+        for prompt in ("has the only slot", "waits for it"):
+            group.start_soon(asked.call_tool, "generate_image", {"prompt": prompt})
+            await anyio.sleep(0.1)
+        with pytest.raises(MCPError, match="timed out"):
+            await asked.call_tool("generate_image", {"prompt": "x"}, read_timeout_seconds=1.5)
+        with anyio.fail_after(5):  # not 20
+            looked = await asked.call_tool("get_generation", {})
+        assert "no record id yet" in text_of(looked)
+        group.cancel_scope.cancel()
 
 
 async def test_pending_says_in_both_parts_what_to_do_next(tmp_path: Path) -> None:

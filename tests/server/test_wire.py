@@ -97,7 +97,7 @@ def test_what_is_meant_as_a_reply_has_none(line: str) -> None:
 def test_every_broken_line_is_replied_to_and_told_and_the_next_call_is_served(
     tmp_path: Path, quick: str
 ) -> None:
-    environ = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "ARTA_FRONT_DESK": quick}
+    environ = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "ARTA_QUICK_REPLIES": quick}
     lines = [initialize(1), INITIALIZED, *(line for line, *_ in BROKEN.values()), "", " ", CALL]
     with subprocess.Popen(
         [sys.executable, "-m", "arta_mcp"],
@@ -121,7 +121,7 @@ def test_every_broken_line_is_replied_to_and_told_and_the_next_call_is_served(
 
 @pytest.mark.parametrize("quick", ["on", "off"])
 def test_a_request_with_half_an_emoji_is_answered(tmp_path: Path, quick: str) -> None:
-    environ = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "ARTA_FRONT_DESK": quick}
+    environ = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin", "ARTA_QUICK_REPLIES": quick}
     process = subprocess.Popen(
         [sys.executable, "-m", "arta_mcp"],
         stdin=subprocess.PIPE,

@@ -234,6 +234,25 @@ async def test_a_caller_in_another_process_counts_until_that_dies(tmp_path: Path
     assert (taken.id, is_ours) == (first.id, False)
 
 
+async def test_a_caller_whose_process_was_killed_was_cut_in_the_time_that_it_had(
+    tmp_path: Path,
+) -> None:
+    async with (
+        opened(tmp_path / "state") as one,
+        opened(tmp_path / "state") as two,
+        opened(tmp_path / "state") as three,
+    ):
+        first = await reached(one, "submitted")
+        await one.close()
+        taken, _ = await begin(two, "1", caller="2", created_at=first.created_at + 5.1)
+        assert taken.cut_after == pytest.approx(5.1)  # pyright: ignore[reportUnknownMemberType]  # its stub is partial
+        await two.close()  # that one was to answer after four fifths of it
+        await begin(three, "2", caller="2", created_at=first.created_at + 30)
+        found = await three.find(*OURS, f"r-{first.id}")
+        assert found is not None
+        assert found.cut_after == pytest.approx(0.8 * 5.1)  # pyright: ignore[reportUnknownMemberType]  # its stub is partial
+
+
 WAITS = """
 import sys, anyio
 from pathlib import Path

@@ -32,6 +32,7 @@ from arta_mcp.cli.console import (
     translate_hint,
 )
 from arta_mcp.cli.parser import Subparsers
+from arta_mcp.cli.serve import find_mark
 from arta_mcp.cli.stopping import run_until_stopped
 from arta_mcp.cli.tables import count_of, format_time
 from arta_mcp.config import SETTINGS, Settings
@@ -39,6 +40,7 @@ from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Unavailable
 from arta_mcp.generations.pictures import decode, run_in_turn
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.matching import suggest
+from arta_mcp.quick_replies import NoQuickReplies, RecordedReplies
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.records import StateCheck as Finding
 
@@ -130,6 +132,7 @@ async def find_all(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[
     for finding in check_settings(settings, environ):
         yield finding
     failed = set[str]()
+    yield check_quick_start(settings, environ)
     checks = [("state folder", check_state(settings)), ("account", check_account(settings))]
     if settings.backend == "arta":
         checks.append(("address", check_addresses(settings)))
@@ -191,6 +194,17 @@ def check_settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[F
         meant = suggest(name, names, limit=1)
         remedy = f"did you mean {meant[0]}?" if meant else "remove it"
         yield Finding("settings", "warn", f"{name} means nothing here", remedy)
+
+
+def check_quick_start(settings: Settings, environ: Mapping[str, str]) -> Finding:
+    """Whether a host's first questions are answered while the SDK loads, or why not."""
+    if not settings.quick_replies:
+        return Finding("quick start", "ok", "off (ARTA_QUICK_REPLIES=off)")
+    try:
+        RecordedReplies.read(settings.drawn_by, find_mark(settings, environ))
+    except NoQuickReplies as exc:
+        return Finding("quick start", "warn" if exc.hint else "ok", f"off: {exc}", exc.hint)
+    return Finding("quick start", "ok", "on")
 
 
 def check_sketches(settings: Settings) -> Finding:

@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return serve_stdio(os.environ)
         except BaseException as exc:
             # Ctrl-C too: it has an exit code of its own, and no traceback.
-            return _report_end(exc, as_json=any(map(_is_json_option, arguments)))
+            as_json = any(len(word) > 2 and "--json".startswith(word) for word in arguments)
+            return _report_end(exc, as_json=as_json)
 
 
 def run_command(arguments: list[str], environ: Mapping[str, str]) -> int:
@@ -86,10 +87,6 @@ def run_command(arguments: list[str], environ: Mapping[str, str]) -> int:
     if "run_without_settings" in parsed:  # it gets on when a setting is wrong
         return parsed.run_without_settings(parsed)
     return parsed.run(read_settings(environ), parsed)
-
-
-def _is_json_option(word: str) -> bool:
-    return len(word) > 2 and "--json".startswith(word)
 
 
 def _report_end(exc: BaseException, *, as_json: bool) -> int:

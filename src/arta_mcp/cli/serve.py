@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from arta_mcp.cli.console import OK, USAGE, error_lines, print_message
@@ -12,7 +13,7 @@ from arta_mcp.cli.settings import read_settings, set_up_log
 from arta_mcp.cli.stopping import run_until_stopped, wait_for_parents_death
 from arta_mcp.config import Settings
 from arta_mcp.errors import ConfigError
-from arta_mcp.quick_replies import take_wire
+from arta_mcp.quick_replies import MARK_NAME, take_wire
 
 # For the checker only: a server must reply before argparse is loaded.
 if TYPE_CHECKING:
@@ -50,7 +51,13 @@ def serve_stdio(environ: Mapping[str, str]) -> int:
         for line in error_lines(exc):
             print_message(line)
     gc.disable()  # what an import makes stays; a search for garbage finds none
-    wire = take_wire(replying=settings.front_desk)
+    wire = take_wire(
+        drawn_by=settings.drawn_by if settings.quick_replies else None,
+        mark=find_mark(settings, environ),
+    )
+    from arta_mcp.server.loading import load_sdk
+
+    load_sdk()
     from arta_mcp.app import open_generations
     from arta_mcp.server.build import build_server
     from arta_mcp.server.tools import ResultExtras
@@ -59,7 +66,7 @@ def serve_stdio(environ: Mapping[str, str]) -> int:
     extras = ResultExtras(resource_links=settings.resource_links, previews=settings.preview)
     generations = open_generations(settings, warn=print_message)
     why = "\n".join(error_lines(refusal)) if refusal else None
-    server = build_server(generations, extras, refusal=why)
+    server = build_server(generations, extras, drawn_by=settings.drawn_by, refusal=why)
     gc.freeze()
     gc.enable()
     import anyio
@@ -77,3 +84,22 @@ def serve_stdio(environ: Mapping[str, str]) -> int:
 
     run_until_stopped(serve)
     return OK if refusal is None else USAGE
+
+
+def find_mark(settings: Settings, environ: Mapping[str, str]) -> Path | None:
+    """The file in the state folder that keeps quick replies off; None for a user without a home.
+
+    The folder is that of `app.state_dir`, which is not asked: it loads platformdirs, and this is
+    before the first reply. Quick replies know no Windows.
+    """
+    if settings.state_dir is not None:
+        return settings.state_dir / MARK_NAME
+    try:
+        home = Path(environ.get("HOME") or Path.home())
+    except RuntimeError:
+        return None
+    if sys.platform == "darwin":
+        folder = home / "Library" / "Application Support"
+    else:
+        folder = Path(environ.get("XDG_STATE_HOME", "").strip() or home / ".local" / "state")
+    return folder / "arta-mcp" / MARK_NAME

@@ -55,7 +55,8 @@ def run_until_stopped(call: Callable[[], Awaitable[T]]) -> T:
         failures: list[BaseException] = []
         async with anyio.create_task_group() as group:
             scope = anyio.CancelScope()
-            if sys.platform != "win32" and _in_main_thread():
+            is_main = threading.current_thread() is threading.main_thread()
+            if sys.platform != "win32" and is_main:
                 await group.start(_cancel_at_signal, scope, stopped)
             with scope:
                 try:
@@ -106,7 +107,3 @@ async def wait_for_parents_death() -> None:
     parent = os.getppid()
     while os.getppid() == parent:  # noqa: ASYNC110  # no event says so
         await anyio.sleep(PARENT_POLL_INTERVAL)
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()

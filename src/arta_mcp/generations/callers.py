@@ -5,6 +5,7 @@ the repetition gets the first job back, a call says when it was cut off and a co
 
     cancelled, with a reason that names a time-out   cut; the generation is free for an equal call
     the connection ends with the call open           cut; the same
+    its host kills this process                      cut; the next one on the state finds that
     an equal call after 3 s, the first still runs    cut in silence: it joins the first one's job
     answered after 4.5 s, to a host that sends no    perhaps unread: the next equal call within
       cancellation (`reads_late_answers` false)        30 s gets the same generation
@@ -23,10 +24,8 @@ from itertools import count
 
 import anyio
 
+from arta_mcp.state.contract import CUT_SHARE
 from arta_mcp.state.records import JournalEntry
-
-CUT_SHARE = 0.8
-"""of the shortest time after which a call was cut: what a later one takes until it answers"""
 
 MIN_WAIT = 1.0
 """seconds; a call answers no sooner because of a cut"""

@@ -284,7 +284,7 @@ class Generations:
         call = call or Call()
         reporter = ProgressReporter(on_update)
         backend = await self._open()
-        entry = await backend.state.find(self._service, call.owner, record_id)
+        entry = await self._find(backend, call.owner, record_id)
         if entry is None:
             with anyio.move_on_after(call.allowed_wait(max_wait or 0.0) + POLL_TIMEOUT):
                 entry = await self._adopt(backend, record_id, call.owner)
@@ -332,7 +332,8 @@ class Generations:
         """The owner's newest generations, newest first; the lost ones among them."""
         backend = await self._open()
         found = await backend.state.latest(self._service, owner, limit)
-        return tuple(self._to_generation(entry) for entry in found)
+        newest = self._recorder(backend).newest
+        return tuple(self._to_generation(newest(entry)) for entry in found)
 
     async def prune(self, days: float, *, owner: str = "") -> tuple[Pruned, int]:
         """Removes the owner's generations older than `days` that have ended; see `State.prune`.
@@ -428,6 +429,17 @@ class Generations:
             self._records = Recorder(backend.state, self._background)
         return self._records
 
+    async def _find(self, backend: Backend, owner: str, record_id: str) -> JournalEntry | None:
+        recorder = self._recorder(backend)
+        kept = recorder.find(owner, record_id)
+        try:
+            found = await backend.state.find(self._service, owner, record_id)
+        except Unavailable:
+            if kept is None:
+                raise
+            return kept
+        return recorder.newest(found) if found else kept
+
     # Callers
 
     @asynccontextmanager
@@ -465,7 +477,7 @@ class Generations:
         record_id = call.connection.take_unread(call.fingerprint)
         if record_id is not None:
             backend = await self._open()
-            entry = await backend.state.find(self._service, call.owner, record_id)
+            entry = await self._find(backend, call.owner, record_id)
             if entry and entry.phase in ("submitted", "done") and not self._is_gone(entry):
                 call.settle(entry)
                 return entry
@@ -487,9 +499,9 @@ class Generations:
         call.settle(replace(first.job, cut_after=cut_after))
         return call.job
 
-    def waits_until(self, call: Call | None) -> float:
+    def waits_until(self, call: Call | None, max_wait: float | None = None) -> float:
         """When a host's call should be answered, by `anyio.current_time()`."""
-        return self._until(call or Call(), call.job if call else None, None)
+        return self._until(call or Call(), call.job if call else None, max_wait)
 
     def _until(self, call: Call, entry: JournalEntry | None, max_wait: float | None) -> float:
         """When the call stops waiting, by `anyio.current_time()`."""
@@ -712,7 +724,7 @@ class Generations:
             record_id=record_id,
             seed=job.seed,
         )
-        return await backend.state.adopt(entry)
+        return await self._recorder(backend).adopt(entry)
 
     def _is_gone(self, entry: JournalEntry) -> bool:
         """Whether a service on this machine has a finished generation's pictures no more."""
@@ -745,7 +757,7 @@ class Generations:
         if removed := self._removed_of(entry.record_id or "", generation):
             notice = join_notes(removed.message, removed.hint, generation.notice)
             generation = replace(generation, images=(), notice=notice)  # their addresses are dead
-        trouble = self._records.trouble.get(entry.id) if self._records else None
+        trouble = self._records.trouble(entry) if self._records else None
         if trouble is None:
             return generation
         kept = f"the journal could not be written ({trouble}); keep the record id"

@@ -106,6 +106,7 @@ class Submission:
             if is_ours:
                 self.call.entry = entry
                 return await self._submit_ours(entry), False
+            entry = self.recorder.newest(entry)
             used = EngineUsed(entry.engine, entry.engine_model)
             # made anew: 0.1.0 wrote other fingerprints
             if request_of(entry).fingerprint(entry.style, used) != self.fingerprint:
@@ -123,12 +124,30 @@ class Submission:
     async def _begin(self, intent: JournalEntry) -> tuple[JournalEntry, bool]:
         """Begins the entry, with progress while another process keeps the journal busy."""
         timeout = max(MIN_TIME, self.left)
-        with anyio.move_on_after(timeout):
-            async with self.reporter.reporting("waiting"):
-                return await self.state.begin(intent, is_waiting=self.callers.is_waiting)
+        begun: list[tuple[JournalEntry, bool]] = []
+        try:
+            with anyio.move_on_after(timeout):
+                async with self.reporter.reporting("waiting"):
+                    begun.append(await self.state.begin(intent, is_waiting=self.callers.is_waiting))
+        except BaseException as exc:  # it may be written all the same: a thread is not cancelled
+            for entry, is_ours in begun:
+                if is_ours:
+                    await self._free(entry, exc)
+            raise
+        if begun:
+            return begun[0]
         raise Unavailable(
             f"another process has kept the journal busy for {timeout:.0f} s; nothing was ordered"
         )
+
+    async def _free(self, entry: JournalEntry, exc: BaseException) -> None:
+        """Frees entry and key while nothing was sent.
+
+        Once it is `sending`, another version stands there, and the detached task writes the end.
+        """
+        error = exc.message if isinstance(exc, ArtaError) else "cancelled before it was sent"
+        with anyio.CancelScope(shield=True):
+            await self.recorder.write(replace(entry, phase="refused", error=error))
 
     async def _submit_ours(self, entry: JournalEntry) -> JournalEntry:
         """Takes a slot and a token, then submits in a task that no cancellation stops."""
@@ -152,11 +171,7 @@ class Submission:
                 " it, not without one",
             )
         except BaseException as exc:
-            # While nothing was sent, entry and key become free again; once it is `sending`, another
-            # version stands there, and the detached task writes the end.
-            error = exc.message if isinstance(exc, ArtaError) else "cancelled before it was sent"
-            with anyio.CancelScope(shield=True):
-                await self.recorder.write(replace(entry, phase="refused", error=error))
+            await self._free(entry, exc)
             raise
 
     async def _send(self, entry: JournalEntry) -> JournalEntry:
@@ -177,7 +192,7 @@ class Submission:
             phase = "unknown" if isinstance(exc, SubmitUnknown) else "refused"
             await self.recorder.write(replace(sending, phase=phase, error=exc.message))
             # Beside it, not in its place: it says whether another try may cost a second job.
-            if trouble := self.recorder.trouble.get(entry.id):
+            if trouble := self.recorder.trouble(entry):
                 exc.hint = f"{exc.hint}; the journal could not be written either ({trouble})"
             raise
         submitted = replace(

@@ -49,7 +49,8 @@ class FolderAddress:
                 with suppress(OSError, OverflowError):
                     return open_socket(HOST, port, listening=True)
             taken = open_socket(HOST, 0, listening=True)
-            write_atomically(self._port_file, str(taken.getsockname()[1]).encode())
+            with suppress(OSError):  # the address serves this time all the same
+                write_atomically(self._port_file, str(taken.getsockname()[1]).encode())
             return taken
         except BaseException:
             self._lock.release()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from typing import Literal
 
 from mcp.server.apps import Apps
 from mcp.server.mcpserver import MCPServer
@@ -21,15 +22,26 @@ from arta_mcp.server.refusing import refuse_calls
 from arta_mcp.server.resources import add_gallery, add_resources
 from arta_mcp.server.tools import ResultExtras, build_tools
 
-INSTRUCTIONS = (
+DrawnBy = Literal["remote", "sketch", "engine"]
+"""what draws; `engine` is any on this machine but the sketch"""
+
+_COMMON = (
     "Draws pictures from text. Call generate_image with a full, visual prompt and show the person"
-    " the addresses it returns. If it answers `pending`, or a call timed out, call get_generation"
-    " (without a record id: the newest) instead of ordering again. When you repeat a call that"
-    " failed, send the same idempotency_key, unless the error says otherwise. list_models shows the"
-    " styles. Without ARTA_API_KEY (backend `local`) pictures are sketches by rules, not AI"
-    " pictures: say so to the person."
+    " the files or addresses it returns. If it answers `pending`, or a call timed out, call"
+    " get_generation (without a record id: the newest) instead of ordering again. When you repeat a"
+    " call that failed, send the same idempotency_key, unless the error says otherwise. list_models"
+    " shows the styles."
 )
-"""what a host puts before every conversation: at most 800 bytes, nothing that a tool says itself"""
+INSTRUCTIONS: Mapping[DrawnBy, str] = {
+    "remote": _COMMON,
+    "sketch": f"{_COMMON} Pictures are sketches by rules (backend `local`), not AI pictures: say so"
+    " to the person.",
+    "engine": f"{_COMMON} Pictures are drawn by an engine of the person's own (backend `local`);"
+    " each result names it and its model.",
+}
+"""what a host puts before every conversation: at most 800 bytes, nothing that a tool says itself.
+
+Quick replies hold it for each of these and for nothing finer: no name of an engine or a model."""
 
 ICON = (
     "data:image/svg+xml,%3Csvg%20xmlns='http://www.w3.org/2000/svg'%20viewBox='0,0,8,8'%3E"
@@ -43,10 +55,12 @@ def build_server(
     generations: Generations,
     extras: ResultExtras = ResultExtras(),  # noqa: B008  # frozen
     *,
+    drawn_by: DrawnBy = "sketch",
     refusal: str | None = None,
 ) -> MCPServer[Connection]:
     """The server over one Generations, which opens with the server and closes with it.
 
+    What is listed may depend on `drawn_by` and on nothing else that a person sets: it is recorded.
     `refusal` is the reply to everything that needs a Generations that works, in place of one.
     """
     bus = InMemorySubscriptionBus()
@@ -65,7 +79,7 @@ def build_server(
     server: MCPServer[Connection] = MCPServer(
         "arta-mcp",
         title="ARTA image generation",
-        instructions=INSTRUCTIONS,
+        instructions=INSTRUCTIONS[drawn_by],
         website_url="https://github.com/arta-mcp/arta-mcp",
         icons=[Icon(src=ICON, mime_type="image/svg+xml", sizes=["any"])],
         version=__version__,

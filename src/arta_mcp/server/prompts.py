@@ -34,7 +34,7 @@ def add_prompts(server: MCPServer[Any], generations: Generations) -> None:
             f"Draw this idea: {idea}\n\n"
             "First write one full, visual prompt of two or three sentences: subject, what it does,"
             f" setting, light, mood, manner. {chosen} {shape} Then call generate_image once, show"
-            " me the picture's address and the prompt you wrote."
+            " me the picture's file or address and the prompt you wrote."
         )
 
     @server.prompt(title="Vary a picture")
@@ -44,16 +44,16 @@ def add_prompts(server: MCPServer[Any], generations: Generations) -> None:
     ) -> str:
         """Draw a finished generation again with one thing changed."""
         try:
-            await generations.get(record_id)
+            found = await generations.get(record_id)
         except (UnknownRecord, JobFailed) as exc:
             raise MCPError(INVALID_PARAMS, explain(exc)) from exc
         except ArtaError as exc:
             raise MCPError(INTERNAL_ERROR, explain(exc)) from exc
         return (
-            f"Call get_generation with record_id {record_id} and read its prompt, model, ratio and"
-            f" seed. Rewrite the prompt so that this is different: {change}. Keep everything else,"
-            " the seed too, and call generate_image once. Show me both addresses and what you"
-            " changed in the prompt."
+            f"Call get_generation with record_id {found.record_id} and read its prompt, model,"
+            f" ratio and seed. Rewrite the prompt so that this is different: {change}. Keep"
+            " everything else, the seed too, and call generate_image once. Show me both pictures"
+            " and what you changed in the prompt."
         )
 
     async def get_prompt(

@@ -16,6 +16,7 @@ from mcp.types.version import is_version_at_least
 from pydantic import BaseModel, ConfigDict, Field
 
 from arta_mcp.errors import ArtaError, SubmitUnknown, Unavailable, UnknownRecord, UnknownStyle
+from arta_mcp.generations.callers import Call
 from arta_mcp.generations.results import join_notes
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
@@ -161,19 +162,14 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
     async def get_generation(
         ctx: Context[Any, Any], arguments: LookUp
     ) -> Annotated[types.CallToolResult, LookUpOutput]:
-        call, longest = current_call(), generations.limits.max_wait
-        wait = longest if arguments.max_wait is None else min(arguments.max_wait, longest)
-        until = anyio.current_time() + wait
+        call, wait = current_call() or Call(), arguments.max_wait
+        if wait is not None:
+            wait = min(wait, generations.limits.max_wait)
         record_id, earlier = arguments.record_id, ()
         if record_id is None:
-            record_id, earlier = await find_newest(generations, until)
-        left = max(0.0, until - anyio.current_time())
-        found = await generations.get(
-            record_id,
-            progress_reporter(ctx),
-            max_wait=None if arguments.max_wait is None else left,
-            call=call,
-        )
+            record_id, earlier = await find_newest(generations, generations.waits_until(call, wait))
+        # both waits count from when the call came: they have one end
+        found = await generations.get(record_id, progress_reporter(ctx), max_wait=wait, call=call)
         until = generations.waits_until(call)
         return await extras.render(found, generations, ctx, until=until, earlier=earlier)
 
@@ -195,8 +191,8 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
     draw = StrictTool.from_function(
         generate_image,
         title="Generate image",
-        description="Draws 1 to 8 pictures of a prompt and returns their addresses; show them"
-        " to the person. Takes some seconds to a minute and reports progress. If it answers"
+        description="Draws 1 to 8 pictures of a prompt and returns their files or addresses; show"
+        " them to the person. Takes some seconds to a minute and reports progress. If it answers"
         " `pending`, the pictures are still being drawn: call get_generation.",
         annotations=DRAWS,
         meta=SHOWN_IN_GALLERY,

@@ -12,6 +12,9 @@ from arta_mcp.state.records import JournalEntry, Pruned, StateDescription, Style
 UNANSWERED_TTL = 600.0
 """seconds after its order in which an equal call takes up a generation that answered no call"""
 
+CUT_SHARE = 0.8
+"""of the shortest time after which a call was cut: what a later one takes until it answers"""
+
 
 class State(Protocol):
     """Tokens, locks and the journal, shared by every process on one installation.
@@ -50,7 +53,8 @@ class State(Protocol):
 
         A key that stands already gives its first entry, unless no job came of it. Without a key,
         an entry with a caller gives the newest equal one (owner, service, fingerprint) of the last
-        ten minutes that answered no call and whose caller has gone, and makes it that caller's;
+        ten minutes that answered no call and whose caller has gone, and makes it that caller's; a
+        caller whose process was killed was cut, after no longer than it is now since its call came;
         `is_waiting` says of a caller of this process whether it is still there.
         """
         ...

@@ -18,7 +18,7 @@ from typing import Any, get_args
 from arta_mcp.arta.protocol import Image, is_record_id
 from arta_mcp.errors import Unavailable
 from arta_mcp.redaction import sanitize
-from arta_mcp.state.contract import UNANSWERED_TTL
+from arta_mcp.state.contract import CUT_SHARE, UNANSWERED_TTL
 from arta_mcp.state.processes import ProcessRegistry
 from arta_mcp.state.records import JournalEntry, Phase, Pruned, Timing
 from arta_mcp.untrusted_json import text
@@ -156,7 +156,7 @@ class Journal:
                 self._update(again, _COLUMNS, "id = ?", first.id)
                 return again, True
         elif entry.caller is not None and (equal := self._find_unanswered(entry, is_waiting)):
-            self.note_call(equal.id, caller=entry.caller)
+            self.note_call(equal.id, caller=entry.caller, cut_after=equal.cut_after)
             return replace(equal, caller=entry.caller), False
         return self._insert(entry), True
 
@@ -265,8 +265,15 @@ class Journal:
             if has_caller:
                 continue
             equal = self._entry(row)
-            if equal.phase != "unknown":
-                return equal
+            if equal.phase == "unknown":
+                continue
+            if process and process != self._processes.id:
+                # Killed, for else it had written down how its call ended. It was to answer at its
+                # share of what was known then, so it was cut before that.
+                age = max(0.0, entry.created_at - equal.created_at)
+                known = equal.cut_after
+                equal = replace(equal, cut_after=age if known is None else CUT_SHARE * known)
+            return equal
         return None
 
     def _insert(self, entry: JournalEntry) -> JournalEntry:

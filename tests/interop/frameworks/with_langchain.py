@@ -1,20 +1,21 @@
 # type: ignore  # runs in an environment of its own, which the checker does not see
-"""LangChain's MCP adapters; the model reads what every chat model of LangChain converts to."""
+"""LangChain's agent with the tools of its MCP adapters, as its documentation shows it."""
 
 import asyncio
 
-from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain.agents import create_agent
 from langchain_mcp_adapters.client import MultiServerMCPClient
-from scripted_model import ARGUMENTS, TOOL, print_report, read_task
+from langchain_openai import ChatOpenAI
+from scripted_model import ScriptedModel, read_task
 
 
-async def main():
+async def main(model):
     client = MultiServerMCPClient({"arta": {"transport": "stdio", "args": [], **read_task()}})
-    tools = {tool.name: tool for tool in await client.get_tools()}
-    call = {"name": TOOL, "args": ARGUMENTS, "id": "call_1", "type": "tool_call"}
-    message = await tools[TOOL].ainvoke(call)
-    read = [convert_to_openai_tool(tool)["function"] for tool in tools.values()]
-    print_report(read, str(message.content))
+    llm = ChatOpenAI(model="scripted", base_url=model.base_url, api_key="none")
+    agent = create_agent(llm, await client.get_tools())
+    await agent.ainvoke({"messages": [{"role": "user", "content": "Draw a red fox."}]})
 
 
-asyncio.run(main())
+with ScriptedModel() as model:
+    asyncio.run(main(model))
+    model.report()

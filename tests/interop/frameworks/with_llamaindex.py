@@ -1,19 +1,23 @@
 # type: ignore  # runs in an environment of its own, which the checker does not see
-"""LlamaIndex's MCP tools; the model reads what every function-calling LLM of it converts to."""
+"""LlamaIndex' agent with our server's tools, as its documentation shows it."""
 
 import asyncio
 
+from llama_index.core.agent.workflow import FunctionAgent
+from llama_index.llms.openai import OpenAI
 from llama_index.tools.mcp import BasicMCPClient, McpToolSpec
-from scripted_model import ARGUMENTS, TOOL, print_report, read_task
+from scripted_model import ScriptedModel, read_task
 
 
-async def main():
+async def main(model):
     task = read_task()
     client = BasicMCPClient(task["command"], env=task["env"])
-    tools = {tool.metadata.name: tool for tool in await McpToolSpec(client).to_tool_list_async()}
-    result = await tools[TOOL].acall(**ARGUMENTS)
-    read = [tool.metadata.to_openai_tool()["function"] for tool in tools.values()]
-    print_report(read, str(result.content))
+    tools = await McpToolSpec(client).to_tool_list_async()
+    # it looks the name up in a table of models
+    llm = OpenAI(model="gpt-4o", api_base=model.base_url, api_key="none")
+    await FunctionAgent(tools=tools, llm=llm).run(user_msg="Draw a red fox.")
 
 
-asyncio.run(main())
+with ScriptedModel() as model:
+    asyncio.run(main(model))
+    model.report()

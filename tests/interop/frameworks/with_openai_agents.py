@@ -15,6 +15,7 @@ FILLED = {
     "n": 1,
     "guidance_scale": 7,
     "num_inference_steps": 30,
+    "seed": 7,
     "idempotency_key": "",
     **ARGUMENTS,
 }
@@ -22,7 +23,7 @@ FILLED = {
 
 async def main(model):
     client = AsyncOpenAI(api_key="none", base_url=model.base_url)
-    async with MCPServerStdio(params=read_task(), client_session_timeout_seconds=60) as server:
+    async with MCPServerStdio(params=read_task()) as server:
         agent = Agent(
             name="artist",
             model=OpenAIChatCompletionsModel(model="scripted", openai_client=client),

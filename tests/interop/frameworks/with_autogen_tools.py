@@ -1,0 +1,32 @@
+# type: ignore  # runs in an environment of its own, which the checker does not see
+"""AutoGen's assistant with our server's tools, each call of which starts a process."""
+
+import asyncio
+
+from autogen_agentchat.agents import AssistantAgent
+from autogen_ext.models.openai import OpenAIChatCompletionClient
+from autogen_ext.tools.mcp import StdioServerParams, mcp_server_tools
+from scripted_model import ScriptedModel, read_task
+
+
+async def main(model):
+    tools = await mcp_server_tools(StdioServerParams(args=[], **read_task()))
+    llm = OpenAIChatCompletionClient(
+        model="scripted",
+        base_url=model.base_url,
+        api_key="none",
+        model_info={
+            "vision": False,
+            "function_calling": True,
+            "json_output": False,
+            "family": "unknown",
+            "structured_output": False,
+        },
+    )
+    agent = AssistantAgent("artist", model_client=llm, tools=tools, max_tool_iterations=20)
+    await agent.run(task="Draw a red fox.")
+
+
+with ScriptedModel() as model:
+    asyncio.run(main(model))
+    model.report()
