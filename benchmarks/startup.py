@@ -142,18 +142,13 @@ def cases(bin_folder: Path) -> dict[str, tuple[list[str], dict[str, str]]]:
     ours = [str(bin_folder / "arta-mcp")]
     found: dict[str, tuple[list[str], dict[str, str]]] = {
         BARE: ([str(bin_folder / "python"), str(HERE / "bare_server.py")], {}),
-        "quick replies": (ours, quick_replies("on")),
-        "no quick replies": (ours, quick_replies("off")),
+        "quick replies": (ours, {"ARTA_QUICK_REPLIES": "on"}),
+        "no quick replies": (ours, {"ARTA_QUICK_REPLIES": "off"}),
     }
     for name, (program, key) in RIVALS.items():
         if program.exists():
             found[name] = ([str(program)], {key: "none"})
     return found
-
-
-def quick_replies(value: str) -> dict[str, str]:
-    """The setting under its name, and under the one that it had in 0.1.0."""
-    return {"ARTA_QUICK_REPLIES": value, "ARTA_FRONT_DESK": value}
 
 
 def run(
