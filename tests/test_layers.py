@@ -36,8 +36,7 @@ MAY_IMPORT = {
     # the deep module, its two faces, and who joins them; `cli` may import all
     "generations": "arta background errors matching redaction state styles untrusted_json",
     "server": "arta errors generations matching redaction styles",
-    "app": "arta background config engines errors generations local redaction state",
-    "quick_replies": "files",
+    "app": ""files "quick_replies": arta background config engines errors files generations local redaction state",",
 }
 """room -> the rooms that it may import at most; nothing imports `cli`"""
 

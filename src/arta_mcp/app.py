@@ -19,6 +19,7 @@ from arta_mcp.background import BackgroundTasks, open_background
 from arta_mcp.config import Settings
 from arta_mcp.engines.sketch.info import describe
 from arta_mcp.errors import ArtaError, ConfigError, Unavailable
+from arta_mcp.files import make_private_folder
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import DEFAULT_MAX_WAIT, Backend, Generations, Limits
 from arta_mcp.generations.values import EngineUsed
@@ -165,6 +166,13 @@ def service_dir(settings: Settings) -> Path:
     return state_dir(settings) / "local"
 
 
+def make_service_dir(settings: Settings) -> Path:
+    """The folder of the embedded service, in a state folder that is ours; raises OSError."""
+    # Before the service makes anything in it: a folder that is refused stays as it is.
+    make_private_folder(state_dir(settings))
+    return service_dir(settings)
+
+
 def explain_service_error(settings: Settings, exc: OSError) -> ArtaError:
     """Why the embedded service cannot start, in the words of the state whose folder it shares."""
     from arta_mcp.state.checks import explain_folder_error
@@ -226,7 +234,7 @@ async def _addresses(settings: Settings) -> AsyncGenerator[Addresses]:
     from arta_mcp.local.service import Service
 
     def start() -> LoopbackServer:
-        service = Service(service_dir(settings), keep_bytes=settings.sketch_limit)
+        service = Service(make_service_dir(settings), keep_bytes=settings.sketch_limit)
         return LoopbackServer(service).__enter__()
 
     try:

@@ -72,6 +72,23 @@ def test_a_state_folder_that_is_none_is_said_and_left_alone(shell: Shell, kind: 
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", [("generate", "a lake", "--no-save"), ("local",)], ids=" ".join)
+@pytest.mark.parametrize("key", ["", "a-key-of-mine"])
+def test_a_folder_that_others_share_is_refused_and_nothing_is_made_in_it(
+    shell: Shell, key: str, command: tuple[str, ...]
+) -> None:
+    shell.set(ARTA_API_KEY=key)
+    state = shell.machine.state
+    state.mkdir(mode=0o755)
+    state.chmod(0o755)
+    (state / "mine.txt").write_text("mine", encoding="utf-8")
+    said = shell(*command)
+    assert (said.code, said.out) == (2, "")
+    assert f"error: the state folder {state} is open to others" in said.err
+    assert [one.name for one in state.iterdir()] == ["mine.txt"]
+    assert state.stat().st_mode & 0o777 == 0o755
+
+
 UNUSABLE = {
     "in the kernel's": {"ARTA_STATE_DIR": "/proc/x"},
     "a home in the kernel's": {"ARTA_STATE_DIR": "", "HOME": "/proc"},

@@ -38,7 +38,7 @@ def add_local(commands: Subparsers) -> None:
 
 def run_local(settings: Settings, options: argparse.Namespace) -> int:
     """Serves until it is stopped. Raises InvalidRequest for an option that cannot be."""
-    from arta_mcp.app import explain_service_error, service_dir
+    from arta_mcp.app import explain_service_error, make_service_dir
     from arta_mcp.local.faults.catalogue import FAULTS
     from arta_mcp.local.faults.injection import FaultyServer, FaultyService
     from arta_mcp.local.loopback import UvicornServer, run_forever
@@ -53,7 +53,7 @@ def run_local(settings: Settings, options: argparse.Namespace) -> int:
     try:
         # The folder of the service that a server without a key starts: jobs of both open in either.
         service = (FaultyService if faults else Service)(
-            service_dir(settings),
+            make_service_dir(settings),
             queue=options.queue,
             draw=options.draw,
             latency=options.latency,
