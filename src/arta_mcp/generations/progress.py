@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT = 2.5
 """seconds between two reports when nothing changes; callers are promised one every 3 s"""
 
-FIRST_REPORT = 0.25
+FIRST_REPORT = 1.0
 """seconds until the first report: a call may have waited for its turn before it began to count"""
 
 REPORT_TIMEOUT = 2.0
@@ -35,7 +35,7 @@ class ProgressReporter:
         """Times count from now; `on_update` None: no report is wanted."""
         self._on_update = on_update
         self._started = anyio.current_time()
-        self._last = FIRST_REPORT - HEARTBEAT
+        self._last = min(0.0, FIRST_REPORT - HEARTBEAT)
 
     @property
     def waited(self) -> float:
