@@ -270,8 +270,9 @@ def _cancels(folder: Path, numbers: Numbers, dice: random.Random) -> Iterable[Ro
 
 
 def _stories(folder: Path, numbers: Numbers, dice: random.Random) -> Iterable[Row]:
-    import test_state_machine
     from hypothesis.stateful import run_state_machine_as_test
+
+    from generations import test_state_machine
 
     what = f"{numbers.stories} random stories of forty steps"
     try:
