@@ -90,7 +90,8 @@ async def test_token_and_submit_are_not_silent_for_longer_together_than_either_m
     world.service.latency = 0.2
     async with world.generations() as generations:
         await generations.generate(FOX, world.on_update)
-    assert world.updates[0].step == "ordering"
+    # on a busy machine the journal alone takes longer than this heartbeat, and that is told before
+    assert next(u for u in world.updates if u.step != "waiting").step == "ordering"
 
 
 async def test_an_unknown_model_sends_nothing(world: World) -> None:
