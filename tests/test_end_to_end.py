@@ -249,7 +249,7 @@ async def test_a_sketch_says_what_it_is_before_and_after_and_what_it_cannot_draw
     machine: Machine,
 ) -> None:
     async with connect(machine) as client:
-        assert "sketches by rules, not AI pictures" in (client.instructions or "")
+        assert "sketches by rules (backend `local`), not AI pictures" in str(client.instructions)
         models = text_of(await client.call_tool("list_models", {}))
         result = await client.call_tool("generate_image", {"prompt": "a dragon in snow"})
     assert "sketches by rules, from the words that it knows, and not AI pictures" in models
