@@ -76,7 +76,7 @@ async def test_a_slow_sign_up_and_submit_are_not_silent(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("arta_mcp.generations.progress.HEARTBEAT", 0.02)
-    world.service.latency = 0.1
+    world.service.latency = 0.5  # a busy machine may stand still for a fifth of that
     async with world.generations() as generations:
         await generations.generate(FOX, world.on_update)
     steps = [update.step for update in world.updates if update.step != "waiting"]
