@@ -1,6 +1,6 @@
 """The long proof of what docs/reliability.md promises; prints counts, and writes them with a flag.
 
-    python tools/soak.py                  everything, in under ten minutes on two busy cores
+    python tools/soak.py                  everything, in some twelve minutes on two busy cores
     python tools/soak.py --short          the same with a tenth of the numbers
     python tools/soak.py --matrix         the fault matrix alone
     python tools/soak.py ... --write-docs also write docs/reliability.md
