@@ -313,6 +313,15 @@ async def test_one_damaged_row_is_named_and_the_others_are_told(tmp_path: Path) 
     assert (check.status, "row 2" in check.detail) == ("warn", True)
 
 
+async def test_a_damaged_row_keeps_no_equal_call_from_ordering(tmp_path: Path) -> None:
+    async with opened(tmp_path / "state") as state:
+        await reached(state, "submitted")
+        with closing(sqlite3.connect(tmp_path / "state" / "generations.sqlite3")) as db:
+            db.execute("UPDATE journal SET images = '{'")
+            db.commit()
+        assert (await begin(state, caller="2"))[1]
+
+
 @pytest.mark.parametrize("replaced", [False, True])
 async def test_a_folder_that_is_removed_is_noticed_and_nothing_is_ordered_without_a_journal(
     tmp_path: Path, replaced: bool

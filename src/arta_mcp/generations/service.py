@@ -218,38 +218,35 @@ class Generations:
         if request.idempotency_key is None:  # a key says by itself what a call repeats
             call.fingerprint = fingerprint
         async with self._answering(call, backend):
-            repeated = await self._repeat(call, reporter)
-            if repeated is not None:
-                until = self._until(call, repeated, max_wait)
-                poller = await self._join_poller(backend, repeated)
-                done = await self._wait_or_refresh(backend, repeated, poller, reporter, until)
-                return replace(done, notice=join_notes(TAKEN_UP, done.notice))
             slot = ConcurrencySlot(self._slots)
-            submission = Submission(
-                request=request,
-                style=style,
-                fingerprint=fingerprint,
-                reporter=reporter,
-                until=self._until(call, None, max_wait),
-                slot=slot,
-                client=backend.client,
-                state=backend.state,
-                recorder=self._recorder(backend),
-                background=self._background,
-                callers=self._callers,
-                call=call,
-                service=self._service,
-                engine=self._engine,
-                clock=self._clock,
-            )
             try:
-                entry, is_earlier = await submission.run()
-                while is_earlier and request.idempotency_key is None and self._is_gone(entry):
-                    # Answered, so to speak: it is not taken up again, and this call orders anew.
-                    await self._recorder(backend).note_call(entry, answered_at=self._clock())
+                entry = await self._repeat(call, reporter)
+                is_earlier = entry is not None
+                if entry is None:
+                    submission = Submission(
+                        request=request,
+                        style=style,
+                        fingerprint=fingerprint,
+                        reporter=reporter,
+                        until=self._until(call, None, max_wait),
+                        slot=slot,
+                        client=backend.client,
+                        state=backend.state,
+                        recorder=self._recorder(backend),
+                        background=self._background,
+                        callers=self._callers,
+                        call=call,
+                        service=self._service,
+                        engine=self._engine,
+                        clock=self._clock,
+                    )
                     entry, is_earlier = await submission.run()
-                call.settle(entry)
-                self._events.publish(entry.record_id or "")
+                    while is_earlier and call.fingerprint and self._is_gone(entry):
+                        # Noted as answered, so that no call takes it up; this one orders anew.
+                        await self._recorder(backend).note_call(entry, answered_at=self._clock())
+                        entry, is_earlier = await submission.run()
+                    call.settle(entry)
+                    self._events.publish(entry.record_id or "")
                 poller = await self._join_poller(backend, entry, slot)
             except RefusedStyle as exc:
                 slot.release()
@@ -263,10 +260,9 @@ class Generations:
             if poller is None:
                 slot.release()
             until = self._until(call, entry if is_earlier else None, max_wait)
-            done = await self._wait_or_refresh(backend, entry, poller, reporter, until)
-            is_taken_up = is_earlier and not request.idempotency_key
-            notes = join_notes(TAKEN_UP if is_taken_up else None, done.notice)
-            return replace(done, notice=notes)
+            done = await self._wait(backend, entry, poller, reporter, until)
+            taken_up = TAKEN_UP if is_earlier and request.idempotency_key is None else None
+            return replace(done, notice=join_notes(taken_up, done.notice))
 
     async def get(
         self,
@@ -295,7 +291,7 @@ class Generations:
         call.settle(entry)
         async with self._answering(call, backend):
             poller = await self._join_poller(backend, entry)
-            return await self._wait_or_refresh(
+            return await self._wait(
                 backend,
                 entry,
                 poller,
@@ -512,7 +508,7 @@ class Generations:
 
     # Waiting
 
-    async def _wait_or_refresh(
+    async def _wait(
         self,
         backend: Backend,
         entry: JournalEntry,
@@ -522,20 +518,12 @@ class Generations:
         *,
         poll_first: bool = False,
     ) -> Generation:
+        """Waits on the job's poller, which was joined; with `poll_first` for one poll at least.
+
+        Without a poller the job is done, and given with addresses that still serve.
+        """
         if poller is None:
             return await self._refresh(backend, entry, reporter, until)
-        return await self._wait(entry, poller, reporter, until, poll_first=poll_first)
-
-    async def _wait(
-        self,
-        entry: JournalEntry,
-        poller: JobPoller,
-        reporter: ProgressReporter,
-        until: float,
-        *,
-        poll_first: bool = False,
-    ) -> Generation:
-        """Waits on the job's poller, which was joined; with `poll_first` for one poll at least."""
         polls_before = poller.polls if poll_first else -1
         try:
             if poll_first:
@@ -688,9 +676,7 @@ class Generations:
 
         found = entry
         # A file that our own service keeps no more is noticed, however lately it was there.
-        images = self._to_generation(entry).images
-        is_whole = self._find_file is None or all(image.path for image in images)
-        if entry.record_id not in self._confirmed or not is_whole:
+        if entry.record_id not in self._confirmed or self._is_gone(entry):
             with anyio.move_on_after(REFRESH_TIMEOUT + max(0.0, until - anyio.current_time())):
                 found = await reporter.report_until(self._background.detach(refresh), "saving")
         return self._to_generation(found)
@@ -727,12 +713,14 @@ class Generations:
         return await self._recorder(backend).adopt(entry)
 
     def _is_gone(self, entry: JournalEntry) -> bool:
-        """Whether a service on this machine has a finished generation's pictures no more."""
-        images = to_generation(
-            entry, backend=self.backend, engine_notice=None, now=0.0, find_file=self._find_file
-        ).images
-        is_local = self._find_file is not None
-        return is_local and entry.phase == "done" and not all(image.path for image in images)
+        """Whether a service on this machine lacks a picture of a finished generation."""
+        if self._find_file is None or entry.phase != "done":
+            return False
+        saved = dict(enumerate(entry.paths))
+        return any(
+            saved.get(index) is None and self._find_file(entry.record_id or "", index) is None
+            for index in range(len(entry.images))
+        )
 
     def _keep_removal(self, entry: JournalEntry, exc: UnknownRecord) -> None:
         """Remembers that a service on this machine has a finished generation's pictures no more."""

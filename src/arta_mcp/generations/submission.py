@@ -117,7 +117,8 @@ class Submission:
             if (earlier := _read_earlier(entry)) is not None:
                 return earlier, True
             if not self.left:
-                raise Unavailable("another call with this idempotency_key is still being sent")
+                which = "with this idempotency_key" if entry.key else "equal to this one"
+                raise Unavailable(f"another call {which} is still being sent")
             await self.reporter.report("waiting")
             await anyio.sleep(KEY_POLL_INTERVAL)
 

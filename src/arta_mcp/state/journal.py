@@ -81,7 +81,7 @@ _OLD_CHANGES = ", ".join(
     if name not in ("service", "key", "fingerprint", "request", "style", "created_at")
 )
 
-_TELLING = "this journal is in use by a newer arta-mcp; end this program and start that one"
+_REFUSAL = "this journal is in use by a newer arta-mcp; end this program and start that one"
 
 _FOR_0_1_0 = (
     # A 0.1.0 that is running, or is started once more, meets a view in place of its table. What it
@@ -92,7 +92,7 @@ _FOR_0_1_0 = (
     f" UPDATE journal SET {_OLD_CHANGES}, version = version + 1"
     " WHERE number = OLD.id AND phase <> 'done'; END",
     "CREATE TRIGGER old_insert INSTEAD OF INSERT ON generations BEGIN"  # noqa: S608  # constants only
-    f' SELECT * FROM "{_TELLING}"; END',
+    f' SELECT * FROM "{_REFUSAL}"; END',
 )
 
 
@@ -268,7 +268,10 @@ class Journal:
                 has_caller = bool(process) and self._processes.is_alive(process)
             if has_caller:
                 continue
-            equal = self._entry(row)
+            try:
+                equal = self._entry(row)
+            except DamagedRow:  # `latest` names it; it must keep no one from ordering
+                continue
             if equal.phase == "unknown":
                 continue
             if process and process != self._processes.id:
