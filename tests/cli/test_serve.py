@@ -18,6 +18,7 @@ import pytest
 from arta_mcp.cli.streams import MAX_UNREAD
 from arta_mcp.local.faults.catalogue import Fault
 from harness.installed import TIMEOUT, Machine, remote_settings
+from harness.programs import hear_signals
 from harness.service import ScriptedServer, ScriptedService
 from harness.shell import Terminal
 from harness.world import tiny_picture
@@ -66,12 +67,6 @@ def serving(
             yield server
         finally:
             server.kill()
-
-
-def hear_signals() -> None:
-    """As a host starts us: whatever runs the tests may ignore what a shell or `nohup` ignores."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def write(server: subprocess.Popen[bytes], *lines: str) -> None:

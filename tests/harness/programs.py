@@ -43,7 +43,7 @@ def running(machine: Machine, *arguments: str) -> Generator[subprocess.Popen[str
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=_hear_signals,
+        preexec_fn=hear_signals,
     ) as program:
         try:
             yield program
@@ -51,7 +51,7 @@ def running(machine: Machine, *arguments: str) -> Generator[subprocess.Popen[str
             program.kill()
 
 
-def _hear_signals() -> None:
+def hear_signals() -> None:
     """As a host starts us: whatever runs the tests may ignore what a shell or `nohup` ignores."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)

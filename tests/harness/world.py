@@ -106,6 +106,18 @@ class Client:
             await state.close()
 
 
+@asynccontextmanager
+async def opened_state(
+    folder: Path, warn: Callable[[str], None] | None = None
+) -> AsyncGenerator[SqliteState]:
+    """One process's state, closed at the end as its death would."""
+    state = SqliteState(folder, warn=warn)
+    try:
+        yield state
+    finally:
+        await state.close()
+
+
 def tiny_picture(request: ImageRequest) -> bytes:
     """A real PNG, quick to draw."""
     buffer = io.BytesIO()

@@ -6,8 +6,8 @@ import shutil
 import sqlite3
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncGenerator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,26 +18,16 @@ from arta_mcp.errors import Unavailable
 from arta_mcp.state import journal
 from arta_mcp.state.contract import UNANSWERED_TTL
 from arta_mcp.state.journal import VERSION
-from arta_mcp.state.records import JournalEntry, Phase
+from arta_mcp.state.records import CallNote, JournalEntry, Phase
 from arta_mcp.state.sqlite import SqliteState
 from harness.processes import writing_to_journal
+from harness.world import opened_state as opened
 
 pytestmark = pytest.mark.anyio
 
 NOW = 1_000_000.0
 OURS = ("a.example", "")
 OLD = Path(__file__).with_name("folder_of_0_1_0") / "generations.sqlite3"
-
-
-@asynccontextmanager
-async def opened(
-    folder: Path, warn: Callable[[str], None] | None = None
-) -> AsyncGenerator[SqliteState]:
-    state = SqliteState(folder, warn=warn)
-    try:
-        yield state
-    finally:
-        await state.close()
 
 
 def intent(**more: object) -> JournalEntry:
@@ -217,10 +207,10 @@ async def test_what_has_answered_a_call_or_has_one_that_waits_is_not_taken_up(
 ) -> None:
     first = await reached(state, "done")
     assert (await begin(state, "1", caller="2"))[1]  # its caller is there
-    await state.note_call(first.id, answered_at=NOW + 3)
-    await state.note_call(first.id, answered_at=NOW + 9, cut_after=30.0)
-    await state.note_call(first.id, cut_after=5.0)
-    await state.note_call(first.id, cut_after=10.0)
+    await state.note_call(first.id, CallNote(answered_at=NOW + 3))
+    await state.note_call(first.id, CallNote(answered_at=NOW + 9, cut_after=30.0))
+    await state.note_call(first.id, CallNote(cut_after=5.0))
+    await state.note_call(first.id, CallNote(cut_after=10.0))
     found = await state.find(*OURS, f"r-{first.id}")
     assert found is not None
     assert (found.answered_at, found.cut_after) == (NOW + 3, 5.0)
@@ -257,7 +247,7 @@ async def test_a_caller_whose_process_was_killed_was_cut_in_the_time_that_it_had
 WAITS = """
 import sys, anyio
 from pathlib import Path
-from arta_mcp.state.records import JournalEntry
+from arta_mcp.state.records import CallNote, JournalEntry
 from arta_mcp.state.sqlite import SqliteState
 
 async def main():

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from arta_mcp.files import make_private_folder, write_atomically
 from arta_mcp.redaction import Secret
 from arta_mcp.state.records import JournalEntry, Phase, StyleList
 from arta_mcp.state.sqlite import SqliteState
+from harness.world import opened_state as opened
 
 pytestmark = pytest.mark.anyio
 
@@ -43,17 +44,6 @@ def folder(tmp_path: Path) -> Path:
 async def state(folder: Path) -> AsyncGenerator[SqliteState]:
     async with opened(folder) as state:
         yield state
-
-
-@asynccontextmanager
-async def opened(
-    folder: Path, warn: Callable[[str], None] | None = None
-) -> AsyncGenerator[SqliteState]:
-    state = SqliteState(folder, warn=warn)
-    try:
-        yield state
-    finally:
-        await state.close()
 
 
 @pytest.fixture

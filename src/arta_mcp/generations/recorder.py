@@ -19,7 +19,7 @@ import anyio
 from arta_mcp.background import BackgroundTasks, DetachedTask, retry
 from arta_mcp.errors import ArtaError, Unavailable
 from arta_mcp.state.contract import State
-from arta_mcp.state.records import JournalEntry, Phase
+from arta_mcp.state.records import CallNote, JournalEntry, Phase
 
 T = TypeVar("T")
 
@@ -90,22 +90,10 @@ class Recorder:
         """The entry of a job that was made elsewhere, as it stands."""
         return await self._record(replace(entry, id=secrets.token_hex(16)), self._state.adopt)
 
-    async def note_call(
-        self,
-        entry: JournalEntry,
-        *,
-        answered_at: float | None = None,
-        cut_after: float | None = None,
-        caller: str | None = None,
-    ) -> None:
+    async def note_call(self, entry: JournalEntry, note: CallNote) -> None:
         """Keeps how a call for the entry ended; see `State.note_call`."""
-
-        async def note() -> None:
-            await self._state.note_call(
-                entry.id, answered_at=answered_at, cut_after=cut_after, caller=caller
-            )
-
-        await self._detach(partial(_retry, note, entry, lambda _: None)).wait(WRITE_TIMEOUT)
+        work = partial(self._state.note_call, entry.id, note)
+        await self._detach(partial(_retry, work, entry, lambda _: None)).wait(WRITE_TIMEOUT)
 
     async def _record(self, entry: JournalEntry, write: Write) -> JournalEntry:
         writing = self._detach(partial(self._write, entry, write))

@@ -72,7 +72,7 @@ from arta_mcp.generations.submission import Submission
 from arta_mcp.generations.values import EngineUsed, Generation, GenerationRequest, Update
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import UNANSWERED_TTL, State
-from arta_mcp.state.records import JournalEntry, Pruned, Timing
+from arta_mcp.state.records import CallNote, JournalEntry, Pruned, Timing
 from arta_mcp.styles import Catalogue
 
 log = logging.getLogger(__name__)
@@ -243,7 +243,9 @@ class Generations:
                     entry, is_earlier = await submission.run()
                     while is_earlier and call.fingerprint and self._is_gone(entry):
                         # Noted as answered, so that no call takes it up; this one orders anew.
-                        await self._recorder(backend).note_call(entry, answered_at=self._clock())
+                        await self._recorder(backend).note_call(
+                            entry, CallNote(answered_at=self._clock())
+                        )
                         entry, is_earlier = await submission.run()
                     call.settle(entry)
                     self._events.publish(entry.record_id or "")
@@ -454,7 +456,7 @@ class Generations:
         call.explain(is_cut=False)
         if call.connection and call.entry:
             call.connection.note_answer(call, call.entry.record_id or "")
-            await recorder.note_call(call.entry, answered_at=self._clock())
+            await recorder.note_call(call.entry, CallNote(answered_at=self._clock()))
 
     async def _note_end(self, call: Call, recorder: Recorder) -> None:
         """Writes down that a call ended without an answer, and after how long it was cut."""
@@ -464,7 +466,7 @@ class Generations:
         if call.connection and call.entry:
             still = call.token if self._callers.is_waiting(call.token) else None
             cut_after = call.age if call.is_cut else None
-            await recorder.note_call(call.entry, cut_after=cut_after, caller=still)
+            await recorder.note_call(call.entry, CallNote(cut_after=cut_after, caller=still))
 
     async def _repeat(self, call: Call, reporter: ProgressReporter) -> JournalEntry | None:
         """What the call repeats of its own connection: see `callers.py`. None: nothing."""
@@ -491,7 +493,7 @@ class Generations:
         if first.job is None:  # it ended without one; what it may have under way is found there
             return None
         recorder = self._recorder(await self._open())
-        await recorder.note_call(first.job, cut_after=cut_after, caller=call.token)
+        await recorder.note_call(first.job, CallNote(cut_after=cut_after, caller=call.token))
         call.settle(replace(first.job, cut_after=cut_after))
         return call.job
 

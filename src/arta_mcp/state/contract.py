@@ -7,7 +7,14 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from arta_mcp.arta.account import Account
-from arta_mcp.state.records import JournalEntry, Pruned, StateDescription, StyleList, Timing
+from arta_mcp.state.records import (
+    CallNote,
+    JournalEntry,
+    Pruned,
+    StateDescription,
+    StyleList,
+    Timing,
+)
 
 UNANSWERED_TTL = 600.0
 """seconds after its order in which an equal call takes up a generation that answered no call"""
@@ -66,14 +73,7 @@ class State(Protocol):
         """
         ...
 
-    async def note_call(
-        self,
-        entry_id: str,
-        *,
-        answered_at: float | None = None,
-        cut_after: float | None = None,
-        caller: str | None = None,
-    ) -> None:
+    async def note_call(self, entry_id: str, note: CallNote) -> None:
         """Keeps how a call ended and who waits now; the first answer and least cut stand."""
         ...
 

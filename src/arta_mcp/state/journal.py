@@ -20,7 +20,7 @@ from arta_mcp.errors import Unavailable
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import CUT_SHARE, UNANSWERED_TTL
 from arta_mcp.state.processes import ProcessRegistry
-from arta_mcp.state.records import JournalEntry, Phase, Pruned, Timing
+from arta_mcp.state.records import CallNote, JournalEntry, Phase, Pruned, Timing
 from arta_mcp.untrusted_json import text
 
 VERSION = 2
@@ -160,7 +160,7 @@ class Journal:
                 self._update(again, _COLUMNS, "id = ?", first.id)
                 return again, True
         elif entry.caller is not None and (equal := self._find_unanswered(entry, is_waiting)):
-            self.note_call(equal.id, caller=entry.caller, cut_after=equal.cut_after)
+            self.note_call(equal.id, CallNote(caller=entry.caller, cut_after=equal.cut_after))
             return replace(equal, caller=entry.caller), False
         return self._insert(entry), True
 
@@ -173,22 +173,15 @@ class Journal:
         known = self.db.execute("SELECT 1 FROM journal WHERE id = ?", (entry.id,)).fetchone()
         return None if known else self._insert(written)
 
-    def note_call(
-        self,
-        entry_id: str,
-        *,
-        answered_at: float | None = None,
-        cut_after: float | None = None,
-        caller: str | None = None,
-    ) -> None:
+    def note_call(self, entry_id: str, note: CallNote) -> None:
         """See `State.note_call`."""
         self.db.execute(
             "UPDATE journal SET caller = :caller, answered_at = coalesce(answered_at, :answered),"
             " cut_after = min(coalesce(cut_after, :cut), coalesce(:cut, cut_after)) WHERE id = :id",
             {
-                "caller": self._caller(caller),
-                "answered": answered_at,
-                "cut": cut_after,
+                "caller": self._caller(note.caller),
+                "answered": note.answered_at,
+                "cut": note.cut_after,
                 "id": entry_id,
             },
         )

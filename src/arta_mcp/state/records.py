@@ -53,6 +53,15 @@ class JournalEntry:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallNote:
+    """How a call for a generation ended, and who waits for it now; as in JournalEntry."""
+
+    answered_at: float | None = None
+    cut_after: float | None = None
+    caller: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """What the polls of a finished job found, and when; as in JournalEntry."""

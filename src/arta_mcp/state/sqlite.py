@@ -35,7 +35,14 @@ from arta_mcp.state.checks import (
 )
 from arta_mcp.state.journal import DamagedRow, Journal
 from arta_mcp.state.processes import ProcessRegistry
-from arta_mcp.state.records import JournalEntry, Pruned, StateDescription, StyleList, Timing
+from arta_mcp.state.records import (
+    CallNote,
+    JournalEntry,
+    Pruned,
+    StateDescription,
+    StyleList,
+    Timing,
+)
 from arta_mcp.untrusted_json import is_object, json_or_none, list_or_empty, text
 
 T = TypeVar("T")
@@ -132,18 +139,8 @@ class SqliteState:
     async def write(self, entry: JournalEntry) -> JournalEntry | None:
         return await self._write_journal(lambda journal: journal.write(entry), is_known=True)
 
-    async def note_call(
-        self,
-        entry_id: str,
-        *,
-        answered_at: float | None = None,
-        cut_after: float | None = None,
-        caller: str | None = None,
-    ) -> None:
-        def work(journal: Journal) -> None:
-            journal.note_call(entry_id, answered_at=answered_at, cut_after=cut_after, caller=caller)
-
-        await self._write_journal(work, is_known=True)
+    async def note_call(self, entry_id: str, note: CallNote) -> None:
+        await self._write_journal(lambda journal: journal.note_call(entry_id, note), is_known=True)
 
     async def adopt(self, entry: JournalEntry) -> JournalEntry:
         return await self._write_journal(lambda journal: journal.adopt(entry), is_known=True)
