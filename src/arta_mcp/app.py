@@ -74,11 +74,22 @@ def open_generations(
         ),
         output_dir=output_dir or settings.output_dir,
         engine=EngineUsed(drawn_by.engine, drawn_by.model) if drawn_by else None,
-        engine_notice=drawn_by.notice if drawn_by else None,
+        engine_notice=_explain_engine,
         engine_summary=drawn_by.summary if drawn_by else None,
         find_file=partial(_find_file, settings) if drawn_by else None,
         schedule=schedule,
     )
+
+
+def _explain_engine(used: EngineUsed) -> str | None:
+    """What is said of a picture by what drew it; its settings of then may be gone."""
+    match used.name:
+        case "arta":
+            return None
+        case "sketch":
+            return describe().notice
+        case _:
+            return f"drawn by {used.model or 'a model that it does not name'} through {used.name}"
 
 
 def connect(

@@ -22,7 +22,6 @@ from arta_mcp.engines.base import ImageRequest
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import Backend, Generations, Limits
 from arta_mcp.generations.values import Update
-from arta_mcp.local.workers import Engine
 from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import State
 from arta_mcp.state.sqlite import SqliteState
@@ -148,7 +147,11 @@ class World:
 
 
 def new_world(
-    folder: Path, *, queue: float = 0.0, draw: float = 0.0, engine: Engine = tiny_picture
+    folder: Path,
+    *,
+    queue: float = 0.0,
+    draw: float = 0.0,
+    engine: Callable[[ImageRequest], bytes] = tiny_picture,
 ) -> World:
     """Jobs take no time unless told so; pictures are tiny but real."""
     return World(folder, ScriptedService(folder / "service", engine=engine, queue=queue, draw=draw))

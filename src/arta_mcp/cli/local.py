@@ -84,7 +84,8 @@ def check_options(options: argparse.Namespace) -> None:
     if options.port is not None and not 0 < options.port < 65536:
         raise InvalidRequest("--port", options.port, "a number in 1..65535")
     for name in ("queue", "draw", "latency"):
-        if not 0 <= (seconds := getattr(options, name)) < math.inf:  # which nan never is
+        seconds = getattr(options, name)
+        if seconds is not None and not 0 <= seconds < math.inf:  # which nan never is
             raise InvalidRequest(f"--{name}", seconds, "seconds, 0 or more")
 
 
