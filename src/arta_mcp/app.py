@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -15,8 +17,11 @@ from arta_mcp.arta.client import ArtaClient
 from arta_mcp.arta.protocol import Addresses
 from arta_mcp.arta.tokens import Identity, TokenSource
 from arta_mcp.arta.transport import Transport
+from arta_mcp.arta.url_guard import is_inside
 from arta_mcp.background import BackgroundTasks, open_background
 from arta_mcp.config import Settings
+from arta_mcp.engines.base import Engine
+from arta_mcp.engines.open import open_engine
 from arta_mcp.engines.sketch.info import describe
 from arta_mcp.errors import ArtaError, ConfigError, Unavailable
 from arta_mcp.generations.schedule import PollSchedule
@@ -24,6 +29,9 @@ from arta_mcp.generations.service import DEFAULT_MAX_WAIT, Backend, Generations,
 from arta_mcp.generations.values import EngineUsed
 from arta_mcp.redaction import Secret, sanitize
 from arta_mcp.state.contract import State
+
+if TYPE_CHECKING:
+    from arta_mcp.local.service import Service
 
 LOCAL_KEY = "arta-mcp-local"
 """the key for the embedded service, which takes any"""
@@ -43,12 +51,17 @@ def open_generations(
     """
 
     is_local = settings.backend == "local"
+    engine = open_engine(settings, open_engine_transport(settings)) if is_local else None
+    drawn_by = engine.describe() if engine else None
 
     @asynccontextmanager
     async def open_backend(background: BackgroundTasks) -> AsyncGenerator[Backend]:
         state = open_state(settings, warn=warn)
         try:
-            async with _addresses(settings) as addresses, open_transport(settings) as transport:
+            async with (
+                _addresses(settings, engine) as addresses,
+                open_transport(settings) as transport,
+            ):
                 yield connect(
                     _identity(settings),
                     addresses,
@@ -60,7 +73,6 @@ def open_generations(
         finally:
             await state.close()
 
-    drawn_by = describe() if settings.backend == "local" else None
     return Generations(
         open_backend,
         backend=settings.backend,
@@ -72,7 +84,7 @@ def open_generations(
             max_concurrency=settings.slots,
             min_poll_interval=settings.min_poll_interval,
         ),
-        output_dir=output_dir or settings.output_dir,
+        output_dir=output_dir or settings.output_dir or pictures_dir(settings),
         engine=EngineUsed(drawn_by.engine, drawn_by.model) if drawn_by else None,
         engine_notice=_explain_engine,
         engine_summary=drawn_by.summary if drawn_by else None,
@@ -175,6 +187,52 @@ def service_dir(settings: Settings) -> Path:
     return state_dir(settings) / "local"
 
 
+def pictures_dir(settings: Settings) -> Path | None:
+    """Where pictures go that were drawn by an engine of the person's own: they are kept.
+
+    None for others, and for a user without a folder of pictures.
+    """
+    if not settings.draws_with_ai:
+        return None
+    from platformdirs import user_pictures_path
+
+    try:
+        folder = user_pictures_path()
+    except RuntimeError:
+        return None
+    return folder / "arta-mcp" if folder.is_absolute() else None
+
+
+def open_service(settings: Settings, engine: Engine | None = None) -> Service:
+    """The embedded service with the engine that the settings name. Raises ConfigError, OSError."""
+    from arta_mcp.engines.recipes import Recipes
+    from arta_mcp.local.service import Service
+
+    return Service(
+        service_dir(settings),
+        engine=engine,
+        recipes=Recipes.load(settings.local_styles) if settings.draws_with_ai else None,
+        # A person who watches sees a sketch queue and be drawn; an engine takes its own time.
+        queue=0.0 if settings.draws_with_ai else None,
+        draw=0.0 if settings.draws_with_ai else None,
+        keep_bytes=settings.sketch_limit,
+    )
+
+
+def open_engine_transport(settings: Settings) -> Transport:
+    """The HTTP client for the engine's server: no proxy stands between us and our own network."""
+    host = urlsplit(settings.local_url or "").hostname or ""
+    proxy = settings.proxy.reveal() if settings.proxy else None
+    is_direct = is_inside(host)
+    return Transport(
+        user_agent=settings.user_agent,
+        proxy=None if is_direct else proxy,
+        direct=is_direct,
+        # A server says nothing while it draws.
+        download_timeout=settings.job_timeout,
+    )
+
+
 def explain_service_error(settings: Settings, exc: OSError) -> ArtaError:
     """Why the embedded service cannot start, in the words of the state whose folder it shares."""
     from arta_mcp.state.checks import explain_folder_error
@@ -216,17 +274,18 @@ def _remote_addresses(settings: Settings) -> Addresses:
 
 
 @asynccontextmanager
-async def _addresses(settings: Settings) -> AsyncGenerator[Addresses]:
+async def _addresses(settings: Settings, engine: Engine | None) -> AsyncGenerator[Addresses]:
     """The remote addresses, or those of an embedded service that runs as long."""
     if settings.backend == "arta":
         yield _remote_addresses(settings)
         return
     from arta_mcp.local.loopback import LoopbackServer
-    from arta_mcp.local.service import Service
 
     def start() -> LoopbackServer:
-        service = Service(service_dir(settings), keep_bytes=settings.sketch_limit)
-        return LoopbackServer(service).__enter__()
+        service = open_service(settings, engine)
+        server = LoopbackServer(service).__enter__()
+        service.workers.resume()
+        return server
 
     try:
         server = await anyio.to_thread.run_sync(start)

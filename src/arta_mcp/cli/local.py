@@ -38,7 +38,9 @@ def add_local(commands: Subparsers) -> None:
 
 def run_local(settings: Settings, options: argparse.Namespace) -> int:
     """Serves until it is stopped. Raises InvalidRequest for an option that cannot be."""
-    from arta_mcp.app import explain_service_error, service_dir
+    from arta_mcp.app import explain_service_error, open_engine_transport, service_dir
+    from arta_mcp.engines.open import open_engine
+    from arta_mcp.engines.recipes import Recipes
     from arta_mcp.local.faults.catalogue import FAULTS
     from arta_mcp.local.faults.injection import FaultyServer, FaultyService
     from arta_mcp.local.loopback import UvicornServer, run_forever
@@ -49,6 +51,7 @@ def run_local(settings: Settings, options: argparse.Namespace) -> int:
             print_data(f"{name:<28} {', '.join(kind.endpoints):<48} {kind.sentence}")
         return OK
     check_options(options)
+    engine = open_engine(settings, open_engine_transport(settings))
     faults = [parse_fault(text) for text in options.fault]
     try:
         # The folder of the service that a server without a key starts: jobs of both open in either.
@@ -58,6 +61,8 @@ def run_local(settings: Settings, options: argparse.Namespace) -> int:
             draw=options.draw,
             latency=options.latency,
             keep_bytes=settings.sketch_limit,
+            engine=engine,
+            recipes=Recipes.load(settings.local_styles) if engine.describe().is_ai else None,
         )
         if isinstance(service, FaultyService):
             service.faults.add(*faults)

@@ -50,7 +50,8 @@ def serve_stdio(environ: Mapping[str, str]) -> int:
         for line in error_lines(exc):
             print_message(line)
     gc.disable()  # what an import makes stays; a search for garbage finds none
-    wire = take_wire(replying=settings.front_desk)
+    # The recorded replies speak of sketches and of our defaults, which an engine has of its own.
+    wire = take_wire(replying=settings.front_desk and not settings.draws_with_ai)
     from arta_mcp.app import open_generations
     from arta_mcp.server.build import build_server
     from arta_mcp.server.tools import ResultExtras

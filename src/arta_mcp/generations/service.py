@@ -157,7 +157,7 @@ class Generations:
         self.limits = limits or Limits()
         self._connect, self._service = connect, service
         self._output_dir, self._engine_notice = output_dir, engine_notice
-        self._engine = engine or EngineUsed()
+        self.engine = self._engine = engine or EngineUsed()
         self.engine_summary, self._find_file = engine_summary, find_file
         self._removed: dict[str, PicturesRemoved] = {}
         self._clock, self._schedule = clock, schedule

@@ -38,6 +38,7 @@ from arta_mcp.arta.protocol import (
 )
 from arta_mcp.arta.refusals import Refusal, style_refusal
 from arta_mcp.engines.base import Engine
+from arta_mcp.engines.recipes import Recipes
 from arta_mcp.engines.sketch.drawing import SketchEngine
 from arta_mcp.engines.sketch.gaps import name_gaps
 from arta_mcp.errors import ProtocolError
@@ -53,7 +54,7 @@ from arta_mcp.local.store import (
     append,
     picture_name,
 )
-from arta_mcp.local.workers import IDLE_TIMEOUT, DrawingWorkers, Prepare
+from arta_mcp.local.workers import IDLE_TIMEOUT, DrawingWorkers
 from arta_mcp.redaction import Secret
 from arta_mcp.styles import SHIPPED
 from arta_mcp.untrusted_json import is_object, json_or_none, text
@@ -112,8 +113,8 @@ class Service:
     `queue` and `draw` are the least seconds a job waits and is drawn; not given, they are short
     ones, and none at all for a job that comes while others wait. `latency` is the seconds before
     each answer, `token_lifetime` those of an id token. `rotate` gives a new refresh token at each
-    refresh and expires the one before. `engine` draws, the sketch where none is given; `prepare`
-    puts the words of a style into what it is asked; after `idle` seconds without a job it is
+    refresh and expires the one before. `engine` draws, the sketch where none is given; `recipes`
+    are the words of styles for one that is a model; after `idle` seconds without a job it is
     closed. `keep` is how many records of sketches are kept,
     `keep_bytes` how much of their pictures.
 
@@ -129,7 +130,7 @@ class Service:
         folder: Path,
         *,
         engine: Engine | None = None,
-        prepare: Prepare = lambda request: request,
+        recipes: Recipes | None = None,
         idle: float = IDLE_TIMEOUT,
         queue: float | None = None,
         draw: float | None = None,
@@ -147,7 +148,7 @@ class Service:
         """where pictures are said to lie; without one, where the caller asked"""
         self.store = Store(folder, keep=keep, keep_bytes=keep_bytes)
         self.workers = DrawingWorkers(
-            self.store, engine or SketchEngine(), prepare=prepare, idle=idle
+            self.store, engine or SketchEngine(), recipes=recipes, idle=idle
         )
         routes = [Route("/", self.health)]
         for endpoint, method, paths, hosts in _ENDPOINTS:

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -16,6 +15,7 @@ from anyio.abc import TaskGroup
 from filelock import FileLock, Timeout
 
 from arta_mcp.engines.base import Engine, GeneratedImage, ImageRequest, fit_size
+from arta_mcp.engines.recipes import Recipes
 from arta_mcp.errors import (
     CANCELLED,
     PROMPT_REJECTED,
@@ -55,9 +55,6 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 _log = logging.getLogger(__name__)
 
-Prepare = Callable[[ImageRequest], ImageRequest]
-"""puts the words of a style into a request"""
-
 
 @dataclass(slots=True)
 class _Job:
@@ -85,10 +82,10 @@ class DrawingWorkers:
         store: Store,
         engine: Engine,
         *,
-        prepare: Prepare = lambda request: request,
+        recipes: Recipes | None = None,
         idle: float = IDLE_TIMEOUT,
     ) -> None:
-        self._store, self._engine, self._prepare, self._idle = store, engine, prepare, idle
+        self._store, self._engine, self._recipes, self._idle = store, engine, recipes, idle
         self.info = engine.describe()
         self._lock = FileLock(
             store.folder / f"drawing-{self.info.engine}.lock", mode=0o600, thread_local=False
@@ -278,20 +275,20 @@ class DrawingWorkers:
     async def _ask_engine(self, job: _Job, index: int) -> GeneratedImage:
         """The picture; an engine that has no room, and did nothing, is asked again later."""
         submission = job.record.submission
-        request = self._prepare(
-            ImageRequest(
-                prompt=submission.prompt,
-                negative_prompt=submission.negative_prompt or "",
-                style=submission.style,
-                category=category_of(submission.style),
-                seed=job.record.seed,
-                index=index,
-                aspect_ratio=submission.aspect_ratio,
-                size=fit_size(self.info, submission.aspect_ratio),
-                num_inference_steps=submission.num_inference_steps,
-                guidance_scale=submission.guidance_scale,
-            )
+        request = ImageRequest(
+            prompt=submission.prompt,
+            negative_prompt=submission.negative_prompt or "",
+            style=submission.style,
+            category=category_of(submission.style),
+            seed=job.record.seed,
+            index=index,
+            aspect_ratio=submission.aspect_ratio,
+            size=fit_size(self.info, submission.aspect_ratio),
+            num_inference_steps=submission.num_inference_steps,
+            guidance_scale=submission.guidance_scale,
         )
+        if self._recipes is not None:
+            request = self._recipes.apply(request)
         give_up_at = time.monotonic() + MAX_BUSY
         while True:
             try:
@@ -311,12 +308,15 @@ class DrawingWorkers:
             self._note(job, step=drawn * steps + min(step, steps), steps=count * steps)
 
     def _note_picture(self, job: _Job, image: GeneratedImage) -> None:
-        known = job.progress
+        known, submission = job.progress, job.record.submission
+        told = self._recipes.explain(submission.style, image.model) if self._recipes else ""
+        # A seed is always sent; of the rest only what the caller gave can be missed.
+        ignored = [n for n in image.not_honoured if n == "seed" or getattr(submission, n)]
         self._note(
             job,
             model=image.model or known.model,
-            not_honoured=tuple(dict.fromkeys((*known.not_honoured, *image.not_honoured))),
-            notes=tuple(dict.fromkeys(filter(None, (*known.notes, image.note)))),
+            not_honoured=tuple(dict.fromkeys((*known.not_honoured, *ignored))),
+            notes=tuple(dict.fromkeys(filter(None, (*known.notes, told, image.note)))),
             num_inference_steps=image.num_inference_steps or known.num_inference_steps,
             guidance_scale=image.guidance_scale or known.guidance_scale,
         )

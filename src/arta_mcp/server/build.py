@@ -21,12 +21,16 @@ from arta_mcp.server.refusing import refuse_calls
 from arta_mcp.server.resources import add_gallery, add_resources
 from arta_mcp.server.tools import ResultExtras, build_tools
 
-INSTRUCTIONS = (
+_FOR_ALL = (
     "Draws pictures from text. Call generate_image with a full, visual prompt and show the person"
     " the addresses it returns. If it answers `pending`, or a call timed out, call get_generation"
     " (without a record id: the newest) instead of ordering again. When you repeat a call that"
     " failed, send the same idempotency_key, unless the error says otherwise. list_models shows the"
-    " styles. Without ARTA_API_KEY (backend `local`) pictures are sketches by rules, not AI"
+    " styles."
+)
+
+INSTRUCTIONS = (
+    f"{_FOR_ALL} Without ARTA_API_KEY (backend `local`) pictures are sketches by rules, not AI"
     " pictures: say so to the person."
 )
 """what a host puts before every conversation: at most 800 bytes, nothing that a tool says itself"""
@@ -50,6 +54,7 @@ def build_server(
     `refusal` is the reply to everything that needs a Generations that works, in place of one.
     """
     bus = InMemorySubscriptionBus()
+    engine = generations.engine_summary if generations.engine.has_defaults else None
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[Connection]) -> AsyncGenerator[Connection]:
@@ -65,7 +70,7 @@ def build_server(
     server: MCPServer[Connection] = MCPServer(
         "arta-mcp",
         title="ARTA image generation",
-        instructions=INSTRUCTIONS,
+        instructions=f"{_FOR_ALL} {engine}" if engine else INSTRUCTIONS,
         website_url="https://github.com/arta-mcp/arta-mcp",
         icons=[Icon(src=ICON, mime_type="image/svg+xml", sizes=["any"])],
         version=__version__,

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from arta_mcp.errors import ArtaError, SubmitUnknown, Unavailable, UnknownRecord, UnknownStyle
 from arta_mcp.generations.results import join_notes
 from arta_mcp.generations.service import Generations
-from arta_mcp.generations.values import Generation, GenerationRequest, Update
+from arta_mcp.generations.values import ENGINES_OWN, Generation, GenerationRequest, Update
 from arta_mcp.server.calls import current_call
 from arta_mcp.server.content import (
     GenerationOutput,
@@ -201,6 +201,9 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
         annotations=DRAWS,
         meta=SHOWN_IN_GALLERY,
     )
+    if generations.engine.has_defaults:
+        for name in ENGINES_OWN:
+            draw.parameters["properties"][name].pop("default", None)
     return [
         draw.model_copy(update={"also_wrong": find_wrong_model}),
         StrictTool.from_function(
