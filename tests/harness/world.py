@@ -54,6 +54,7 @@ class Client:
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     exchange_timeout: float = EXCHANGE_TIMEOUT
     download_timeout: float = DOWNLOAD_TIMEOUT
+    embedded: bool = False
 
     @property
     def identity(self) -> Identity:
@@ -70,6 +71,7 @@ class Client:
                 state=state,
                 transport=transport,
                 background=background,
+                embedded=self.embedded,
                 clock=self.clock,
                 sleep=self.sleep,
             )
@@ -130,8 +132,10 @@ class World:
         *,
         output_dir: Path | None = None,
         schedule: type[PollSchedule] = EagerSchedule,
+        embedded: bool = False,
     ) -> Generations:
         client = Client(
+            embedded=embedded,
             state_dir=self.folder / "state",
             addresses=Addresses.at_origin(ORIGIN, styles_url=self.styles_url),
             app=self.app or httpx.ASGITransport(app=self.service),

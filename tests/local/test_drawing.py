@@ -17,10 +17,14 @@ from arta_mcp.arta.protocol import Job
 from arta_mcp.engines.base import EngineInfo, GeneratedImage, ImageRequest, OnStep
 from arta_mcp.errors import EngineBusy, EngineError, OutOfMemory, PromptRejected
 from arta_mcp.generations.results import failure_of
+from arta_mcp.generations.service import Limits
+from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.local.store import Progress
 from arta_mcp.local.workers import ABANDONED_AFTER
+from arta_mcp.server.tools import progress_reporter
 from harness.service import ScriptedService
 from harness.service_calls import poll_job, submit
+from harness.world import World
 
 pytestmark = pytest.mark.anyio
 
@@ -31,6 +35,7 @@ class CountingEngine:
 
     act: Callable[[ImageRequest], object] = lambda request: None
     steps: int = 4
+    pause: float = 0.001
     is_repeatable: bool = True
     asked: list[ImageRequest] = field(default_factory=list[ImageRequest])
     at_once: int = 0
@@ -56,7 +61,7 @@ class CountingEngine:
         try:
             for step in range(self.steps):
                 on_step(step + 1, self.steps)
-                await anyio.sleep(0.001)
+                await anyio.sleep(self.pause)
             while not self.may_go:
                 await anyio.sleep(0.005)
             if isinstance(found := self.act(request), Exception):
@@ -115,6 +120,32 @@ async def test_the_answer_says_what_drew_how_far_it_is_and_what_was_not_honoured
     )
     assert done.local.not_honoured == ("seed",)
     assert "sketch" not in done.local.not_drawn
+
+
+async def test_a_job_that_goes_forward_is_not_lost_however_old_and_tells_its_steps(
+    tmp_path: Path,
+) -> None:
+    engine = CountingEngine(steps=30, pause=0.1)
+    service = serve(tmp_path / "service", engine)
+    world = World(tmp_path, service)
+    told: list[tuple[float, float | None, str]] = []
+
+    class Hearing:
+        async def report_progress(self, progress: float, total: float | None, message: str) -> None:
+            told.append((progress, total, message))
+
+    limits = Limits(max_wait=30, job_timeout=2.0, min_poll_interval=0.05)
+    async with world.generations(limits, embedded=True) as generations:
+        report = progress_reporter(Hearing())  # pyright: ignore[reportArgumentType]  # what it asks for
+        done = await generations.generate(GenerationRequest.of(prompt="a fox"), report)
+    assert done.status == "done"
+    assert done.elapsed > 2.0
+    progress = [one for one, _, _ in told]
+    assert progress == sorted(set(progress))
+    counted = [(one, total, message) for one, total, message in told if total is not None]
+    assert len({total for _, total, _ in counted}) == 1
+    assert any("drawing, step " in message for _, _, message in counted)
+    assert all(one <= total for one, total, _ in counted if total)
 
 
 async def test_two_services_on_one_folder_draw_each_picture_once_and_one_at_a_time(

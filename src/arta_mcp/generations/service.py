@@ -535,6 +535,7 @@ class Generations:
             usual=poller.schedule.usual,
             remaining=poller.schedule.likely_remaining(poller.age()),
             ahead=poller.ahead,
+            drawn=poller.drawn if poller.phase == "drawing" else None,
         )
 
     async def _join_poller(

@@ -168,8 +168,8 @@ class Update:
     """Where a generation stands while a call waits; `waited` and `usual` are in seconds.
 
     `waiting` is before the submit, for a free place or for another process; `ordering` is when
-    the account or the submit itself takes its time. `ahead` is how many jobs come first, where the
-    service says so.
+    the account or the submit itself takes its time. `ahead` is how many jobs come first, `drawn`
+    how many steps are done of how many, where the service says so.
     """
 
     step: Step
@@ -178,6 +178,7 @@ class Update:
     usual: float | None = None
     remaining: float | None = None
     ahead: int | None = None
+    drawn: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

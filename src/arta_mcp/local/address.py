@@ -49,7 +49,11 @@ class FolderAddress:
                 with suppress(OSError, OverflowError):
                     return open_socket(HOST, port, listening=True)
             taken = open_socket(HOST, 0, listening=True)
-            write_atomically(self._port_file, str(taken.getsockname()[1]).encode())
+            try:
+                write_atomically(self._port_file, str(taken.getsockname()[1]).encode())
+            except BaseException:
+                taken.close()
+                raise
             return taken
         except BaseException:
             self._lock.release()
