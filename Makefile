@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-quick interop-all check quick-replies bench soak clean
+.PHONY: demo test test-quick test-engines interop-all check quick-replies bench soak clean
 
 # Without the settings of the caller: a demo asks no service and spends nobody's pictures.
 demo: $(VENV)/.installed
@@ -19,6 +19,15 @@ test-quick: $(VENV)/.tested
 # every framework of docs/clients.md; the first run installs about 2 GB into .cache
 interop-all: $(VENV)/.tested
 	INTEROP_ALL=1 REQUIRE_ALL=1 $(BIN)/python -m pytest tests/interop/test_frameworks.py
+
+# the published types of other programs, in an environment of their own
+test-engines: $(VENV)/.tested .cache/engines/.made
+	REQUIRE_ALL=1 $(BIN)/python -m pytest tests/engines
+
+.cache/engines/.made:
+	$(PYTHON) -m venv --clear .cache/engines
+	.cache/engines/bin/python -m pip install --quiet "openai>=3.57,<4"
+	touch $@
 
 check: $(VENV)/.tested
 	$(BIN)/ruff format --check
