@@ -228,7 +228,11 @@ class Journal:
             " ORDER BY finished_at DESC LIMIT ?"
         )
         rows = self.db.execute(query, (service, style, limit)).fetchall()
-        return tuple(Timing(*row) for row in reversed(rows) if not any(map(_is_text, row)))
+        return tuple(
+            Timing(*row)
+            for row in reversed(rows)
+            if not any(isinstance(value, str | bytes) for value in row)
+        )
 
     def prune(self, service: str, owner: str, before: float) -> Pruned:
         """See `State.prune`."""
@@ -408,10 +412,6 @@ def _image(stored: dict[str, object]) -> Image:
         stored.get("isBlur") is True,
         text(stored, "MIME"),
     )
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str | bytes)
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:
