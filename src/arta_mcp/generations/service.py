@@ -52,7 +52,7 @@ from arta_mcp.errors import (
 )
 from arta_mcp.generations.callers import Call, Callers
 from arta_mcp.generations.downloads import read_saved, save_pictures
-from arta_mcp.generations.events import EventPublisher, Listener
+from arta_mcp.generations.events import EventPublisher, GenerationEvent, Listener
 from arta_mcp.generations.live_styles import LiveCatalogue
 from arta_mcp.generations.polling import JobPoller, PhaseTimes
 from arta_mcp.generations.progress import OnUpdate, ProgressReporter
@@ -140,6 +140,7 @@ class Generations:
         *,
         backend: Literal["arta", "local"],
         service: str,
+        owner: str = "",
         limits: Limits | None = None,
         output_dir: Path | None = None,
         engine: EngineUsed | None = None,
@@ -150,7 +151,9 @@ class Generations:
         clock: Callable[[], float] = time.time,
         schedule: type[PollSchedule] = PollSchedule,
     ) -> None:
-        """`service` names whose generations these are; `clock` gives seconds since the epoch.
+        """`service` names what draws these generations, `owner` whose they are where a call says
+        nothing else: empty for the one person of a state folder. `clock` gives seconds since the
+        epoch.
 
         `engine` is what draws, as far as it is known; `engine_notice` gives what is said of its
         results, `engine_summary` what to expect before a call; pictures are saved to `output_dir`,
@@ -159,6 +162,7 @@ class Generations:
         """
         self.backend: Literal["arta", "local"] = backend
         self.limits = limits or Limits()
+        self.owner = owner
         self._connect, self._service = connect, service
         self._output_dir, self._engine_notice = output_dir, engine_notice
         self.engine = self._engine = engine or EngineUsed()
@@ -207,7 +211,7 @@ class Generations:
         Cancelling stops the waiting; a submit under way still ends and its job stays known. `call`
         is given for a host's call: one without an answer is taken up by the next equal one.
         """
-        call = call or Call()
+        call, owner = self._own(call)
         reporter = ProgressReporter(on_update)
         if self._engine.has_defaults:
             request = request.without_defaults()
@@ -239,6 +243,7 @@ class Generations:
                         callers=self._callers,
                         call=call,
                         service=self._service,
+                        owner=owner,
                         engine=self._engine,
                         clock=self._clock,
                     )
@@ -250,7 +255,7 @@ class Generations:
                         )
                         entry, is_earlier = await submission.run()
                     call.settle(entry)
-                    self._events.publish(entry.record_id or "")
+                    self._publish(entry)
                 poller = await self._join_poller(backend, entry, slot)
             except RefusedStyle as exc:
                 slot.release()
@@ -278,16 +283,17 @@ class Generations:
     ) -> Generation:
         """Where a generation stands, after at most `max_wait` seconds; 0 polls once.
 
-        Works for every record id of this service, also of other processes and earlier ones. None
-        waits as long as `generate` would.
+        Works for every record id of the call's owner, also of other processes and earlier ones,
+        and for one that only the service knows when the owner is that of a state folder. None waits
+        as long as `generate` would.
         """
-        call = call or Call()
+        call, owner = self._own(call)
         reporter = ProgressReporter(on_update)
         backend = await self._open()
-        entry = await self._find(backend, call.owner, record_id)
+        entry = await self._find(backend, owner, record_id)
         if entry is None:
             with anyio.move_on_after(call.allowed_wait(max_wait or 0.0) + POLL_TIMEOUT):
-                entry = await self._adopt(backend, record_id, call.owner)
+                entry = await self._adopt(backend, record_id, owner)
             if entry is None:
                 raise Unavailable("the service has not answered", record_id=record_id)
         if entry.phase == "failed":
@@ -328,20 +334,20 @@ class Generations:
         if failures:
             raise failures[0]
 
-    async def history(self, limit: int = 50, *, owner: str = "") -> tuple[Generation, ...]:
+    async def history(self, limit: int = 50, *, owner: str | None = None) -> tuple[Generation, ...]:
         """The owner's newest generations, newest first; the lost ones among them."""
-        backend = await self._open()
+        backend, owner = await self._open(), self.owner if owner is None else owner
         found = await backend.state.latest(self._service, owner, limit)
         newest = self._recorder(backend).newest
         return tuple(self._to_generation(newest(entry)) for entry in found)
 
-    async def prune(self, days: float, *, owner: str = "") -> tuple[Pruned, int]:
+    async def prune(self, days: float, *, owner: str | None = None) -> tuple[Pruned, int]:
         """Removes the owner's generations older than `days` that have ended; see `State.prune`.
 
         Gives beside them how many pictures the backend itself kept of them and has removed. One
         that the next equal call could still take up is never old enough.
         """
-        backend = await self._open()
+        backend, owner = await self._open(), self.owner if owner is None else owner
         before = self._clock() - max(days * 86400, UNANSWERED_TTL)
         pruned = await backend.state.prune(self._service, owner, before)
         remove = self._remove_files
@@ -361,12 +367,12 @@ class Generations:
         """What is known to be drawn with, without a request."""
         return self._styles.catalogue
 
-    async def picture(self, record_id: str, index: int) -> Picture:
-        """One picture of a finished generation: as saved, else downloaded.
+    async def picture(self, record_id: str, index: int, *, owner: str | None = None) -> Picture:
+        """One picture of a finished generation of the owner's: as saved, else downloaded.
 
         Raises UnknownRecord for an index that it does not have.
         """
-        generation = await self.get(record_id)
+        generation = await self.get(record_id, call=Call(owner=owner))
         if removed := self._removed_of(record_id, generation):
             raise removed
         if not 0 <= index < len(generation.images):
@@ -411,7 +417,7 @@ class Generations:
         return replace(generation, images=tuple(images))
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Calls `listener` with the record id of every generation that is new or has ended.
+        """Calls `listener` with an event of every generation that is new or has ended.
 
         Gives the function that ends it. A listener that is slow or fails delays no call.
         """
@@ -440,7 +446,15 @@ class Generations:
             return kept
         return recorder.newest(found) if found else kept
 
+    def _publish(self, entry: JournalEntry) -> None:
+        self._events.publish(GenerationEvent(entry.owner, entry.record_id or ""))
+
     # Callers
+
+    def _own(self, call: Call | None) -> tuple[Call, str]:
+        """The call, made where there is none, and whose generations it sees and makes."""
+        call = call or Call()
+        return call, self.owner if call.owner is None else call.owner
 
     @asynccontextmanager
     async def _answering(self, call: Call, backend: Backend) -> AsyncGenerator[None]:
@@ -477,7 +491,7 @@ class Generations:
         record_id = call.connection.take_unread(call.fingerprint)
         if record_id is not None:
             backend = await self._open()
-            entry = await self._find(backend, call.owner, record_id)
+            entry = await self._find(backend, self._own(call)[1], record_id)
             if entry and entry.phase in ("submitted", "done") and not self._is_gone(entry):
                 call.settle(entry)
                 return entry
@@ -622,7 +636,7 @@ class Generations:
         if failure is not None:
             recorder = self._recorder(backend)
             await recorder.finish(replace(entry, phase="failed", error=failure.message))
-            self._events.publish(entry.record_id or "")
+            self._publish(entry)
             raise failure
         seed = entry.seed if job.seed is None else job.seed
         done = await self._recorder(backend).finish(replace(entry, phase="done", seed=seed))
@@ -655,7 +669,7 @@ class Generations:
         self._confirmed[entry.record_id or ""] = None  # its addresses are a moment old: they serve
         if len(self._confirmed) > MAX_CONFIRMED:
             del self._confirmed[next(iter(self._confirmed))]
-        self._events.publish(entry.record_id or "")
+        self._publish(entry)
         return entry
 
     async def _refresh(
@@ -690,9 +704,13 @@ class Generations:
         return self._to_generation(found)
 
     async def _adopt(self, backend: Backend, record_id: str, owner: str) -> JournalEntry:
-        """An entry for a job that this journal never saw, if the service knows it."""
+        """An entry for a job that this journal never saw, if the service knows it.
+
+        Only for the one person of a state folder, whose account made it. An account that several
+        share knows the jobs of all: there another's record id is unknown, in the same words.
+        """
         unknown = f"no generation has the record id {sanitize(repr(record_id), 80)}"
-        if not is_record_id(record_id):
+        if owner or not is_record_id(record_id):
             raise UnknownRecord(unknown)
         try:
             job = await backend.client.poll_until_answered(record_id)
@@ -718,7 +736,10 @@ class Generations:
             record_id=record_id,
             seed=job.seed,
         )
-        return await self._recorder(backend).adopt(entry)
+        adopted = await self._recorder(backend).adopt(entry)
+        if adopted.owner != owner:
+            raise UnknownRecord(unknown)
+        return adopted
 
     def _is_gone(self, entry: JournalEntry) -> bool:
         """Whether a service on this machine lacks a picture of a finished generation."""
