@@ -52,6 +52,7 @@ from arta_mcp.errors import (
 )
 from arta_mcp.generations.callers import Call, Callers
 from arta_mcp.generations.downloads import read_saved, save_pictures
+from arta_mcp.generations.draining import Drain
 from arta_mcp.generations.events import EventPublisher, GenerationEvent, Listener
 from arta_mcp.generations.live_styles import LiveCatalogue
 from arta_mcp.generations.polling import JobPoller, PhaseTimes
@@ -108,7 +109,7 @@ TAKEN_UP = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds in seconds, but for `max_concurrency`, which counts jobs.
+    """Bounds in seconds, but for those of concurrency, which count jobs: of all, and of one owner.
 
     With `adapts_wait` a host's call answers sooner than `max_wait` where one was cut off before.
     """
@@ -117,6 +118,7 @@ class Limits:
     adapts_wait: bool = True
     job_timeout: float = 600.0
     max_concurrency: int = 8
+    owner_concurrency: int | None = None
     min_poll_interval: float = 0.5
 
 
@@ -171,6 +173,7 @@ class Generations:
         self._removed: dict[str, PicturesRemoved] = {}
         self._clock, self._schedule = clock, schedule
         self._callers = Callers()
+        self._drain = Drain()
         self._styles = LiveCatalogue(service, clock=clock)
         self._events = EventPublisher()
         self._background_block = open_background()
@@ -179,6 +182,7 @@ class Generations:
         self._records: Recorder | None = None
         self._opening = anyio.Lock()
         self._slots = anyio.CapacityLimiter(self.limits.max_concurrency)
+        self._own_slots = WeakValueDictionary[str, anyio.CapacityLimiter]()
         # A poller lives as long as its task and the calls that wait for it.
         self._pollers = WeakValueDictionary[str, JobPoller]()
         self._confirmed: dict[str, None] = {}
@@ -224,7 +228,7 @@ class Generations:
         if request.idempotency_key is None:  # a key says by itself what a call repeats
             call.fingerprint = fingerprint
         async with self._answering(call, backend):
-            slot = ConcurrencySlot(self._slots)
+            slot = ConcurrencySlot(self._slots, self._slots_of(owner))
             try:
                 entry = await self._repeat(call, reporter)
                 is_earlier = entry is not None
@@ -241,6 +245,7 @@ class Generations:
                         recorder=self._recorder(backend),
                         background=self._background,
                         callers=self._callers,
+                        drain=self._drain,
                         call=call,
                         service=self._service,
                         owner=owner,
@@ -423,12 +428,35 @@ class Generations:
         """
         return self._events.subscribe(listener, self._background)
 
+    def on_drain(self, listener: Callable[[], None]) -> None:
+        """Calls `listener` when the process is about to end."""
+        self._drain.on_begin(listener)
+
+    def drain(self, timeout: float) -> None:
+        """Lets every call answer now: one with a job as `pending`, one without is refused.
+
+        Submits under way go on; what runs in the background has `timeout` seconds from now.
+        """
+        self._drain.begin()
+        self._background.start_ending(timeout)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the process is about to end."""
+        return self._drain.has_begun
+
     async def _open(self) -> Backend:
         async with self._opening:
             if self._opened is None:
                 connecting = self._connect(self._background)
                 self._opened = await self._stack.enter_async_context(connecting)
             return self._opened
+
+    def _slots_of(self, owner: str) -> anyio.CapacityLimiter | None:
+        count = self.limits.owner_concurrency
+        if count is None:
+            return None
+        return self._own_slots.setdefault(owner, anyio.CapacityLimiter(count))
 
     def _recorder(self, backend: Backend) -> Recorder:
         if self._records is None:
@@ -546,15 +574,16 @@ class Generations:
         try:
             if poll_first:
                 poller.wake()
-            await self._report(reporter, poller)
-            while not poller.is_over:
-                phase = poller.phase
-                left = until - anyio.current_time()
-                if left <= 0 and (poller.polls > polls_before or left < -POLL_TIMEOUT):
-                    break
-                await poller.wait_for_change(min(reporter.due_in, max(left, 0.05)))
-                if poller.phase != phase or not reporter.due_in:
-                    await self._report(reporter, poller)
+            with self._drain.waiting():
+                await self._report(reporter, poller)
+                while not poller.is_over:
+                    phase = poller.phase
+                    left = until - anyio.current_time()
+                    if left <= 0 and (poller.polls > polls_before or left < -POLL_TIMEOUT):
+                        break
+                    await poller.wait_for_change(min(reporter.due_in, max(left, 0.05)))
+                    if poller.phase != phase or not reporter.due_in:
+                        await self._report(reporter, poller)
             poller.detach()  # last of all: a call that was cancelled has left for good
         finally:
             poller.leave()

@@ -15,6 +15,7 @@ from arta_mcp.arta.protocol import Submit
 from arta_mcp.background import BackgroundTasks
 from arta_mcp.errors import ArtaError, JobFailed, KeyConflict, SubmitUnknown, Unavailable
 from arta_mcp.generations.callers import Call, Callers
+from arta_mcp.generations.draining import Drain
 from arta_mcp.generations.progress import ProgressReporter
 from arta_mcp.generations.recorder import Recorder
 from arta_mcp.generations.results import request_of
@@ -68,6 +69,7 @@ class Submission:
     recorder: Recorder
     background: BackgroundTasks
     callers: Callers
+    drain: Drain
     call: Call
     service: str
     owner: str
@@ -119,7 +121,7 @@ class Submission:
                 )
             if (earlier := _read_earlier(entry)) is not None:
                 return earlier, True
-            if not self.left:
+            if not self.left or self.drain.has_begun:
                 which = "with this idempotency_key" if entry.key else "equal to this one"
                 raise Unavailable(f"another call {which} is still being sent")
             await self.reporter.report("waiting")
@@ -156,13 +158,8 @@ class Submission:
     async def _submit_ours(self, entry: JournalEntry) -> JournalEntry:
         """Takes a slot and a token, then submits in a task that no cancellation stops."""
         try:
-            await self.slot.acquire(self.reporter, until=self.until)
-            timeout = max(MIN_TIME, self.left)
-            with anyio.move_on_after(timeout) as waiting:
-                preparing = self.background.detach(self.client.prepare_token)
-                await self.reporter.report_until(preparing, "ordering")
-            if waiting.cancelled_caught:
-                raise Unavailable(f"the identity host has not answered in {timeout:.0f} s")
+            with self.drain.preparing():
+                await self._prepare()
             timeout = SUBMIT_TIMEOUT + self.left
             with anyio.move_on_after(timeout):
                 submitting = self.background.detach(
@@ -177,6 +174,16 @@ class Submission:
         except BaseException as exc:
             await self._free(entry, exc)
             raise
+
+    async def _prepare(self) -> None:
+        """Takes a slot and sees to a token."""
+        await self.slot.acquire(self.reporter, until=self.until)
+        timeout = max(MIN_TIME, self.left)
+        with anyio.move_on_after(timeout) as waiting:
+            preparing = self.background.detach(self.client.prepare_token)
+            await self.reporter.report_until(preparing, "ordering")
+        if waiting.cancelled_caught:
+            raise Unavailable(f"the identity host has not answered in {timeout:.0f} s")
 
     async def _send(self, entry: JournalEntry) -> JournalEntry:
         """The one POST and what is written before and after it; raises what it came to."""
