@@ -428,6 +428,15 @@ class Generations:
         """
         return self._events.subscribe(listener, self._background)
 
+    async def check(self) -> None:
+        """Raises Unavailable when the store does not answer."""
+        await (await self._open()).state.latest(self._service, self.owner, 1)
+
+    @property
+    def output_dir(self) -> Path | None:
+        """Where finished pictures are saved, if anywhere."""
+        return self._output_dir
+
     def on_drain(self, listener: Callable[[], None]) -> None:
         """Calls `listener` when the process is about to end."""
         self._drain.on_begin(listener)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Literal
 
 from mcp.server.apps import Apps
 from mcp.server.mcpserver import MCPServer
-from mcp.server.subscriptions import InMemorySubscriptionBus
 from mcp.types import Icon
 
 from arta_mcp import __version__
 from arta_mcp.generations.callers import Connection
 from arta_mcp.generations.service import Generations
+from arta_mcp.generations.values import Generation
 from arta_mcp.server.calls import add_calls
 from arta_mcp.server.completions import add_completions
-from arta_mcp.server.notifications import add_notifications
+from arta_mcp.server.notifications import OwnersBus, add_notifications
 from arta_mcp.server.prompts import add_prompts
 from arta_mcp.server.refusing import refuse_calls
 from arta_mcp.server.resources import add_gallery, add_resources
@@ -57,13 +57,17 @@ def build_server(
     *,
     drawn_by: DrawnBy = "sketch",
     refusal: str | None = None,
+    over_http: bool = False,
+    show: Callable[[Generation], Generation] = lambda generation: generation,
 ) -> MCPServer[Connection]:
     """The server over one Generations, which opens with the server and closes with it.
 
     What is listed may depend on `drawn_by` and on nothing else that a person sets: it is recorded.
     `refusal` is the reply to everything that needs a Generations that works, in place of one.
+    `over_http` leaves out what needs a connection that outlives a request. `show` gives a
+    generation as a caller may see it.
     """
-    bus = InMemorySubscriptionBus()
+    bus = OwnersBus(generations.owner)
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[Connection]) -> AsyncGenerator[Connection]:
@@ -83,7 +87,7 @@ def build_server(
         website_url="https://github.com/arta-mcp/arta-mcp",
         icons=[Icon(src=ICON, mime_type="image/svg+xml", sizes=["any"])],
         version=__version__,
-        tools=build_tools(generations, extras),
+        tools=build_tools(generations, extras, show),
         lifespan=lifespan,
         extensions=[Apps()],
         subscriptions=bus,
@@ -91,8 +95,8 @@ def build_server(
         log_level="WARNING",
     )
     add_calls(server)
-    publish = add_notifications(server, bus)
-    add_resources(server, generations)
+    publish = add_notifications(server, generations, bus, over_http=over_http)
+    add_resources(server, generations, show)
     add_gallery(server)
     add_prompts(server, generations)
     add_completions(server, generations)

@@ -15,12 +15,19 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.types.version import is_version_at_least
 from pydantic import BaseModel, ConfigDict, Field
 
-from arta_mcp.errors import ArtaError, SubmitUnknown, Unavailable, UnknownRecord, UnknownStyle
+from arta_mcp.errors import (
+    ArtaError,
+    InvalidRequest,
+    SubmitUnknown,
+    Unavailable,
+    UnknownRecord,
+    UnknownStyle,
+)
 from arta_mcp.generations.callers import Call
 from arta_mcp.generations.results import join_notes
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import ENGINES_OWN, Generation, GenerationRequest, Update
-from arta_mcp.server.calls import current_call
+from arta_mcp.server.calls import current_call, current_caller
 from arta_mcp.server.content import (
     GenerationOutput,
     LookUpOutput,
@@ -111,11 +118,13 @@ class ResultExtras:
         ctx: Context[Any, Any],
         *,
         until: float,
+        show: Callable[[Generation], Generation],
         earlier: Sequence[Generation] | None = None,
     ) -> types.CallToolResult:
         """The result of a call, its extra blocks in the order of the pictures.
 
-        `until` is when the call's waiting ends, by `anyio.current_time()`.
+        `until` is when the call's waiting ends, by `anyio.current_time()`; `show` gives a
+        generation as the caller may see it.
         """
         # hosts on earlier revisions fail the whole call on a block that they do not know
         knows_links = is_version_at_least(ctx.protocol_version or "", "2025-06-18")
@@ -145,10 +154,12 @@ class ResultExtras:
             if index in previews:
                 data = base64.b64encode(previews[index]).decode("ascii")
                 blocks.append(types.ImageContent(type="image", data=data, mime_type="image/webp"))
-        return render(generation, blocks, earlier=earlier)
+        return render(show(generation), blocks, earlier=earlier)
 
 
-def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
+def build_tools(
+    generations: Generations, extras: ResultExtras, show: Callable[[Generation], Generation]
+) -> list[Tool]:
     """The three tools, in the order in which a host lists them."""
 
     async def generate_image(
@@ -157,7 +168,7 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
         call = current_call()
         generation = await generations.generate(arguments, progress_reporter(ctx), call=call)
         until = generations.waits_until(call)
-        return await extras.render(generation, generations, ctx, until=until)
+        return await extras.render(generation, generations, ctx, until=until, show=show)
 
     async def get_generation(
         ctx: Context[Any, Any], arguments: LookUp
@@ -166,13 +177,21 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
         if wait is not None:
             wait = min(wait, generations.limits.max_wait)
         record_id, earlier = arguments.record_id, ()
+        if record_id is None and not current_caller().is_known:
+            raise InvalidRequest(
+                "record_id",
+                None,
+                "that of an earlier result",
+                message="record_id is missing: this server cannot tell its callers apart",
+                hint="give the record_id that generate_image answered with",
+            )
         if record_id is None:
             until = generations.waits_until(call, wait)
             record_id, earlier = await find_newest(generations, until, owner=call.owner)
         # both waits count from when the call came: they have one end
         found = await generations.get(record_id, progress_reporter(ctx), max_wait=wait, call=call)
         until = generations.waits_until(call)
-        return await extras.render(found, generations, ctx, until=until, earlier=earlier)
+        return await extras.render(found, generations, ctx, until=until, show=show, earlier=earlier)
 
     async def list_models(
         arguments: Search,
@@ -239,7 +258,7 @@ async def find_newest(
             return newest.record_id, tuple(earlier)
         if newest.status == "unknown":
             raise SubmitUnknown("the answer to the newest generation's submit was lost")
-        if anyio.current_time() >= until:
+        if anyio.current_time() >= until or generations.is_draining:
             raise Unavailable(
                 "the newest generation has no record id yet",
                 hint="call get_generation again in some seconds; do not order it again",

@@ -1,0 +1,286 @@
+"""The MCP server on HTTP: which settings it needs, and how it starts and ends."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from arta_mcp.arta.url_guard import is_loopback
+from arta_mcp.cli.console import INTERRUPTED, OK, print_message
+from arta_mcp.cli.interrupts import exit_at_once
+from arta_mcp.cli.settings import read_settings
+from arta_mcp.cli.stopping import SIGNALS
+from arta_mcp.config import HTTP_SLOTS, MAX_HTTP_SLOTS, SETTINGS, Settings
+from arta_mcp.errors import ArtaError, ConfigError, Unavailable
+
+if TYPE_CHECKING:
+    import anyio
+
+    from arta_mcp.arta.transport import Transport
+    from arta_mcp.cli.parser import Parser
+    from arta_mcp.generations.service import Generations
+    from arta_mcp.server.http import HttpServer
+
+log = logging.getLogger(__name__)
+
+HTTP_SETTINGS = tuple(
+    setting for setting in SETTINGS if setting.name.startswith("ARTA_HTTP_") and not setting.secret
+)
+"""those that are options of the command, too"""
+
+START_TIMEOUT, START_PAUSE = 30.0, 1.0
+"""seconds in which a store that does not answer is tried at the start, and between two tries"""
+
+EXIT_TIMEOUT = 11.5
+"""seconds from the signal until the process ends, whatever still waits for what"""
+
+
+def add_http_options(parser: Parser) -> None:
+    """An option for each setting of HTTP that is no secret: other users see a command line."""
+    parser.add_argument("--http", action="store_true", help="on streamable HTTP, at /mcp")
+    group = parser.add_argument_group("with --http, in place of the settings ARTA_HTTP_*")
+    for setting in HTTP_SETTINGS:
+        option = setting.name.removeprefix("ARTA_HTTP_").lower().replace("_", "-")
+        default = f" (default: {setting.default})" if setting.default else ""
+        text = f"{setting.description}{default}".replace("%", "%%")
+        group.add_argument(f"--{option}", dest=setting.name, metavar="VALUE", help=text)
+
+
+def merge_options(options: argparse.Namespace) -> dict[str, str]:
+    """The environment with the options that were given."""
+    given = {setting.name: getattr(options, setting.name) for setting in HTTP_SETTINGS}
+    return {
+        **options.environ,
+        **{name: value for name, value in given.items() if value is not None},
+    }
+
+
+def serve_http(environ: Mapping[str, str]) -> int:
+    """Serves until a signal comes, and answers what is open first.
+
+    Raises ConfigError for settings that do not go together, Unavailable for a store that does not
+    answer at the start.
+    """
+    settings = read_settings(environ)
+    check_http(settings)
+    raise_descriptors()
+    listening = listen(settings)
+    host, port = settings.http_host, listening.getsockname()[1]
+    here = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    if settings.http_public_url is None:
+        settings = replace(settings, http_public_url=here)
+    import anyio
+
+    stopped: list[int] = []
+    try:
+        anyio.run(_serve, settings, listening, f"serving MCP at {here}/mcp", stopped)
+    finally:
+        listening.close()
+    return exit_code(stopped)
+
+
+def exit_code(stopped: list[int]) -> int:
+    """What the process ends with after these signals; SIGTERM is the ordinary end of a server."""
+    return INTERRUPTED if stopped[:1] == [signal.SIGINT] else OK
+
+
+def check_http(settings: Settings) -> None:
+    """Raises ConfigError for what must not be served, naming what to set."""
+    if (settings.max_concurrency or 0) > MAX_HTTP_SLOTS:
+        raise ConfigError(
+            f"ARTA_MAX_CONCURRENCY is {settings.max_concurrency}; one process on HTTP takes"
+            f" {MAX_HTTP_SLOTS} jobs at most",
+            hint="set it to less, or leave it out, and start more processes",
+        )
+    if is_loopback(settings.http_host):
+        return
+    host = f"ARTA_HTTP_HOST is {settings.http_host!r}, which other machines reach"
+    if not settings.http_tokens and settings.http_issuer is None:
+        raise ConfigError(
+            f"{host}, and nothing says who may call",
+            hint="set ARTA_HTTP_TOKENS to name=token (`openssl rand -hex 24` makes one), or"
+            " ARTA_HTTP_ISSUER to your OpenID Connect issuer",
+        )
+    if not settings.http_allowed_hosts and settings.http_public_url is None:
+        raise ConfigError(
+            f"{host}, and nothing says under which name",
+            hint="set ARTA_HTTP_PUBLIC_URL to the address that callers use, or"
+            " ARTA_HTTP_ALLOWED_HOSTS to the names in it",
+        )
+    if settings.http_public_url is None and (
+        settings.backend == "local" or (settings.http_issuer and not settings.http_audience)
+    ):
+        why = (
+            "whose pictures callers elsewhere are to open"
+            if settings.backend == "local"
+            else "whose issuer's tokens must name it"
+        )
+        raise ConfigError(
+            f"{host}, {why}, and ARTA_HTTP_PUBLIC_URL is not set",
+            hint="set ARTA_HTTP_PUBLIC_URL to the address that callers use, such as"
+            " https://mcp.example.com",
+        )
+
+
+def listen(settings: Settings) -> socket.socket:
+    """The listening socket. Raises ConfigError for an address or port that cannot be had."""
+    from arta_mcp.local.address import open_socket
+
+    host, port = settings.http_host, settings.http_port
+    try:
+        name = "127.0.0.1" if host == "localhost" else host
+        return open_socket(name, port, listening=True)
+    except OSError as exc:
+        why = (exc.strerror or str(exc)).lower()
+        raise ConfigError(
+            f"ARTA_HTTP_HOST {host!r} with ARTA_HTTP_PORT {port} cannot be listened at: {why}",
+            hint="set ARTA_HTTP_PORT to one that is free, and ARTA_HTTP_HOST to an address of this"
+            " machine",
+        ) from exc
+
+
+def raise_descriptors() -> None:
+    """Lets the process have as many descriptors as it may: each call holds one."""
+    if sys.platform == "win32":  # where sockets are none
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+async def _serve(
+    settings: Settings, listening: socket.socket, ready: str, stopped: list[int]
+) -> None:
+    import anyio
+
+    from arta_mcp.app import open_generations, open_issuer_transport
+    from arta_mcp.server.http import serve
+
+    wanted = replace(settings, max_concurrency=settings.max_concurrency or HTTP_SLOTS)
+    is_guarded = bool(settings.http_tokens or settings.http_issuer)
+    generations = open_generations(
+        wanted,
+        warn=print_message,
+        owner_concurrency=settings.http_caller_concurrency if is_guarded else None,
+    )
+    stop = anyio.Event()
+
+    async def hear_signals() -> None:
+        with anyio.open_signal_receiver(*SIGNALS) as received:
+            async for number in received:
+                if stopped and number == signal.SIGINT:
+                    exit_at_once(number, None)
+                stopped.append(number)
+                stop.set()
+                # Threads of libraries, a look-up of a name among them, end when they like.
+                watch = threading.Timer(EXIT_TIMEOUT, os._exit, (exit_code(stopped),))
+                watch.daemon = True
+                watch.start()
+
+    async with open_issuer_transport(settings) as transport, anyio.create_task_group() as group:
+        group.start_soon(hear_signals)
+        server = build_http_server(settings, generations, transport)
+        async with server.running():
+            with anyio.CancelScope() as starting:
+                group.start_soon(_cancel_at, stop, starting)
+                await wait_for_store(generations)
+            if not stop.is_set():
+                print_message(ready)
+                await serve(server, listening, until=stop.wait)
+        group.cancel_scope.cancel()
+
+
+async def _cancel_at(stop: anyio.Event, scope: anyio.CancelScope) -> None:
+    await stop.wait()
+    scope.cancel()
+
+
+async def wait_for_store(generations: Generations) -> None:
+    """Returns once the store answers. Raises Unavailable when it does not in 30 s."""
+    import anyio
+
+    until = anyio.current_time() + START_TIMEOUT
+    while True:
+        try:
+            return await generations.check()
+        except Unavailable as exc:
+            if anyio.current_time() > until:
+                raise
+            print_message(f"waiting for the store: {exc.message}")
+            await anyio.sleep(START_PAUSE)
+
+
+def build_http_server(
+    settings: Settings, generations: Generations, transport: Transport
+) -> HttpServer:
+    """The server that the settings describe, over these Generations."""
+    from arta_mcp.app import find_picture, make_link_key, state_dir
+    from arta_mcp.server.build import build_server
+    from arta_mcp.server.http import LOCAL_HOSTS, HttpServer, Readiness
+    from arta_mcp.server.http_auth import Access, Issuer
+    from arta_mcp.server.remote_view import PictureLinks, hide_folders, hide_paths
+    from arta_mcp.server.tools import ResultExtras
+
+    public_url = settings.http_public_url or ""
+    links = None
+    if settings.backend == "local":
+        links = PictureLinks(
+            public_url=public_url,
+            key=make_link_key(settings),
+            find_file=partial(find_picture, settings),
+        )
+    server = build_server(
+        generations,
+        ResultExtras(resource_links=settings.resource_links, previews=settings.preview),
+        drawn_by=settings.drawn_by,
+        over_http=True,
+        show=links.show if links else hide_paths,
+    )
+    folders = (state_dir(settings), generations.output_dir)
+    hide_folders(server, [str(folder) for folder in folders if folder is not None])
+    resource, issuer = f"{public_url}/mcp", None
+    if settings.http_issuer is not None:
+        given = settings.http_audience
+        audiences = (given,) if given else (public_url, resource)
+        issuer = Issuer(settings.http_issuer, audiences=audiences, transport=transport)
+    access = Access(
+        tokens=settings.http_tokens or (),
+        issuer=issuer,
+        scope=settings.http_scope,
+        resource=resource,
+    )
+    hosts = [*(settings.http_allowed_hosts or ()), urlsplit(public_url).netloc]
+    origins = [*(settings.http_allowed_origins or ())]
+    if is_loopback(settings.http_host):
+        hosts += LOCAL_HOSTS
+
+    async def check() -> Readiness:
+        try:
+            await generations.check()
+        except ArtaError as exc:
+            log.warning("the store does not answer: %s", exc.message)
+            return Readiness(is_ready=False, warnings=("the store does not answer",))
+        return Readiness(is_ready=True)
+
+    return HttpServer(
+        server,
+        access,
+        allowed_hosts=hosts,
+        allowed_origins=origins,
+        check=check,
+        drain=generations.drain,
+        routes=[*access.routes, *([links.route] if links else [])],
+    )
