@@ -240,7 +240,8 @@ class Issuer:
                     key = jwt.PyJWK.from_dict(dict(entry))
                 except jwt.PyJWTError:  # of a kind that we do not use
                     continue
-                keys[text(entry, "kid") or None] = key
+                if key.algorithm_name in ALGORITHMS:
+                    keys[text(entry, "kid") or None] = key
         if len(keys) == 1:
             keys[None] = next(iter(keys.values()))
         self._name, self._keys, self._read_at = issuer, keys, self._clock()
