@@ -1,0 +1,74 @@
+"""A journal entry as a store keeps it: plain values by name. No I/O happens here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import get_args
+
+from arta_mcp.arta.protocol import Image, is_record_id
+from arta_mcp.state.records import JournalEntry, Phase
+from arta_mcp.untrusted_json import text
+
+COLUMNS = tuple(field.name for field in fields(JournalEntry))
+
+NOTED = frozenset({"caller", "answered_at", "cut_after"})
+"""columns that `note_call` has"""
+
+FIXED = frozenset({"id", "owner", "key", "created_at"})
+"""columns that never change, whatever is written"""
+
+WRITTEN = tuple(name for name in COLUMNS if name not in NOTED | FIXED)
+"""columns that `write` sets"""
+
+_TYPES: dict[object, tuple[type, ...]] = {
+    "str": (str,),
+    "str | None": (str, type(None)),
+    "int": (int,),
+    "int | None": (int, type(None)),
+    "float": (float, int),
+    "float | None": (float, int, type(None)),
+}
+
+
+class DamagedEntry(Exception):
+    """Values that no version of ours wrote; its text names what is wrong with them."""
+
+
+def to_values(entry: JournalEntry, names: Iterable[str]) -> dict[str, object]:
+    """These columns of an entry; pictures and paths as JSON."""
+    values: dict[str, object] = {name: getattr(entry, name) for name in names}
+    if "images" in values:
+        values["images"] = json.dumps([image.render() for image in entry.images])
+    if "paths" in values:
+        values["paths"] = json.dumps(entry.paths)
+    return values
+
+
+def to_entry(stored: Mapping[str, object]) -> JournalEntry:
+    """The entry that was kept with all its columns; raises DamagedEntry."""
+    values = dict(stored)
+    try:
+        for field in fields(JournalEntry):
+            if not isinstance(values[field.name], _TYPES.get(field.type, (str,))):
+                raise TypeError(field.name)
+        if values["phase"] not in get_args(Phase):
+            raise ValueError("phase")
+        values["images"] = tuple(map(_image, json.loads(text(values, "images"))))
+        values["paths"] = tuple(path and str(path) for path in json.loads(text(values, "paths")))
+        # 0.1.0 took any printable text of a service for an id.
+        if not is_record_id(text(values, "record_id")):
+            values["record_id"] = None
+        return JournalEntry(**values)  # pyright: ignore[reportArgumentType]  # looked at above
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as exc:
+        raise DamagedEntry(str(exc)) from exc
+
+
+def _image(stored: dict[str, object]) -> Image:
+    return Image(
+        text(stored, "url"),
+        text(stored, "name"),
+        stored.get("isBlur") is True,
+        text(stored, "MIME"),
+    )
