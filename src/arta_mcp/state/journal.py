@@ -16,10 +16,10 @@ from typing import Any
 
 from arta_mcp.errors import Unavailable
 from arta_mcp.redaction import sanitize
-from arta_mcp.state.columns import COLUMNS, WRITTEN, DamagedEntry, to_entry, to_values
 from arta_mcp.state.contract import CUT_SHARE, UNANSWERED_TTL
 from arta_mcp.state.processes import ProcessRegistry
 from arta_mcp.state.records import CallNote, JournalEntry, Pruned, Timing
+from arta_mcp.state.stored import COLUMNS, WRITTEN, DamagedEntry, to_entry, to_values
 
 VERSION = 2
 """of the shape; 0 is that of arta-mcp 0.1.0"""
