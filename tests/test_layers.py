@@ -30,7 +30,7 @@ MAY_IMPORT = {
     # the remote side, and what outlives a process
     "arta": "background errors redaction styles untrusted_json",
     "config": "arta errors redaction",
-    "state": "arta errors files redaction untrusted_json",
+    "state": "arta background errors files redaction untrusted_json",
     # the embedded service and what draws for it
     "engines": "config errors redaction styles untrusted_json",
     "local": "arta bounded_http engines errors files redaction styles untrusted_json",
@@ -54,6 +54,7 @@ HOMES = {
     "mcp": "server",
     "platformdirs": "app",
     "pydantic": "arta generations server",
+    "redis": "state",
     "shtab": "cli",
     "socket": "arta local server",
     "sqlite3": "state",

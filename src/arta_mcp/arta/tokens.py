@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 from urllib.parse import quote
 
@@ -89,16 +90,16 @@ class Identity:
 class AccountStore(Protocol):
     """What is needed of a store to keep one account for every process of this installation."""
 
-    def lock(self, name: str) -> AbstractAsyncContextManager[None]:
-        """Held by one task of one process at a time."""
+    def lock(self, name: str) -> AbstractAsyncContextManager[int]:
+        """Held by one task of one process at a time; gives a fence that rises with each holder."""
         ...
 
     async def account(self, name: str) -> Account | None:
         """The stored account, if there is a whole one."""
         ...
 
-    async def keep_account(self, name: str, account: Account | None) -> None:
-        """Replaces the stored account; None removes it."""
+    async def keep_account(self, name: str, account: Account | None, *, fence: int) -> bool:
+        """Replaces the stored account, None removes it; False when a later holder has done so."""
         ...
 
 
@@ -144,21 +145,31 @@ class TokenSource:
 
     async def forget_account(self) -> None:
         """Removes the stored account; the next call signs up anew."""
-        async with self._lock, self._store.lock(self._lock_name):
+        async with self._lock, self._store.lock(self._lock_name) as fence:
             self._account = None
-            await self._store.keep_account(self._identity.name, None)
+            await self._store.keep_account(self._identity.name, None, fence=fence)
 
     async def _get_or_request(self, refused: Secret | None = None) -> Secret:
         async with self._lock:
-            if self._account is None or not self._is_usable(self._account, refused):
-                async with self._store.lock(self._lock_name):
+            while self._account is None or not self._is_usable(self._account, refused):
+                async with self._store.lock(self._lock_name) as fence:
                     # Read again under the lock: while we waited, another process may have asked.
                     account = await self._store.account(self._identity.name)
                     if account is None or not self._is_usable(account, refused):
                         account = await self._request_account(account)
-                        await self._store.keep_account(self._identity.name, account)
+                        if not await self._keep(account, fence):
+                            continue
                     self._account = account
+                    break  # also with a token that is stale at once, by a clock that is wrong
             return self._account.id_token
+
+    async def _keep(self, account: Account, fence: int) -> bool:
+        """Stores what was just given; False when this lost the lock, and a later holder wrote.
+
+        Tried again for a few seconds: an account that is not stored is one that nobody knows.
+        """
+        keep = partial(self._store.keep_account, self._identity.name, account, fence=fence)
+        return await retry(keep, pause_after_failure, sleep=self._sleep)
 
     def _is_usable(self, account: Account, refused: Secret | None) -> bool:
         return account.is_fresh(self._clock()) and account.id_token != refused

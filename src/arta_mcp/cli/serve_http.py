@@ -21,7 +21,7 @@ from arta_mcp.cli.interrupts import exit_at_once
 from arta_mcp.cli.settings import read_settings
 from arta_mcp.cli.stopping import SIGNALS
 from arta_mcp.config import HTTP_SLOTS, MAX_HTTP_SLOTS, SETTINGS, Settings
-from arta_mcp.errors import ArtaError, ConfigError, Unavailable
+from arta_mcp.errors import ConfigError, Unavailable
 
 if TYPE_CHECKING:
     import anyio
@@ -213,14 +213,17 @@ async def wait_for_store(generations: Generations) -> None:
     import anyio
 
     until = anyio.current_time() + START_TIMEOUT
-    while True:
-        try:
-            return await generations.check()
-        except Unavailable as exc:
-            if anyio.current_time() > until:
-                raise
-            print_message(f"waiting for the store: {exc.message}")
-            await anyio.sleep(START_PAUSE)
+    while not (found := await generations.health()).answers:
+        why = "; ".join(found.warnings) or "it does not answer"
+        if anyio.current_time() > until:
+            raise Unavailable(
+                f"the store has not answered in {START_TIMEOUT:.0f} s: {why}",
+                hint="start it, or set ARTA_STATE_URL or ARTA_STATE_DIR to where it is",
+            )
+        print_message(f"waiting for the store: {why}")
+        await anyio.sleep(START_PAUSE)
+    for warning in found.warnings:
+        print_message(f"warning: {warning}")
 
 
 def build_http_server(
@@ -268,12 +271,8 @@ def build_http_server(
         hosts += LOCAL_HOSTS
 
     async def check() -> Readiness:
-        try:
-            await generations.check()
-        except ArtaError as exc:
-            log.warning("the store does not answer: %s", exc.message)
-            return Readiness(is_ready=False, warnings=("the store does not answer",))
-        return Readiness(is_ready=True)
+        found = await generations.health()
+        return Readiness(found.answers, found.warnings)
 
     return HttpServer(
         server,

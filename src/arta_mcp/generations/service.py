@@ -73,7 +73,7 @@ from arta_mcp.generations.submission import Submission
 from arta_mcp.generations.values import EngineUsed, Generation, GenerationRequest, Update
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import UNANSWERED_TTL, State
-from arta_mcp.state.records import CallNote, JournalEntry, Pruned, Timing
+from arta_mcp.state.records import CallNote, Health, JournalEntry, Pruned, Timing
 from arta_mcp.styles import Catalogue
 
 log = logging.getLogger(__name__)
@@ -150,12 +150,10 @@ class Generations:
         engine_summary: str | None = None,
         find_file: FindFile | None = None,
         remove_files: RemoveFiles | None = None,
-        clock: Callable[[], float] = time.time,
         schedule: type[PollSchedule] = PollSchedule,
     ) -> None:
         """`service` names what draws these generations, `owner` whose they are where a call says
-        nothing else: empty for the one person of a state folder. `clock` gives seconds since the
-        epoch.
+        nothing else: empty for the one person of a state folder.
 
         `engine` is what draws, as far as it is known; `engine_notice` gives what is said of its
         results, `engine_summary` what to expect before a call; pictures are saved to `output_dir`,
@@ -171,10 +169,10 @@ class Generations:
         self.engine_summary, self._find_file = engine_summary, find_file
         self._remove_files = remove_files
         self._removed: dict[str, PicturesRemoved] = {}
-        self._clock, self._schedule = clock, schedule
+        self._schedule = schedule
         self._callers = Callers()
         self._drain = Drain()
-        self._styles = LiveCatalogue(service, clock=clock)
+        self._styles = LiveCatalogue(service, clock=self._clock)
         self._events = EventPublisher()
         self._background_block = open_background()
         self._stack = AsyncExitStack()
@@ -360,6 +358,10 @@ class Generations:
             return pruned, 0
         return pruned, await anyio.to_thread.run_sync(remove, pruned.record_ids)
 
+    async def health(self) -> Health:
+        """How the store of the state stands; raises nothing of it, but what opening it does."""
+        return await (await self._open()).state.health()
+
     async def catalogue(self) -> Catalogue:
         """What can be drawn with, as fresh as 2 s of waiting make it."""
         if self.backend == "arta" and not self._styles.is_fresh:
@@ -428,10 +430,6 @@ class Generations:
         """
         return self._events.subscribe(listener, self._background)
 
-    async def check(self) -> None:
-        """Raises Unavailable when the store does not answer."""
-        await (await self._open()).state.latest(self._service, self.owner, 1)
-
     @property
     def output_dir(self) -> Path | None:
         """Where finished pictures are saved, if anywhere."""
@@ -453,6 +451,10 @@ class Generations:
     def is_draining(self) -> bool:
         """Whether the process is about to end."""
         return self._drain.has_begun
+
+    def _clock(self) -> float:
+        """The time that goes into entries: the state's own."""
+        return self._opened.state.now() if self._opened else time.time()
 
     async def _open(self) -> Backend:
         async with self._opening:
