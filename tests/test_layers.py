@@ -56,7 +56,7 @@ HOMES = {
     "pydantic": "arta generations server",
     "redis": "state",
     "shtab": "cli",
-    "socket": "arta local server",
+    "socket": "arta cli local server",
     "sqlite3": "state",
     "starlette": "local server",
     "tqdm": "cli",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from arta_mcp.cli.parser import Parser
     from arta_mcp.generations.service import Generations
     from arta_mcp.server.http import HttpServer
+    from arta_mcp.server.http_auth import Access
 
 log = logging.getLogger(__name__)
 
@@ -229,57 +230,58 @@ async def wait_for_store(generations: Generations) -> None:
 def build_http_server(
     settings: Settings, generations: Generations, transport: Transport
 ) -> HttpServer:
-    """The server that the settings describe, over these Generations."""
+    """The server that the settings describe; `transport` reaches the issuer of tokens."""
     from arta_mcp.app import find_picture, make_link_key, state_dir
     from arta_mcp.server.build import build_server
     from arta_mcp.server.http import LOCAL_HOSTS, HttpServer, Readiness
-    from arta_mcp.server.http_auth import Access, Issuer
     from arta_mcp.server.remote_view import PictureLinks, hide_folders, hide_paths
     from arta_mcp.server.tools import ResultExtras
 
-    public_url = settings.http_public_url or ""
-    links = None
+    public_url, links = settings.http_public_url or "", None
     if settings.backend == "local":
+        find_file = partial(find_picture, settings)
         links = PictureLinks(
-            public_url=public_url,
-            key=make_link_key(settings),
-            find_file=partial(find_picture, settings),
+            public_url=public_url, key=make_link_key(settings), find_file=find_file
         )
-    server = build_server(
-        generations,
-        ResultExtras(resource_links=settings.resource_links, previews=settings.preview),
-        drawn_by=settings.drawn_by,
-        over_http=True,
+    extras = ResultExtras(
+        resource_links=settings.resource_links,
+        previews=settings.preview,
         show=links.show if links else hide_paths,
     )
+    server = build_server(generations, extras, drawn_by=settings.drawn_by, over_http=True)
     folders = (state_dir(settings), generations.output_dir)
     hide_folders(server, [str(folder) for folder in folders if folder is not None])
-    resource, issuer = f"{public_url}/mcp", None
-    if settings.http_issuer is not None:
-        given = settings.http_audience
-        audiences = (given,) if given else (public_url, resource)
-        issuer = Issuer(settings.http_issuer, audiences=audiences, transport=transport)
-    access = Access(
-        tokens=settings.http_tokens or (),
-        issuer=issuer,
-        scope=settings.http_scope,
-        resource=resource,
-    )
-    hosts = [*(settings.http_allowed_hosts or ()), urlsplit(public_url).netloc]
-    origins = [*(settings.http_allowed_origins or ())]
-    if is_loopback(settings.http_host):
-        hosts += LOCAL_HOSTS
 
     async def check() -> Readiness:
         found = await generations.health()
         return Readiness(found.answers, found.warnings)
 
+    access = build_access(settings, transport)
+    hosts = [*(settings.http_allowed_hosts or ()), urlsplit(public_url).netloc]
     return HttpServer(
         server,
         access,
-        allowed_hosts=hosts,
-        allowed_origins=origins,
+        allowed_hosts=[*hosts, *(LOCAL_HOSTS if is_loopback(settings.http_host) else ())],
+        allowed_origins=settings.http_allowed_origins or (),
         check=check,
         drain=generations.drain,
         routes=[*access.routes, *([links.route] if links else [])],
+    )
+
+
+def build_access(settings: Settings, transport: Transport) -> Access:
+    """Whom the server takes requests from."""
+    from arta_mcp.server.http_auth import Access, Issuer
+
+    public_url, issuer = settings.http_public_url or "", None
+    resource = f"{public_url}/mcp"
+    if settings.http_issuer is not None:
+        given = settings.http_audience
+        audiences = (given,) if given else (public_url, resource)
+        issuer = Issuer(settings.http_issuer, audiences=audiences, transport=transport)
+    return Access(
+        tokens=settings.http_tokens or (),
+        issuer=issuer,
+        scope=settings.http_scope,
+        resource=resource,
     )

@@ -575,10 +575,7 @@ class Generations:
         *,
         poll_first: bool = False,
     ) -> Generation:
-        """Waits on the job's poller, which was joined; with `poll_first` for one poll at least.
-
-        Without a poller the job is done, and given with addresses that still serve.
-        """
+        """Waits on the job's poller, which was joined; None: done, with addresses to refresh."""
         if poller is None:
             return await self._refresh(backend, entry, reporter, until)
         polls_before = poller.polls if poll_first else -1
@@ -604,7 +601,7 @@ class Generations:
         failure = f"the last look failed: {poller.last_failure}" if poller.last_failure else None
         if poller.has_timed_out and generation.status != "done":
             late = f"the job did not end in {self.limits.job_timeout:g} s"
-            raise JobTimedOut(join_notes(late, failure) or late, record_id=entry.record_id)
+            raise JobTimedOut("; ".join(filter(None, (late, failure))), record_id=entry.record_id)
         return replace(generation, notice=join_notes(generation.notice, failure))
 
     async def _report(self, reporter: ProgressReporter, poller: JobPoller) -> None:

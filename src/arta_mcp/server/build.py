@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Literal
 
@@ -13,7 +13,6 @@ from mcp.types import Icon
 from arta_mcp import __version__
 from arta_mcp.generations.callers import Connection
 from arta_mcp.generations.service import Generations
-from arta_mcp.generations.values import Generation
 from arta_mcp.server.calls import add_calls
 from arta_mcp.server.completions import add_completions
 from arta_mcp.server.notifications import OwnersBus, add_notifications
@@ -58,14 +57,12 @@ def build_server(
     drawn_by: DrawnBy = "sketch",
     refusal: str | None = None,
     over_http: bool = False,
-    show: Callable[[Generation], Generation] = lambda generation: generation,
 ) -> MCPServer[Connection]:
     """The server over one Generations, which opens with the server and closes with it.
 
     What is listed may depend on `drawn_by` and on nothing else that a person sets: it is recorded.
     `refusal` is the reply to everything that needs a Generations that works, in place of one.
-    `over_http` leaves out what needs a connection that outlives a request. `show` gives a
-    generation as a caller may see it.
+    `over_http` leaves out what needs a connection that outlives a request.
     """
     bus = OwnersBus(generations.owner)
 
@@ -87,16 +84,21 @@ def build_server(
         website_url="https://github.com/arta-mcp/arta-mcp",
         icons=[Icon(src=ICON, mime_type="image/svg+xml", sizes=["any"])],
         version=__version__,
-        tools=build_tools(generations, extras, show),
+        tools=build_tools(generations, extras),
         lifespan=lifespan,
         extensions=[Apps()],
         subscriptions=bus,
         # for a program that embeds the server: `cli` has set logging up by then, and that stays
         log_level="WARNING",
     )
-    add_calls(server)
+    if over_http:
+        from arta_mcp.server.http_calls import add_http_calls  # not for a server on stdio
+
+        add_http_calls(server)
+    else:
+        add_calls(server)
     publish = add_notifications(server, generations, bus, over_http=over_http)
-    add_resources(server, generations, show)
+    add_resources(server, generations, extras.show)
     add_gallery(server)
     add_prompts(server, generations)
     add_completions(server, generations)

@@ -41,8 +41,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from arta_mcp.bounded_http import KEEP_ALIVE, BoundedProtocol, max_connections
-from arta_mcp.server.calls import CALLER
 from arta_mcp.server.http_auth import Access, Refusal
+from arta_mcp.server.http_calls import CALLER
 from arta_mcp.server.sdk import lowlevel_server
 from arta_mcp.server.wire import render_whole
 
@@ -97,15 +97,9 @@ class HttpServer:
         routes: Sequence[BaseRoute] = (),
     ) -> None:
         self._access, self._check, self._drain = access, check, drain
-        is_portless = re.compile(r"[^:]+|\[[^]]+\]").fullmatch
         self._security = TransportSecurityMiddleware(
             TransportSecuritySettings(
-                allowed_hosts=[
-                    form
-                    for host in allowed_hosts
-                    for form in ((host, f"{host}:*") if is_portless(host) else (host,))
-                ],
-                allowed_origins=[*allowed_origins],
+                allowed_hosts=spell_out(allowed_hosts), allowed_origins=[*allowed_origins]
             )
         )
         # The checks are made above; the manager's own come after the body was read.
@@ -190,6 +184,12 @@ class HttpServer:
             self._open_requests -= 1
             if not self._open_requests:
                 self._is_idle.set()
+
+
+def spell_out(hosts: Sequence[str]) -> list[str]:
+    """Each host as the SDK compares it: a name without a port stands for every port."""
+    is_portless = re.compile(r"[^:]+|\[[^]]+\]").fullmatch
+    return [*hosts, *(f"{host}:*" for host in hosts if is_portless(host))]
 
 
 class _Endpoint:

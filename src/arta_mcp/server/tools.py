@@ -105,11 +105,15 @@ class Search(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ResultExtras:
-    """Which blocks a result has beside text and structured content; none unless a setting says."""
+    """Which blocks a result has beside text and structured content; none unless a setting says.
+
+    `show` gives a generation as a caller may see it.
+    """
 
     resource_links: bool = False
     previews: Literal["auto", "on", "off"] = "off"
     """`on`: one of each picture; `auto`: one of the whole result for hosts known to show it"""
+    show: Callable[[Generation], Generation] = lambda generation: generation
 
     async def render(
         self,
@@ -118,13 +122,11 @@ class ResultExtras:
         ctx: Context[Any, Any],
         *,
         until: float,
-        show: Callable[[Generation], Generation],
         earlier: Sequence[Generation] | None = None,
     ) -> types.CallToolResult:
         """The result of a call, its extra blocks in the order of the pictures.
 
-        `until` is when the call's waiting ends, by `anyio.current_time()`; `show` gives a
-        generation as the caller may see it.
+        `until` is when the call's waiting ends, by `anyio.current_time()`.
         """
         # hosts on earlier revisions fail the whole call on a block that they do not know
         knows_links = is_version_at_least(ctx.protocol_version or "", "2025-06-18")
@@ -154,12 +156,10 @@ class ResultExtras:
             if index in previews:
                 data = base64.b64encode(previews[index]).decode("ascii")
                 blocks.append(types.ImageContent(type="image", data=data, mime_type="image/webp"))
-        return render(show(generation), blocks, earlier=earlier)
+        return render(self.show(generation), blocks, earlier=earlier)
 
 
-def build_tools(
-    generations: Generations, extras: ResultExtras, show: Callable[[Generation], Generation]
-) -> list[Tool]:
+def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
     """The three tools, in the order in which a host lists them."""
 
     async def generate_image(
@@ -168,7 +168,7 @@ def build_tools(
         call = current_call()
         generation = await generations.generate(arguments, progress_reporter(ctx), call=call)
         until = generations.waits_until(call)
-        return await extras.render(generation, generations, ctx, until=until, show=show)
+        return await extras.render(generation, generations, ctx, until=until)
 
     async def get_generation(
         ctx: Context[Any, Any], arguments: LookUp
@@ -191,7 +191,7 @@ def build_tools(
         # both waits count from when the call came: they have one end
         found = await generations.get(record_id, progress_reporter(ctx), max_wait=wait, call=call)
         until = generations.waits_until(call)
-        return await extras.render(found, generations, ctx, until=until, show=show, earlier=earlier)
+        return await extras.render(found, generations, ctx, until=until, earlier=earlier)
 
     async def list_models(
         arguments: Search,
