@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-quick test-engines interop-all check quick-replies bench bench-environment soak clean
+.PHONY: demo test test-quick test-engines conformance interop-all check quick-replies bench bench-environment soak clean
 
 # Without the settings of the caller: a demo asks no service and spends nobody's pictures.
 demo: $(VENV)/.installed
@@ -15,6 +15,10 @@ test: check
 
 test-quick: $(VENV)/.tested
 	$(BIN)/python -m pytest -q -m "not slow"
+
+# the official suite against `serve --http`, under a minute; the first run installs 200 MB into .cache
+conformance: $(VENV)/.tested
+	PYTHONPATH=tests $(BIN)/python tools/run_conformance.py
 
 # every client of docs/clients.md, whose tables it writes; the first run installs 3 GB into .cache
 interop-all: $(VENV)/.tested

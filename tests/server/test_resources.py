@@ -275,7 +275,8 @@ class Bus(OwnersBus):
         self.events: list[ServerEvent] = []
         self._published = anyio.Condition()
 
-    async def publish_to(self, owner: str, event: ServerEvent) -> None:
+    async def publish(self, event: ServerEvent, *, owner: str | None = None) -> None:
+        assert owner == ""
         async with self._published:
             self.events.append(event)
             self._published.notify_all()

@@ -78,8 +78,7 @@ def serve_http(environ: Mapping[str, str]) -> int:
     listening = listen(settings)
     host, port = settings.http_host, listening.getsockname()[1]
     here = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    if settings.http_public_url is None:
-        settings = replace(settings, http_public_url=here)
+    settings = replace(settings, http_port=port, http_public_url=settings.http_public_url or here)
     import anyio
 
     stopped: list[int] = []
@@ -256,13 +255,15 @@ def build_http_server(
         found = await generations.health()
         return Readiness(found.answers, found.warnings)
 
-    access = build_access(settings, transport)
-    hosts = [*(settings.http_allowed_hosts or ()), urlsplit(public_url).netloc]
+    access, public = build_access(settings, transport), urlsplit(public_url)
+    local = LOCAL_HOSTS if is_loopback(settings.http_host) else ()
+    origins = [f"http://{host}:{settings.http_port}" for host in local]
     return HttpServer(
         server,
         access,
-        allowed_hosts=[*hosts, *(LOCAL_HOSTS if is_loopback(settings.http_host) else ())],
+        allowed_hosts=[*(settings.http_allowed_hosts or ()), public.netloc, *local],
         allowed_origins=settings.http_allowed_origins or (),
+        own_origins=[*origins, f"{public.scheme}://{public.netloc}"],
         check=check,
         drain=generations.drain,
         routes=[*access.routes, *([links.route] if links else [])],

@@ -80,7 +80,8 @@ class Readiness:
 class HttpServer:
     """The ASGI app over one MCPServer, for one run.
 
-    `allowed_hosts` are names with or without a port, `allowed_origins` those of web pages. `check`
+    `allowed_hosts` are names with or without a port, `allowed_origins` those of web pages,
+    `own_origins` those under which the server itself is reached. `check`
     looks at the store; `drain` is called when the process is to end, with the seconds that are
     left; `routes` are served beside `/mcp` to everybody.
     """
@@ -92,6 +93,7 @@ class HttpServer:
         *,
         allowed_hosts: Sequence[str],
         allowed_origins: Sequence[str] = (),
+        own_origins: Sequence[str] = (),
         check: Callable[[], Awaitable[Readiness]],
         drain: Callable[[float], None],
         routes: Sequence[BaseRoute] = (),
@@ -99,7 +101,8 @@ class HttpServer:
         self._access, self._check, self._drain = access, check, drain
         self._security = TransportSecurityMiddleware(
             TransportSecuritySettings(
-                allowed_hosts=spell_out(allowed_hosts), allowed_origins=[*allowed_origins]
+                allowed_hosts=spell_out(allowed_hosts),
+                allowed_origins=[*allowed_origins, *own_origins],
             )
         )
         # The checks are made above; the manager's own come after the body was read.

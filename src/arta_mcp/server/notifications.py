@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import anyio
+import anyio.lowlevel
 from mcp import MCPError, types
 from mcp.server.connection import Connection
 from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import MCPServer
-from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler
+from mcp.server.subscriptions import ListenHandler
 from mcp.shared.subscriptions import ResourcesListChanged, ResourceUpdated, ServerEvent
 from mcp.types import INVALID_PARAMS
 
@@ -27,30 +29,26 @@ MAX_URI = 300
 """characters; that of a generation, whose record id has 200 at most, is shorter"""
 
 
-class OwnersBus(InMemorySubscriptionBus):
-    """A bus whose listeners hear of one owner's generations: of the one whose request they serve.
-
-    It is called in that request; None is the owner that the Generations have by themselves.
-    """
+class OwnersBus:
+    """A SubscriptionBus whose listeners hear of the generations of one owner each."""
 
     def __init__(self, default_owner: str) -> None:
-        super().__init__()
-        self._default_owner, self._owner = default_owner, default_owner
+        """`default_owner` is that of a request that names none."""
+        self._default_owner = default_owner
+        self._listeners: dict[object, tuple[str, Callable[[ServerEvent], None]]] = {}
 
     def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
-        """Calls `listener` for the events of the request's owner."""
-        owner = current_owner() or self._default_owner
+        """Calls `listener` for the events of the owner whose request it serves."""
+        token = object()
+        self._listeners[token] = current_owner() or self._default_owner, listener
+        return lambda: self._listeners.pop(token, None) and None
 
-        def deliver(event: ServerEvent) -> None:
-            if self._owner == owner:
+    async def publish(self, event: ServerEvent, *, owner: str | None = None) -> None:
+        """Delivers an event to the listeners of one owner; None: to all."""
+        for of, listener in tuple(self._listeners.values()):
+            if owner in (None, of):
                 listener(event)
-
-        return super().subscribe(deliver)
-
-    async def publish_to(self, owner: str, event: ServerEvent) -> None:
-        """Delivers an event to the listeners of one owner."""
-        self._owner = owner  # the listeners are called before anything else can run
-        await super().publish(event)
+        await anyio.lowlevel.checkpoint()  # a burst leaves the streams time to drain
 
 
 def add_notifications(
@@ -100,9 +98,9 @@ def add_notifications(
     generations.on_drain(streams.close)
 
     async def publish(event: GenerationEvent) -> None:
-        await bus.publish_to(event.owner, ResourcesListChanged())
+        await bus.publish(ResourcesListChanged(), owner=event.owner)
         for uri in (GENERATIONS, GENERATION.format(record_id=event.record_id)):
-            await bus.publish_to(event.owner, ResourceUpdated(uri=uri))
+            await bus.publish(ResourceUpdated(uri=uri), owner=event.owner)
             for connection, uris in tuple(subscribed.items()):
                 if uri in uris:
                     await connection.send_resource_updated(uri)
