@@ -122,6 +122,7 @@ class RedisState:
         self._offset = time.time() - time.monotonic()
         self._starting = anyio.Lock()
         self._beating: anyio.CancelScope | None = None
+        self._is_known = False
         self._locks: dict[str, str] = {}
         self._sending: dict[str, list[anyio.Event]] = {}
         self._given_up: dict[tuple[str, str, str], None] = {}
@@ -402,6 +403,8 @@ class RedisState:
         beating, self._beating = self._beating, None
         if beating is not None:
             beating.cancel()
+        if self._is_known:
+            self._is_known = False
             with anyio.move_on_after(GOODBYE_TIMEOUT, shield=True), suppress(ArtaError):
                 alive = _key("alive", self._process)
                 await self._client.command("SET", alive, 0, "PX", _ms(GOODBYE_TTL))
@@ -468,7 +471,7 @@ class RedisState:
         if self._epoch is not None and epoch != self._epoch:
             self._has_lost_memory = True
             self._warn(f"{self._lost_memory}; earlier generations are not in it")
-        self._epoch = epoch
+        self._epoch, self._is_known = epoch, True
 
     def _give_up(self, version: str, at: str, mark: str) -> None:
         """Lets the next beat free what may have been written before the POST: see `beat.lua`."""
