@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-quick interop-all check quick-replies bench bench-environment soak clean
+.PHONY: demo test test-quick test-engines interop-all check quick-replies bench bench-environment soak clean
 
 # Without the settings of the caller: a demo asks no service and spends nobody's pictures.
 demo: $(VENV)/.installed
@@ -20,6 +20,15 @@ test-quick: $(VENV)/.tested
 interop-all: $(VENV)/.tested
 	INTEROP_ALL=1 REQUIRE_ALL=1 $(BIN)/python -m pytest tests/interop/test_frameworks.py
 	$(BIN)/python tools/write_clients.py
+
+# the published types of other programs, in an environment of their own
+test-engines: $(VENV)/.tested .cache/engines/.made
+	REQUIRE_ALL=1 $(BIN)/python -m pytest tests/engines
+
+.cache/engines/.made:
+	$(PYTHON) -m venv --clear .cache/engines
+	.cache/engines/bin/python -m pip install --quiet "openai>=3.57,<4"
+	touch $@
 
 # The replies first: a source of theirs that changed makes every start slow, and says so nowhere else.
 check: $(VENV)/.tested

@@ -21,6 +21,7 @@ from arta_mcp.app import open_generations
 from arta_mcp.arta.protocol import REFRESH_PATH, SIGN_UP_PATHS
 from arta_mcp.config import Settings
 from arta_mcp.engines.base import ImageRequest
+from arta_mcp.engines.sketch.drawing import SketchEngine
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import Generations
 from arta_mcp.local.loopback import run_forever
@@ -161,7 +162,7 @@ class _Varied(Service):
 
     def __init__(self, folder: Path, *, queue: float, sigma: float = 0.0, **options: float) -> None:
         self._median, self._sigma, self._random = queue, sigma, random.Random(7)
-        super().__init__(folder, engine=_tiny_picture, keep=100_000, **options)  # pyright: ignore[reportArgumentType]  # numbers
+        super().__init__(folder, engine=SketchEngine(_tiny_picture), keep=100_000, **options)  # pyright: ignore[reportArgumentType]  # numbers
 
     @property
     def queue(self) -> float:

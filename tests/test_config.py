@@ -38,6 +38,13 @@ GOOD: dict[str, tuple[str, object]] = {
     "ARTA_MIN_POLL_INTERVAL": ("1e-2", 0.01),
     "ARTA_OUTPUT_DIR": ("/tmp/pictures", Path("/tmp/pictures")),
     "ARTA_STATE_DIR": ("~/state", Path("~/state").expanduser()),
+    "ARTA_LOCAL_ENGINE": ("SdApi", "sdapi"),
+    "ARTA_LOCAL_URL": ("http://127.0.0.1:7860/", "http://127.0.0.1:7860"),
+    "ARTA_LOCAL_KEY": (KEY, Secret(KEY)),
+    "ARTA_LOCAL_MODEL": ("black-forest-labs/FLUX.2-klein", "black-forest-labs/FLUX.2-klein"),
+    "ARTA_LOCAL_DIALECT": ("vllm-omni", "vllm-omni"),
+    "ARTA_LOCAL_STYLES": ("/tmp/styles.json", Path("/tmp/styles.json")),
+    "ARTA_LOCAL_HTTP": ("on", True),
     "ARTA_PREVIEW": ("On", "on"),
     "ARTA_RESOURCE_LINKS": ("on", True),
     "ARTA_LOG_LEVEL": ("debug", "DEBUG"),
@@ -76,6 +83,13 @@ BAD: dict[str, tuple[str, ...]] = {
     "ARTA_MIN_POLL_INTERVAL": ("0", "61"),
     "ARTA_OUTPUT_DIR": ("pictures", "./x", "~nobody-has-this-name/x"),
     "ARTA_STATE_DIR": ("state",),
+    "ARTA_LOCAL_ENGINE": ("comfy", "diffusers2"),
+    "ARTA_LOCAL_URL": tuple(one for one in BAD_ADDRESSES if "http://" not in one),
+    "ARTA_LOCAL_KEY": ("two words", "abc12"),
+    "ARTA_LOCAL_MODEL": ("a\nb", "x" * 201),
+    "ARTA_LOCAL_DIALECT": ("vllm",),
+    "ARTA_LOCAL_STYLES": ("styles.json",),
+    "ARTA_LOCAL_HTTP": ("1",),
     "ARTA_PREVIEW": ("yes",),
     "ARTA_RESOURCE_LINKS": ("1",),
     "ARTA_LOG_LEVEL": ("loud",),
@@ -91,7 +105,9 @@ QUOTED = ('"{}"', "'{}'", "`{}`", "“{}”", "\u2018{}\u2019", " '{}' ")
 
 
 def read(name: str, value: str) -> object:
-    environ = {name: value} if name == "ARTA_API_KEY" else {name: value, "ARTA_API_KEY": KEY}
+    server = {"ARTA_LOCAL_URL": "http://127.0.0.1:1"}  # for the engines that are one
+    key = {} if name == "ARTA_API_KEY" else {"ARTA_API_KEY": KEY}
+    environ = {**server, **key, name: value}
     return getattr(Settings.from_env(environ), BY_NAME[name].field)
 
 
@@ -132,9 +148,10 @@ def test_a_good_value_is_read(name: str) -> None:
 
 
 def test_a_value_of_blanks_is_the_same_as_none() -> None:
-    unset = Settings.from_env({"ARTA_API_KEY": KEY})
+    unset = Settings.from_env({"ARTA_API_KEY": KEY, "ARTA_LOCAL_URL": "http://127.0.0.1:1"})
     for name, setting in BY_NAME.items():
-        expected = None if setting.empty_means_none else getattr(unset, setting.field)
+        is_none = setting.empty_means_none or name == "ARTA_LOCAL_URL"
+        expected = None if is_none else getattr(unset, setting.field)
         assert read(name, " \t") == (None if name == "ARTA_API_KEY" else expected), name
     assert [setting.name for setting in SETTINGS if setting.empty_means_none] == ["ARTA_STYLES_URL"]
 
@@ -305,9 +322,9 @@ def test_every_setting_that_is_read_as_a_secret_is_marked_as_one() -> None:
 
 def test_the_choices_that_are_shown_are_all_taken() -> None:
     shown = [(setting.name, choice) for setting in SETTINGS for choice in setting.choices]
-    assert len(shown) == 10
+    assert len(shown) == 22
     for name, choice in shown:
-        assert Settings.from_env({"ARTA_API_KEY": KEY, name: choice})
+        read(name, choice)
 
 
 def test_a_setting_is_read_by_its_old_name_and_the_new_one_wins() -> None:

@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "config": "arta errors redaction",
     "state": "arta background errors files redaction untrusted_json",
     # the embedded service and what draws for it
-    "engines": "errors styles",
+    "engines": "config errors redaction styles untrusted_json",
     "local": "arta engines errors files redaction styles untrusted_json",
     # the deep module, its two faces, and who joins them; `cli` may import all
     "generations": "arta background errors matching redaction state styles untrusted_json",

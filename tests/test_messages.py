@@ -40,6 +40,12 @@ SETTINGS_GONE_WRONG: list[dict[str, str]] = [
     {"ARTA_USER_AGENT": "naïve"},
     {"ARTA_PREVIEW": "yes"},
     {"ARTA_LOG_LEVEL": "loud"},
+    {"ARTA_LOCAL_ENGINE": "comfy"},
+    {"ARTA_LOCAL_ENGINE": "openai"},
+    {"ARTA_LOCAL_ENGINE": "sdapi"},
+    {"ARTA_LOCAL_ENGINE": "sdapi", "ARTA_LOCAL_URL": "http://10.0.0.5:7860"},
+    {"ARTA_LOCAL_KEY": "abc"},
+    {"ARTA_LOCAL_MODEL": "x" * 201},
 ]
 
 REQUESTS_GONE_WRONG: list[dict[str, object]] = [
@@ -113,6 +119,7 @@ def test_every_setting_that_can_be_wrong_is_among_them() -> None:
     alike = {"ARTA_AUTH_URL", "ARTA_TOKEN_REFRESH_URL", "ARTA_STYLES_URL"}  # as ARTA_BASE_URL
     alike |= {"ARTA_JOB_TIMEOUT", "ARTA_MIN_POLL_INTERVAL"}  # as ARTA_MAX_WAIT
     alike |= {"ARTA_STATE_DIR", "ARTA_RESOURCE_LINKS", "ARTA_QUICK_REPLIES"}
+    alike |= {"ARTA_LOCAL_DIALECT", "ARTA_LOCAL_STYLES", "ARTA_LOCAL_HTTP"}
     free = {"ARTA_CLIENT_TYPE"}  # any text will do
     assert {setting.name for setting in SETTINGS} == tried | alike | free
 
@@ -132,7 +139,7 @@ async def of_request(world: World, wish: dict[str, object]) -> str:
 
 async def of_trouble(world: World, fault: str) -> str:
     world.service.faults.add(Fault.parse(fault))
-    timeout = 5 if fault.startswith("done-") else 1  # it is polled three times, a second apart
+    timeout = 1 if fault.endswith("*always") and "done-" not in fault else 20
     async with world.generations(replace(LIMITS, job_timeout=timeout)) as generations:
         try:
             done = await generations.generate(GenerationRequest(prompt="a fox", n=2, seed=7))

@@ -187,8 +187,11 @@ def test_a_reply_tells_no_more_of_the_settings_than_what_draws(live: Live, tmp_p
         "ARTA_CLIENT_TYPE": "OTHER",
         "ARTA_LOG_LEVEL": "DEBUG",
         "ARTA_SKETCH_LIMIT": "1GB",
+        "ARTA_LOCAL_KEY": "a-key-of-my-own",
+        "ARTA_LOCAL_STYLES": str(tmp_path / "styles.json"),
     }
-    backends = {"ARTA_BACKEND", "ARTA_API_KEY"}
+    (tmp_path / "styles.json").write_text('[{"name": "mine", "prompt": "{prompt}, mine"}]')
+    backends = {"ARTA_BACKEND", "ARTA_API_KEY", "ARTA_LOCAL_ENGINE"}
     for setting in SETTINGS:
         if setting.name in backends:
             continue
@@ -201,7 +204,8 @@ def test_a_reply_tells_no_more_of_the_settings_than_what_draws(live: Live, tmp_p
             free.setdefault(setting.name, "7")
     assert free["ARTA_QUICK_REPLIES"] == "off"
     remote = {"ARTA_BACKEND": "arta", "ARTA_API_KEY": "a-key-of-my-own"}
-    for chosen in ({**free, **remote}, {**free, "ARTA_BACKEND": "local"}):
+    for chosen in (remote, {"ARTA_BACKEND": "local"}, {"ARTA_LOCAL_ENGINE": "sdapi"}):
+        chosen = {**free, **chosen}
         drawn_by = Settings.from_env(chosen).drawn_by
         for version in ("2025-11-25", MODERN):
             replies = ask_process(opening_requests(version), **chosen)

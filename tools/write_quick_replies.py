@@ -26,7 +26,7 @@ from arta_mcp.server.wire import serve_connection
 SETS: Mapping[DrawnBy, Mapping[str, str]] = {
     "remote": {"ARTA_API_KEY": "a-key-for-a-recording"},
     "sketch": {},
-    "engine": {},  # no setting names one yet; `drawn_by` alone decides what is said of it
+    "engine": {"ARTA_LOCAL_ENGINE": "openai", "ARTA_LOCAL_URL": "http://127.0.0.1:1"},
 }
 """each set of replies, and settings of a server that gives them"""
 

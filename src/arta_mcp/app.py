@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -15,8 +17,11 @@ from arta_mcp.arta.client import ArtaClient
 from arta_mcp.arta.protocol import Addresses
 from arta_mcp.arta.tokens import Identity, TokenSource
 from arta_mcp.arta.transport import Transport
+from arta_mcp.arta.url_guard import is_inside
 from arta_mcp.background import BackgroundTasks, open_background
 from arta_mcp.config import Settings
+from arta_mcp.engines.base import Engine
+from arta_mcp.engines.open import open_engine
 from arta_mcp.engines.sketch.info import describe
 from arta_mcp.errors import ArtaError, ConfigError, Unavailable
 from arta_mcp.files import make_private_folder
@@ -25,6 +30,9 @@ from arta_mcp.generations.service import DEFAULT_MAX_WAIT, Backend, Generations,
 from arta_mcp.generations.values import EngineUsed
 from arta_mcp.redaction import Secret, sanitize
 from arta_mcp.state.contract import State
+
+if TYPE_CHECKING:
+    from arta_mcp.local.service import Service
 
 LOCAL_KEY = "arta-mcp-local"
 """the key for the embedded service, which takes any"""
@@ -44,12 +52,17 @@ def open_generations(
     """
 
     is_local = settings.backend == "local"
+    engine = open_engine(settings, open_engine_transport(settings)) if is_local else None
+    drawn_by = engine.describe() if engine else None
 
     @asynccontextmanager
     async def open_backend(background: BackgroundTasks) -> AsyncGenerator[Backend]:
         state = open_state(settings, warn=warn)
         try:
-            async with _addresses(settings) as addresses, open_transport(settings) as transport:
+            async with (
+                _addresses(settings, engine) as addresses,
+                open_transport(settings) as transport,
+            ):
                 yield connect(
                     _identity(settings),
                     addresses,
@@ -61,7 +74,6 @@ def open_generations(
         finally:
             await state.close()
 
-    drawn_by = describe() if settings.backend == "local" else None
     return Generations(
         open_backend,
         backend=settings.backend,
@@ -73,14 +85,25 @@ def open_generations(
             max_concurrency=settings.slots,
             min_poll_interval=settings.min_poll_interval,
         ),
-        output_dir=output_dir or settings.output_dir,
+        output_dir=output_dir or settings.output_dir or pictures_dir(settings),
         engine=EngineUsed(drawn_by.engine, drawn_by.model) if drawn_by else None,
-        engine_notice=drawn_by.notice if drawn_by else None,
+        engine_notice=_explain_engine,
         engine_summary=drawn_by.summary if drawn_by else None,
         find_file=partial(_find_file, settings) if drawn_by else None,
         remove_files=partial(_remove_files, settings) if drawn_by else None,
         schedule=schedule,
     )
+
+
+def _explain_engine(used: EngineUsed) -> str | None:
+    """What is said of a picture by what drew it; its settings of then may be gone."""
+    match used.name:
+        case "arta":
+            return None
+        case "sketch":
+            return describe().notice
+        case _:
+            return f"drawn by {used.model or 'a model that it does not name'} through {used.name}"
 
 
 def connect(
@@ -173,6 +196,64 @@ def make_service_dir(settings: Settings) -> Path:
     return service_dir(settings)
 
 
+def pictures_dir(settings: Settings) -> Path | None:
+    """Where pictures go that were drawn by an engine of the person's own: they are kept.
+
+    None for others, and for a user without a folder of pictures.
+    """
+    if not settings.draws_with_ai:
+        return None
+    from platformdirs import user_pictures_path
+
+    try:
+        folder = user_pictures_path()
+    except RuntimeError:
+        return None
+    return folder / "arta-mcp" if folder.is_absolute() else None
+
+
+def open_service(
+    settings: Settings,
+    engine: Engine | None,
+    service: type[Service],
+    *,
+    queue: float | None = None,
+    draw: float | None = None,
+    latency: float = 0.0,
+) -> Service:
+    """The embedded service with that engine. Raises ConfigError, OSError.
+
+    `queue`, `draw` and `latency` as `Service` says; a job of an engine takes only its own time.
+    """
+    from arta_mcp.engines.recipes import Recipes
+
+    is_ai = engine is not None and engine.describe().is_ai
+    return service(
+        make_service_dir(settings),
+        engine=engine,
+        recipes=Recipes.load(settings.local_styles) if is_ai else None,
+        # A person who watches sees a sketch queue and be drawn.
+        queue=0.0 if is_ai and queue is None else queue,
+        draw=0.0 if is_ai and draw is None else draw,
+        latency=latency,
+        keep_bytes=settings.sketch_limit,
+    )
+
+
+def open_engine_transport(settings: Settings) -> Transport:
+    """The HTTP client for the engine's server: no proxy stands between us and our own network."""
+    host = urlsplit(settings.local_url or "").hostname or ""
+    proxy = settings.proxy.reveal() if settings.proxy else None
+    is_direct = is_inside(host)
+    return Transport(
+        user_agent=settings.user_agent,
+        proxy=None if is_direct else proxy,
+        direct=is_direct,
+        # A server says nothing while it draws.
+        download_timeout=settings.job_timeout,
+    )
+
+
 def explain_service_error(settings: Settings, exc: OSError) -> ArtaError:
     """Why the embedded service cannot start, in the words of the state whose folder it shares."""
     from arta_mcp.state.checks import explain_folder_error
@@ -225,7 +306,7 @@ def _remote_addresses(settings: Settings) -> Addresses:
 
 
 @asynccontextmanager
-async def _addresses(settings: Settings) -> AsyncGenerator[Addresses]:
+async def _addresses(settings: Settings, engine: Engine | None) -> AsyncGenerator[Addresses]:
     """The remote addresses, or those of an embedded service that runs as long."""
     if settings.backend == "arta":
         yield _remote_addresses(settings)
@@ -234,8 +315,10 @@ async def _addresses(settings: Settings) -> AsyncGenerator[Addresses]:
     from arta_mcp.local.service import Service
 
     def start() -> LoopbackServer:
-        service = Service(make_service_dir(settings), keep_bytes=settings.sketch_limit)
-        return LoopbackServer(service).__enter__()
+        service = open_service(settings, engine, Service)
+        server = LoopbackServer(service).__enter__()
+        service.workers.resume()
+        return server
 
     try:
         server = await anyio.to_thread.run_sync(start)

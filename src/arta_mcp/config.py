@@ -14,7 +14,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from arta_mcp import __version__
-from arta_mcp.arta.url_guard import is_loopback
+from arta_mcp.arta.url_guard import is_loopback, is_public
 from arta_mcp.errors import ConfigError
 from arta_mcp.redaction import MIN_SECRET, Secret, sanitize
 
@@ -22,6 +22,20 @@ PREFIX = "ARTA_"
 
 MAX_OWNER = 200
 """characters of an owner's name"""
+
+OPENAI_KEY = "OPENAI_API_KEY"
+"""read for OpenAI itself alone; it goes to no other server"""
+
+OPENAI_URL = "https://api.openai.com"
+
+DIALECTS = ("openai", "plain", "vllm-omni", "localai", "lemonade", "sd-server")
+"""what servers call the fields that OpenAI's own API has not"""
+
+NEAR = (".local", ".lan", ".home", ".internal", ".home.arpa")
+"""endings of names inside a network"""
+
+MAX_MODEL = 200
+"""characters of a model's name"""
 
 # Some hosts pass on what they have no value for, and people what a page told them to replace;
 # `${...}` is in no address and no key, the others are refused where they are the whole value.
@@ -191,6 +205,14 @@ def _address(name: str, value: str) -> str:
     return value.rstrip("/")
 
 
+def _server(name: str, value: str) -> str:
+    """As `_address`; whether plain http may go to another machine is for `ARTA_LOCAL_HTTP`."""
+    if _scheme_and_host(value)[0] == "http":
+        _address(name, "https" + value[4:])
+        return value.rstrip("/")
+    return _address(name, value)
+
+
 def _proxy(name: str, value: str) -> Secret:
     if _scheme_and_host(value)[0] not in ("http", "https", "socks5", "socks5h"):
         raise ConfigError(f"{name} is no http, https or socks5 address")
@@ -228,7 +250,9 @@ def _key(name: str, value: str) -> Secret:
     if len(value) < MIN_SECRET:
         raise ConfigError(
             f"{name} is shorter than {MIN_SECRET} characters, as no key is",
-            hint="a Firebase Web API key has 39 characters and begins with AIza",
+            hint="a Firebase Web API key has 39 characters and begins with AIza"
+            if name == "ARTA_API_KEY"
+            else "leave it out where the server asks for no key",
         )
     return Secret(value)
 
@@ -242,6 +266,12 @@ def _folder(name: str, value: str) -> Path:
         hint = "hosts start servers in any folder; give an absolute path"
         raise _refuse(name, value, ", a relative path", hint, limit=120)
     return path
+
+
+def _text(name: str, value: str) -> str:
+    if not value.isprintable() or len(value) > MAX_MODEL:
+        raise _refuse(name, value, f"; use at most {MAX_MODEL} printable characters")
+    return value
 
 
 _LOG_LEVELS = {name.lower(): name for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")}
@@ -324,6 +354,38 @@ class Settings:
         " oldest go first",
         _size,
     )
+    local_engine: Literal["sketch", "openai", "sdapi"] = _choice(
+        "sketch",
+        "what draws for the embedded service: `sketch`, no AI; `openai`, `sdapi`: a server of yours"
+        " that speaks that API (docs/local.md)",
+        {name: name for name in ("sketch", "openai", "sdapi")},
+    )
+    local_url: str | None = _setting(
+        "", "address of that server; `openai` without one: OpenAI itself", _server
+    )
+    local_key: Secret | None = _setting(
+        "", "key for that server, where it asks for one", _key, secret=True
+    )
+    local_model: str | None = _setting(
+        "", "model that it draws with; not set: the one that it has loaded", _text
+    )
+    local_dialect: str = _choice(
+        "auto",
+        "fields that a server of `openai` takes beyond OpenAI's own; `auto`: as its list of models"
+        " tells, else none",
+        {name: name for name in ("auto", *DIALECTS)},
+    )
+    local_styles: Path | None = _setting(
+        "",
+        "file of styles, each with `name`, `prompt` and `negative_prompt`, that go before ours",
+        _folder,
+    )
+    local_http: bool = _choice(
+        "off",
+        "`on`: that server may be asked by plain http in a private network; prompts and key are"
+        " then readable on the way",
+        _SWITCH,
+    )
     preview: Literal["auto", "on", "off"] = _choice(
         "auto",
         "small pictures (512 px, 150 kB at most) in results; `auto`: one for hosts known to show it"
@@ -358,10 +420,16 @@ class Settings:
                 "ARTA_BACKEND is 'arta' but ARTA_API_KEY is not set",
                 hint="set ARTA_API_KEY, or ARTA_BACKEND=local to draw without an account",
             )
+        if not problems:
+            try:
+                values |= _complete_engine(values, environ)
+            except ConfigError as exc:
+                problems["ARTA_LOCAL_URL"] = exc
         if problems:
             raise _join(problems)
         if values["backend"] == "auto":
-            values["backend"] = "arta" if values["api_key"] else "local"
+            is_remote = values["api_key"] and values["local_engine"] == "sketch"
+            values["backend"] = "arta" if is_remote else "local"
         # Not refused: a newer version's variable must not keep an older one from starting.
         known = {name for setting in SETTINGS for name in (setting.name, setting.old_name)}
         strange = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
@@ -370,7 +438,24 @@ class Settings:
     @property
     def drawn_by(self) -> DrawnBy:
         """Which of the recorded sets of quick replies is what the server will say, too."""
-        return "remote" if self.backend == "arta" else "sketch"
+        if self.backend == "arta":
+            return "remote"
+        return "engine" if self.draws_with_ai else "sketch"
+
+    @property
+    def draws_with_ai(self) -> bool:
+        """Whether the embedded service draws with an engine of the person's own."""
+        return self.backend == "local" and self.local_engine != "sketch"
+
+    @property
+    def unused(self) -> str | None:
+        """What is set and yet not used, because another setting goes before it; for people."""
+        if self.local_engine == "sketch":
+            return None
+        if self.backend == "arta":
+            return f"ARTA_LOCAL_ENGINE={self.local_engine} is not used: ARTA_BACKEND is arta"
+        used = f"ARTA_LOCAL_ENGINE={self.local_engine} draws"
+        return f"ARTA_API_KEY is not used: {used}" if self.api_key else None
 
     @property
     def service(self) -> str:
@@ -396,6 +481,45 @@ class Settings:
         digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
         host = urlsplit(self.base_url).hostname or "arta"
         return f"{''.join(c if c.isalnum() or c in '.-' else '_' for c in host)}-{digest}"
+
+
+def _complete_engine(values: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, object]:
+    """Address and key of the engine's server; raises ConfigError where they do not go together."""
+    engine, url, key = values["local_engine"], values["local_url"], values["local_key"]
+    if engine == "sketch":
+        return {}
+    if engine == "openai" and url is None:
+        if key is None and (given := environ.get(OPENAI_KEY, "").strip()):
+            key = _key(OPENAI_KEY, given)
+        if key is None:
+            raise ConfigError(
+                "ARTA_LOCAL_ENGINE is 'openai' and neither ARTA_LOCAL_URL nor a key is set",
+                hint="set ARTA_LOCAL_URL to a server of your own, or ARTA_LOCAL_KEY (or"
+                f" {OPENAI_KEY}) to draw at OpenAI itself",
+            )
+        return {"local_url": OPENAI_URL, "local_key": key}
+    if not isinstance(url, str):
+        raise ConfigError(
+            f"ARTA_LOCAL_ENGINE is {engine!r} but ARTA_LOCAL_URL is not set",
+            hint="set ARTA_LOCAL_URL to the server's address, such as http://127.0.0.1:7860",
+        )
+    parts = urlsplit(url)
+    if parts.scheme == "http" and not is_loopback(host := parts.hostname or ""):
+        hint = "use https://"
+        if not _is_surely_outside(host):
+            if values["local_http"]:
+                return {}
+            hint += ", or set ARTA_LOCAL_HTTP=on for a machine in your own network"
+        why = "; plain http is for this machine only"
+        raise _refuse("ARTA_LOCAL_URL", url, why, hint, limit=120)
+    return {}
+
+
+def _is_surely_outside(host: str) -> bool:
+    try:
+        return is_public(host)
+    except ValueError:  # a name
+        return "." in host and not host.endswith(NEAR)
 
 
 SETTINGS = tuple(

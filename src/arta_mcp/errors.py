@@ -15,6 +15,16 @@
       SubmitUnknown             the answer was lost: check before asking again
       KeyConflict               the idempotency key belongs to another request: use a new key
       JobFailed                 the service gave up: its words, verbatim, cut to 500 characters
+        JobCancelled            it was given up on purpose: ask again if it is wanted
+        EngineError             .code: an engine of the person's own could not draw
+          EngineUnavailable     start it, or correct its address
+          ModelNotFound         name a model that it has
+          ModelUnusable         give it another model
+          OutOfMemory           ask for less: a smaller model, fewer pictures
+          EngineCrashed         look at its own log; the next job works
+          RequestRefused        change what it refuses, or a setting
+          EngineBusy            .retry_after: wait
+          AnswerLost            a picture may have been drawn: look before asking again
       JobTimedOut               we gave up: take it up with the record id
       UnknownRecord             no such generation
         PicturesRemoved         there were pictures, and no wait brings them back: draw again
@@ -202,10 +212,102 @@ class JobFailed(ArtaError):
     default_hint = "ask again, perhaps with another model or prompt"
 
 
+class JobCancelled(JobFailed):
+    """The job was given up on purpose, by a person or because nobody asked for it."""
+
+    default_hint = "ask again for a new picture"
+
+
 class JobTimedOut(ArtaError):
     """We stopped waiting for a job that may still end."""
 
     default_hint = "call get_generation with the record id later"
+
+
+class EngineError(JobFailed):
+    """An engine of the embedded service could not draw; `code` names the class on the wire."""
+
+    default_hint = "`arta-mcp doctor` tries the engine; docs/local.md says what each one needs"
+    code = "ENGINE"
+
+
+class EngineUnavailable(EngineError):
+    """No engine answers: no server at the address, a process that does not start."""
+
+    default_hint = "start the server that ARTA_LOCAL_URL names, then try again"
+    code = "ENGINE_UNAVAILABLE"
+
+
+class ModelNotFound(EngineError):
+    """The engine has no such model."""
+
+    default_hint = "set ARTA_LOCAL_MODEL to a model that the engine has"
+    code = "MODEL_NOT_FOUND"
+
+
+class ModelUnusable(EngineError):
+    """The model is there and cannot be used: a broken folder, weights that run code."""
+
+    default_hint = "set ARTA_LOCAL_MODEL to another model"
+    code = "MODEL_UNUSABLE"
+
+
+class OutOfMemory(EngineError):
+    """The picture did not fit into the engine's memory."""
+
+    default_hint = "use a smaller model, or close what else uses the memory"
+    code = "OUT_OF_MEMORY"
+
+
+class EngineCrashed(EngineError):
+    """The engine ended in the middle of a picture."""
+
+    default_hint = "its own log says why; the next picture starts it anew"
+    code = "ENGINE_CRASHED"
+
+
+class RequestRefused(EngineError):
+    """The engine refuses what it was asked for: a size, a field, the key."""
+
+    code = "REQUEST_REFUSED"
+
+
+class EngineBusy(EngineError):
+    """The engine has no room now and drew nothing; `retry_after` is in seconds, if it said."""
+
+    default_hint = "wait some seconds, then try again"
+    code = "ENGINE_BUSY"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        hint: str = "",
+        record_id: str | None = None,
+    ) -> None:
+        self.retry_after = retry_after
+        super().__init__(message, hint=hint, record_id=record_id)
+
+
+class AnswerLost(EngineError):
+    """The engine was asked and its answer was lost: a picture may have been drawn, and paid for."""
+
+    default_hint = "nothing was sent again; ask again only if a second picture is acceptable"
+    code = "ANSWER_LOST"
+
+
+PROMPT_REJECTED, CANCELLED = "PROMPT_REJECTED", "CANCELLED"
+"""codes of the embedded service for what is no engine's failure"""
+
+ENGINE_ERRORS: dict[str, type[EngineError]] = {
+    kind.code: kind
+    for kind in (
+        *(EngineError, EngineUnavailable, ModelNotFound, ModelUnusable, OutOfMemory),
+        *(EngineCrashed, RequestRefused, EngineBusy, AnswerLost),
+    )
+}
+"""code on the wire of the embedded service -> class"""
 
 
 class UnknownRecord(ArtaError):

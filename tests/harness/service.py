@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import wait
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from arta_mcp.engines.base import Engine, ImageRequest
+from arta_mcp.engines.sketch.drawing import SketchEngine
 from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.local.faults.injection import FaultyServer, FaultyService
 from arta_mcp.local.loopback import LoopbackServer
@@ -31,10 +33,12 @@ class ScriptedService(FaultyService):
         self,
         folder: Path,
         *,
+        engine: Callable[[ImageRequest], bytes] | Engine | None = None,
         faults: Iterable[Fault] = (),
         **options: Any,  # the service's own
     ) -> None:
-        super().__init__(folder, **options)
+        engine = SketchEngine(engine) if callable(engine) else engine
+        super().__init__(folder, engine=engine, **options)
         self.faults.add(*faults)
         self.seen: Counter[str] = Counter()
         self.log: deque[Event] = deque(maxlen=10_000)
@@ -70,9 +74,10 @@ class ScriptedService(FaultyService):
         self.store.expire_refresh_tokens(self._known(user_id))
 
     def finish_drawing(self, timeout: float = 30.0) -> None:
-        """Block until every picture that was begun is on disk."""
-        jobs = list(self.workers.drawings.values())
-        wait([drawing for job in jobs for drawing in job], timeout)
+        """Block until every job is drawn, or has failed."""
+        until = time.monotonic() + timeout
+        while self.workers.is_busy and time.monotonic() < until:
+            time.sleep(0.002)
 
     def refuse_token(self, id_token: str) -> None:
         """Treat this id token as stale from now on."""

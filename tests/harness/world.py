@@ -23,7 +23,6 @@ from arta_mcp.generations.results import FindFile
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import Backend, Generations, Limits
 from arta_mcp.generations.values import Update
-from arta_mcp.local.workers import Engine
 from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import State
 from arta_mcp.state.sqlite import SqliteState
@@ -59,6 +58,7 @@ class Client:
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     exchange_timeout: float = EXCHANGE_TIMEOUT
     download_timeout: float = DOWNLOAD_TIMEOUT
+    embedded: bool = False
 
     @property
     def identity(self) -> Identity:
@@ -75,6 +75,7 @@ class Client:
                 state=state,
                 transport=transport,
                 background=background,
+                embedded=self.embedded,
                 clock=self.clock,
                 sleep=self.sleep,
             )
@@ -153,8 +154,10 @@ class World:
         output_dir: Path | None = None,
         find_file: FindFile | None = None,
         schedule: type[PollSchedule] = EagerSchedule,
+        embedded: bool = False,
     ) -> Generations:
         client = Client(
+            embedded=embedded,
             state_dir=self.folder / "state",
             addresses=Addresses.at_origin(ORIGIN, styles_url=self.styles_url),
             app=self.app or httpx.ASGITransport(app=self.service),
@@ -173,7 +176,11 @@ class World:
 
 
 def new_world(
-    folder: Path, *, queue: float = 0.0, draw: float = 0.0, engine: Engine = tiny_picture
+    folder: Path,
+    *,
+    queue: float = 0.0,
+    draw: float = 0.0,
+    engine: Callable[[ImageRequest], bytes] = tiny_picture,
 ) -> World:
     """Jobs take no time unless told so; pictures are tiny but real."""
     return World(folder, ScriptedService(folder / "service", engine=engine, queue=queue, draw=draw))

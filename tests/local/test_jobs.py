@@ -18,9 +18,9 @@ from arta_mcp.arta.protocol import (
     status_path,
 )
 from arta_mcp.engines.base import ImageRequest
+from arta_mcp.engines.sketch.drawing import MAX_THREADS, SWITCH_INTERVAL
 from arta_mcp.local.service import Event
 from arta_mcp.local.store import Claims, Record, append
-from arta_mcp.local.workers import MAX_THREADS, SWITCH_INTERVAL
 from harness.service import ScriptedService
 from harness.service_calls import FORM, Clock, calling, paint, poll_job, refresh, sign_up, submit
 
@@ -90,15 +90,17 @@ async def test_the_answer_has_the_captured_shape_before_and_after_done(
 async def test_done_is_not_told_while_a_picture_is_still_being_drawn(
     tmp_path: Path, clock: Clock
 ) -> None:
-    go = threading.Event()
+    begun, go = threading.Event(), threading.Event()
 
     def slow(request: ImageRequest) -> bytes:
+        begun.set()
         go.wait(30)
         return paint(request)
 
     service = ScriptedService(tmp_path, engine=slow, clock=clock)
     job = await submit(service)
     clock.now += 1000
+    assert begun.wait(30)
     assert (await poll_job(service, job.record_id)).status == "IN_PROGRESS"
     go.set()
     service.finish_drawing()
@@ -225,7 +227,7 @@ async def test_the_engine_is_told_the_whole_order_and_the_pictures_number(
     service = ScriptedService(tmp_path, engine=noting, clock=clock)
     job = await submit(service, style="3D Logo", seed="5", aspect_ratio="9:21")
     service.finish_drawing()
-    first = ImageRequest("a red fox in snow", "", "3D Logo", "logo", 5, 0, "9:21")
+    first = ImageRequest("a red fox in snow", "", "3D Logo", "logo", 5, 0, "9:21", (672, 1568))
     assert [first, replace(first, index=1)] == sorted(drawn, key=lambda request: request.index)
     assert job.seed == 5
 
@@ -251,7 +253,15 @@ def test_a_record_of_the_first_version_is_read(tmp_path: Path) -> None:
         ' "aspect_ratio": "16:9"}}',
         encoding="utf-8",
     )
-    submission = Submit(prompt="a fox", style="Flux", n=2, aspect_ratio="16:9")
+    submission = Submit(
+        prompt="a fox",
+        negative_prompt="",
+        style="Flux",
+        n=2,
+        guidance_scale=7,
+        num_inference_steps=30,
+        aspect_ratio="16:9",
+    )
     expected = Record("b" * 32, "a" * 32, 1.5, 0.6, 1.0, 77, submission)
     assert expected == store.record("b" * 32)
 

@@ -20,6 +20,7 @@ from arta_mcp.arta.protocol import (
     status_path,
 )
 from arta_mcp.engines.base import ImageRequest
+from arta_mcp.engines.sketch.drawing import SketchEngine
 from arta_mcp.local.address import open_socket
 from arta_mcp.local.faults.catalogue import Fault
 from arta_mcp.local.loopback import LoopbackServer
@@ -86,7 +87,7 @@ def finish_job(base_url: str) -> str:
 
 def test_an_address_opens_as_long_as_any_process_on_the_folder_lives(tmp_path: Path) -> None:
     def start() -> LoopbackServer:
-        service = Service(tmp_path, engine=paint, queue=0, draw=0)
+        service = Service(tmp_path, engine=SketchEngine(paint), queue=0, draw=0)
         return LoopbackServer(service).__enter__()
 
     first, second = start(), start()
@@ -116,7 +117,7 @@ def open_or_none(url: str) -> int | None:
 def test_a_port_that_a_stranger_took_is_given_up(tmp_path: Path) -> None:
     with LoopbackServer(Service(tmp_path)) as first:
         port = int(first.base_url.rpartition(":")[2])
-    service = Service(tmp_path, engine=paint, queue=0, draw=0)
+    service = Service(tmp_path, engine=SketchEngine(paint), queue=0, draw=0)
     with open_socket("127.0.0.1", port, listening=True), LoopbackServer(service) as second:
         assert second.base_url != first.base_url
         assert finish_job(second.base_url).startswith(f"{second.base_url}/")

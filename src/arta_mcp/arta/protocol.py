@@ -164,16 +164,19 @@ class Refresh:
 
 
 class Submit(BaseModel):
-    """The form that makes a job; field names are ours, aliases are the wire's."""
+    """The form that makes a job; field names are ours, aliases are the wire's.
+
+    Without `negative_prompt`, `cfg_scale` or `steps` an engine draws as it would by itself.
+    """
 
     model_config = ConfigDict(frozen=True, populate_by_name=True, defer_build=True)
 
     prompt: Prompt
-    negative_prompt: NegativePrompt = ""
+    negative_prompt: NegativePrompt | None = None
     style: Annotated[str, Field(min_length=1)]
     n: Annotated[ImageCount, Field(alias="images_num")] = 1
-    guidance_scale: Annotated[GuidanceScale, Field(alias="cfg_scale")] = 7
-    num_inference_steps: Annotated[Steps, Field(alias="steps")] = 30
+    guidance_scale: Annotated[GuidanceScale | None, Field(alias="cfg_scale")] = None
+    num_inference_steps: Annotated[Steps | None, Field(alias="steps")] = None
     aspect_ratio: Ratio = "1:1"
     seed: Seed | None = None
 
@@ -296,7 +299,8 @@ class LocalDetails:
     """What the embedded service says of a job beyond the ARTA wire; the remote one never does.
 
     `step` of `steps` counts drawing, over all pictures; `ahead` is how many jobs come first;
-    `not_honoured` names arguments; `not_drawn` is a clause in the engine's own words.
+    `not_honoured` names arguments; `not_drawn` is a clause in the engine's own words;
+    `hint` is the way out of a failure; steps and guidance are those that were used.
     """
 
     engine: str = ""
@@ -307,6 +311,9 @@ class LocalDetails:
     ahead: int | None = None
     not_honoured: tuple[str, ...] = ()
     not_drawn: str = ""
+    hint: str = ""
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
 
     @classmethod
     def parse(cls, value: object) -> LocalDetails | None:
@@ -318,7 +325,9 @@ class LocalDetails:
             found = value.get(name)
             return found if type(found) is int and 0 <= found < 2**31 else None
 
-        is_ai = value.get("is_ai")
+        is_ai, guidance = value.get("is_ai"), value.get("guidance_scale")
+        if not isinstance(guidance, int | float) or not 0 <= guidance < 1e6:  # which nan never is
+            guidance = None
         named = [name for name in list_or_empty(value.get("not_honoured")) if isinstance(name, str)]
         return cls(
             engine=sanitize(text(value, "engine"), 80),
@@ -329,6 +338,9 @@ class LocalDetails:
             ahead=count("ahead"),
             not_honoured=tuple(sanitize(name, 80) for name in named[:20]),
             not_drawn=sanitize(text(value, "not_drawn"), 300),
+            hint=sanitize(text(value, "hint"), 300),
+            num_inference_steps=count("num_inference_steps"),
+            guidance_scale=guidance,
         )
 
     def render(self) -> dict[str, object]:

@@ -93,6 +93,10 @@ class Transport:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Closes every connection; a later call opens new ones."""
         # Shielded: a cancelled call leaves no socket. Bounded: a host may never end its TLS.
         with anyio.CancelScope(shield=True), anyio.move_on_after(1):
             while self._clients:
@@ -106,12 +110,14 @@ class Transport:
         headers: Mapping[str, str] | None = None,
         json: Mapping[str, object] | None = None,
         form: Mapping[str, str] | bytes | None = None,
+        limit: int = MAX_JSON,
+        timeout: float | None = None,
     ) -> Answer:
-        """Sends once and follows no redirect.
+        """Sends once and follows no redirect; reads `limit` bytes, within `timeout` seconds.
 
         Raises NotSent when nothing can have been done about it, Unavailable when there was no
-        whole answer, ProtocolError when the answer is over 1 MiB, packed or in crumbs, ConfigError
-        when the proxy or SSL variables cannot be used.
+        whole answer, ProtocolError when the answer is over the limit, packed or in crumbs,
+        ConfigError when the proxy or SSL variables cannot be used.
         """
         sent = dict(headers or {})
         content: bytes | None = None
@@ -130,7 +136,8 @@ class Transport:
             raise NotSent(
                 f"this cannot be sent: {_reason(exc)}", hint="check the settings"
             ) from exc
-        return await self._send(client, request, limit=MAX_JSON, timeout=self._exchange_timeout)
+        timeout = self._exchange_timeout if timeout is None else timeout
+        return await self._send(client, request, limit=limit, timeout=timeout)
 
     async def download(self, url: str, *, limit: int, private: bool) -> Answer:
         """A picture, over at most three redirects, with no `Authorization` ever.

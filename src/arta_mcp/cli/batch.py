@@ -128,10 +128,6 @@ def pause_after(exc: ArtaError, tries: int) -> float | None:
     return pause if pause <= MAX_PAUSE else None
 
 
-def _nothing() -> None:
-    """What is printed of a line that failed, but for the error."""
-
-
 class Batch:
     """One run of a batch: its items and how far they are."""
 
@@ -240,7 +236,9 @@ class Batch:
                     print_error(exc, f"line {item.line}: ")
                     about = {"line": item.line, "status": "failed", "prompt": item.prompt}
                     told = {**about, **describe_error(exc)}
-                    self._results[item.line] = partial(print_json, told) if as_json else _nothing
+                    self._results[item.line] = (
+                        partial(print_json, told) if as_json else lambda: None
+                    )
                 finally:
                     del self._started[item.line]
                 self._print_results(finished_only=True)

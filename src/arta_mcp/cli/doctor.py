@@ -188,8 +188,16 @@ def check_settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[F
     names = [setting.name for setting in SETTINGS]
     why = "ARTA_API_KEY is set" if settings.api_key else "no ARTA_API_KEY"
     what = "the remote service" if settings.backend == "arta" else "sketches, no AI pictures"
+    if settings.draws_with_ai:
+        why = f"ARTA_LOCAL_ENGINE={settings.local_engine}"
+        what = f"AI pictures by the server at {settings.local_url}"
     given = ", ".join(name for name in names if environ.get(name)) or "nothing"
     yield Finding("settings", "ok", f"backend {settings.backend} ({why}): {what}; set: {given}")
+    if settings.unused:
+        yield Finding("settings", "warn", settings.unused, "remove what is not meant")
+    if settings.draws_with_ai and settings.local_http and (settings.local_url or "")[:5] == "http:":
+        detail = f"prompts and key travel in the clear to {settings.local_url}"
+        yield Finding("engine", "warn", detail, "use https:// where others share the network")
     for name in settings.unknown:
         meant = suggest(name, names, limit=1)
         remedy = f"did you mean {meant[0]}?" if meant else "remove it"

@@ -38,7 +38,8 @@ def add_local(commands: Subparsers) -> None:
 
 def run_local(settings: Settings, options: argparse.Namespace) -> int:
     """Serves until it is stopped. Raises InvalidRequest for an option that cannot be."""
-    from arta_mcp.app import explain_service_error, make_service_dir
+    from arta_mcp.app import explain_service_error, open_engine_transport, open_service
+    from arta_mcp.engines.open import open_engine
     from arta_mcp.local.faults.catalogue import FAULTS
     from arta_mcp.local.faults.injection import FaultyServer, FaultyService
     from arta_mcp.local.loopback import UvicornServer, run_forever
@@ -52,12 +53,13 @@ def run_local(settings: Settings, options: argparse.Namespace) -> int:
     faults = [parse_fault(text) for text in options.fault]
     try:
         # The folder of the service that a server without a key starts: jobs of both open in either.
-        service = (FaultyService if faults else Service)(
-            make_service_dir(settings),
+        service = open_service(
+            settings,
+            open_engine(settings, open_engine_transport(settings)),
+            FaultyService if faults else Service,
             queue=options.queue,
             draw=options.draw,
             latency=options.latency,
-            keep_bytes=settings.sketch_limit,
         )
         if isinstance(service, FaultyService):
             service.faults.add(*faults)

@@ -15,6 +15,12 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     """The settings; sets up logging, warns of variables that mean nothing. Raises ConfigError."""
     settings = Settings.from_env(environ)
     set_up_log(settings.log_level)
+    if settings.local_styles is not None:  # a mistake in it is told at the start
+        from arta_mcp.engines.recipes import Recipes
+
+        Recipes.load(settings.local_styles)
+    if settings.unused:
+        print_message(f"warning: {settings.unused}")
     for name in settings.unknown:
         from arta_mcp.matching import suggest
 

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import anyio
 
 from arta_mcp.arta.client import ArtaClient
-from arta_mcp.arta.protocol import Job
+from arta_mcp.arta.protocol import Job, LocalDetails
 from arta_mcp.errors import ArtaError, PollFailed, UnknownRecord
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.slots import ConcurrencySlot
@@ -62,6 +62,9 @@ class JobPoller:
         self.record_id, self.schedule, self.age = record_id, schedule, age
         self.phase: Literal["queued", "drawing", "saving"] = "queued"
         self.ahead: int | None = None
+        self.drawn: tuple[int, int] | None = None
+        """the steps that an engine has done, and how many there are"""
+        self._progressed_at = 0.0
         self.polls = 0
         self.last_failure: str | None = None
         self.error: Exception | None = None
@@ -134,7 +137,7 @@ class JobPoller:
             await self._sleep(max(retry_after, turn, self.schedule.delay(self.age(), phase)))
             retry_after = 0.0
             # A job taken up after its time-out is polled once: it may have ended since.
-            if self.age() > self._timeout and self.polls:
+            if self.age() - self._progressed_at > self._timeout and self.polls:
                 self.has_timed_out = True
                 return
             self._last_poll = now = self.age()
@@ -148,7 +151,7 @@ class JobPoller:
                 self.last_failure, retry_after = exc.message, exc.retry_after or 0.0
             else:
                 self.last_failure = None
-                self.ahead = job.local.ahead if job.local else None
+                self._note_progress(job.local, now)
                 if not job.is_waiting:
                     self.phase = "saving"
                     self.outcome = await self._finish(job, self._times)
@@ -161,6 +164,15 @@ class JobPoller:
                     self.phase, self._times = "drawing", times._replace(drawing=first)
             self.polls += 1
             self._notify()
+
+    def _note_progress(self, details: LocalDetails | None, now: float) -> None:
+        """Whatever goes forward is not lost: the time-out counts from the last step."""
+        before = (self.ahead, self.drawn)
+        self.ahead = details.ahead if details else None
+        if details and details.step is not None and details.steps:
+            self.drawn = (details.step, details.steps)
+        if details and before != (self.ahead, self.drawn):
+            self._progressed_at = now
 
     async def _poll_once(self) -> Job:
         try:
@@ -175,7 +187,7 @@ class JobPoller:
         changed.set()
 
     async def _sleep(self, delay: float) -> None:
-        left = self._timeout - self.age()
+        left = self._timeout - (self.age() - self._progressed_at)
         with anyio.move_on_after(min(delay, max(left, self._floor))):
             await self._woken.wait()
         self._woken = anyio.Event()

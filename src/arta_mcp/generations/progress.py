@@ -55,12 +55,13 @@ class ProgressReporter:
         usual: float | None = None,
         remaining: float | None = None,
         ahead: int | None = None,
+        drawn: tuple[int, int] | None = None,
     ) -> None:
         """Calls the caller back; `usual` and `remaining` are in seconds, as in Update."""
         self._last = self.waited
         if self._on_update is None:
             return
-        update = Update(step, self._last, record_id, usual, remaining, ahead)
+        update = Update(step, self._last, record_id, usual, remaining, ahead, drawn)
         with anyio.move_on_after(REPORT_TIMEOUT) as reporting:
             await self._on_update(update)
         if reporting.cancelled_caught:

@@ -6,7 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from arta_mcp.arta.protocol import MAX_MIME_TYPE, Job, LocalDetails, escape_address
-from arta_mcp.errors import MAX_TEXT, ArtaError, JobFailed, PromptRejected
+from arta_mcp.errors import (
+    CANCELLED,
+    ENGINE_ERRORS,
+    MAX_TEXT,
+    PROMPT_REJECTED,
+    ArtaError,
+    JobCancelled,
+    JobFailed,
+    PromptRejected,
+)
 from arta_mcp.generations.schedule import DurationSample
 from arta_mcp.generations.values import GeneratedImage, Generation, GenerationRequest
 from arta_mcp.redaction import sanitize
@@ -29,15 +38,16 @@ def to_generation(
     now: float,
     find_file: FindFile | None = None,
 ) -> Generation:
-    """A journal entry as a caller sees it.
+    """A journal entry as a caller sees it; `now` is in seconds since the epoch.
 
-    `engine_notice` stands in every notice; `now` is in seconds since the epoch;
     `find_file` knows where the embedded service keeps what was not saved elsewhere.
     """
     phase = entry.phase
     images = tuple(_to_image(entry, index, find_file) for index in range(len(entry.images)))
     details = LocalDetails.parse(json_or_none(entry.details.encode("utf-8", "replace")))
     notes = [details.not_drawn if details else None, engine_notice]
+    if details and details.not_honoured:
+        notes.append(f"not passed on, as the engine takes none: {', '.join(details.not_honoured)}")
     if blurred := sum(image.blurred for image in entry.images):
         notes.append(f"{blurred} of {len(entry.images)} pictures were blurred by the service")
     if missing := sum(path is None for path in entry.paths):
@@ -53,7 +63,7 @@ def to_generation(
         engine_model=entry.engine_model,
         model=shipped.id if shipped else style,
         style=style,
-        request=request_of(entry),
+        request=_as_drawn(request_of(entry), details),
         seed=entry.seed,
         images=images,
         elapsed=round(max(0.0, end - (entry.submitted_at or entry.created_at)), 3),
@@ -61,6 +71,16 @@ def to_generation(
         notice=join_notes(*notes),
         error=sanitize(entry.error, MAX_TEXT) if entry.error else None,
     )
+
+
+def _as_drawn(request: GenerationRequest, details: LocalDetails | None) -> GenerationRequest:
+    """The request with what the engine used where the caller said nothing."""
+    used = {
+        "guidance_scale": details.guidance_scale if details else None,
+        "num_inference_steps": details.num_inference_steps if details else None,
+    }
+    told = {n: v for n, v in used.items() if v is not None and getattr(request, n) is None}
+    return request.model_copy(update=told) if told else request
 
 
 def _to_image(entry: JournalEntry, index: int, find_file: FindFile | None) -> GeneratedImage:
@@ -83,6 +103,8 @@ def request_of(entry: JournalEntry) -> GenerationRequest:
 
 def failure_of(job: Job) -> ArtaError | None:
     """The error that a finished job means; None for one with something to show."""
+    if job.is_failed and job.local is not None and (failure := _engine_failure(job)):
+        return failure
     if job.is_failed:
         return JobFailed(f"the service gave the job up: {job.words}", record_id=job.record_id)
     if job.is_empty:
@@ -91,6 +113,15 @@ def failure_of(job: Job) -> ArtaError | None:
         return None
     message = "the service blurred every picture, as it does with what it will not show"
     return PromptRejected(message, record_id=job.record_id)
+
+
+def _engine_failure(job: Job) -> ArtaError | None:
+    """What a failure of the embedded service means by its code; None for one of no known kind."""
+    words = job.error_details or job.words
+    hint = job.local.hint if job.local else ""
+    kinds = ENGINE_ERRORS | {PROMPT_REJECTED: PromptRejected, CANCELLED: JobCancelled}
+    kind = kinds.get(job.error_code or "")
+    return kind(words, hint=hint, record_id=job.record_id) if kind else None
 
 
 def to_sample(timing: Timing) -> DurationSample | None:

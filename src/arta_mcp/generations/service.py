@@ -144,7 +144,7 @@ class Generations:
         limits: Limits | None = None,
         output_dir: Path | None = None,
         engine: EngineUsed | None = None,
-        engine_notice: str | None = None,
+        engine_notice: Callable[[EngineUsed], str | None] = lambda _: None,
         engine_summary: str | None = None,
         find_file: FindFile | None = None,
         remove_files: RemoveFiles | None = None,
@@ -153,9 +153,9 @@ class Generations:
         """`service` names what draws these generations, `owner` whose they are where a call says
         nothing else: empty for the one person of a state folder.
 
-        `engine` is what draws, as far as it is known; `engine_notice` is in every result,
-        `engine_summary` says before a call what to expect; pictures are saved to `output_dir`, if
-        any; `find_file` gives the path of one that the backend itself keeps on this machine,
+        `engine` is what draws, as far as it is known; `engine_notice` gives what is said of its
+        results, `engine_summary` what to expect before a call; pictures are saved to `output_dir`,
+        if any; `find_file` gives the path of one that the backend itself keeps on this machine,
         `remove_files` removes those of pruned generations.
         """
         self.backend: Literal["arta", "local"] = backend
@@ -163,7 +163,7 @@ class Generations:
         self.owner = owner
         self._connect, self._service = connect, service
         self._output_dir, self._engine_notice = output_dir, engine_notice
-        self._engine = engine or EngineUsed()
+        self.engine = self._engine = engine or EngineUsed()
         self.engine_summary, self._find_file = engine_summary, find_file
         self._remove_files = remove_files
         self._removed: dict[str, PicturesRemoved] = {}
@@ -211,6 +211,8 @@ class Generations:
         """
         call, owner = self._own(call)
         reporter = ProgressReporter(on_update)
+        if self._engine.has_defaults:
+            request = request.without_defaults()
         try:
             style = self._styles.catalogue.resolve(request.model)
         except UnknownStyle:  # the service may know it by now
@@ -578,6 +580,7 @@ class Generations:
             usual=poller.schedule.usual,
             remaining=poller.schedule.likely_remaining(poller.age()),
             ahead=poller.ahead,
+            drawn=poller.drawn if poller.phase == "drawing" else None,
         )
 
     async def _join_poller(
@@ -631,6 +634,9 @@ class Generations:
             seen_drawing=drawing,
             images=job.images[:count],
             details=json.dumps(job.local.render() if job.local else {}),
+            # what drew, which the settings of now need not name any more
+            engine=(job.local and job.local.engine) or entry.engine,
+            engine_model=(job.local and job.local.engine_model) or entry.engine_model,
         )
         failure = failure_of(job)
         if failure is not None:
@@ -767,7 +773,7 @@ class Generations:
         generation = to_generation(
             entry,
             backend=self.backend,
-            engine_notice=self._engine_notice,
+            engine_notice=self._engine_notice(EngineUsed(entry.engine, entry.engine_model)),
             now=self._clock(),
             find_file=self._find_file,
         )

@@ -109,8 +109,10 @@ class Submission:
                 return await self._submit_ours(entry), False
             entry = self.recorder.newest(entry)
             used = EngineUsed(entry.engine, entry.engine_model)
-            # made anew: 0.1.0 wrote other fingerprints
-            if request_of(entry).fingerprint(entry.style, used) != self.fingerprint:
+            # made anew: 0.1.0 wrote other fingerprints. The written one is of the model that was
+            # set; what the engine says that it drew with may be another.
+            made_anew = request_of(entry).fingerprint(entry.style, used)
+            if self.fingerprint not in (entry.fingerprint, made_anew):
                 raise KeyConflict(
                     f"idempotency_key {sanitize(repr(entry.key), 80)} belongs to another request",
                     record_id=entry.record_id,

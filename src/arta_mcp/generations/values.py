@@ -57,12 +57,21 @@ MAX_TOLD = 8
 """names that no argument has and that an error tells; how many more there are, it says"""
 
 
+ENGINES_OWN = ("negative_prompt", "guidance_scale", "num_inference_steps")
+"""arguments that an engine has defaults of its own for"""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineUsed:
     """What draws behind a service; its model is None where only the service knows it."""
 
     name: str = "arta"
     model: str | None = None
+
+    @property
+    def has_defaults(self) -> bool:
+        """Whether what the caller did not say is the engine's to choose."""
+        return self.name not in ("arta", "sketch")
 
 
 def read_ratio(value: object) -> object:
@@ -87,11 +96,12 @@ class GenerationRequest(BaseModel):
 
     prompt: Prompt
     model: Model = DEFAULT
-    negative_prompt: NegativePrompt = DEFAULT_NEGATIVE_PROMPT
+    # None: as the engine would by itself; see `without_defaults`
+    negative_prompt: NegativePrompt | None = DEFAULT_NEGATIVE_PROMPT
     n: ImageCount = 1
     aspect_ratio: Annotated[Ratio, BeforeValidator(read_ratio)] = "1:1"
-    guidance_scale: GuidanceScale = 7
-    num_inference_steps: Steps = 30
+    guidance_scale: GuidanceScale | None = 7
+    num_inference_steps: Steps | None = 30
     seed: Seed | None = None
     idempotency_key: IdempotencyKey | None = None
 
@@ -131,11 +141,21 @@ class GenerationRequest(BaseModel):
         prompt = arguments.pop("prompt", None) or content
         return cls.of(prompt=prompt, **arguments)
 
+    def without_defaults(self) -> Self:
+        """The same with None for what the caller did not give and each engine has its own of.
+
+        Our 30 steps and guidance 7 would spoil what a turbo or Flux model draws.
+        """
+        own = {name: None for name in ENGINES_OWN if name not in self.model_fields_set}
+        return self.model_copy(update=own)
+
     def fingerprint(self, style: str, engine: EngineUsed) -> str:
         """The same for the same picture: what an idempotency key stands for."""
         arguments = self.model_dump(exclude={"idempotency_key", "model"})
         # 7 and 7.0 are one number: the first is the default, the second comes from a host
-        arguments |= {"style": style, "guidance_scale": float(self.guidance_scale)}
+        if self.guidance_scale is not None:
+            arguments["guidance_scale"] = float(self.guidance_scale)
+        arguments["style"] = style
         text = json.dumps([arguments, engine.name, engine.model], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -148,8 +168,8 @@ class Update:
     """Where a generation stands while a call waits; `waited` and `usual` are in seconds.
 
     `waiting` is before the submit, for a free place or for another process; `ordering` is when
-    the account or the submit itself takes its time. `ahead` is how many jobs come first, where the
-    service says so.
+    the account or the submit itself takes its time. `ahead` is how many jobs come first, `drawn`
+    how many steps are done of how many, where the service says so.
     """
 
     step: Step
@@ -158,6 +178,7 @@ class Update:
     usual: float | None = None
     remaining: float | None = None
     ahead: int | None = None
+    drawn: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +318,9 @@ def describe_bounds(field: object) -> str:
     if not is_object(field):
         return "not this"
     if options := [option for option in list_or_empty(field.get("anyOf")) if is_object(option)]:
-        return " or ".join(describe_bounds(option) for option in options)
+        # null is no choice to tell where it only means the default
+        null = {"type": "null"} if field.get("default") is not None else None
+        return " or ".join(describe_bounds(option) for option in options if option != null)
     if choices := _choices(field):
         return f"one of {', '.join(choices)}"
     low, high = field.get("minimum"), field.get("maximum")

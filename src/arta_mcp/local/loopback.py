@@ -101,7 +101,10 @@ class UvicornServer(uvicorn.Server):
         if not is_loopback(name):
             return JSONResponse({"detail": "not a loopback host"}, status_code=421)
         # Without rebinding a page cannot read, but a form of its own may still be posted here.
-        if scope["method"] == "POST" and _is_of_a_page(headers, host):
+        # A browser says so when a page from elsewhere made this request.
+        is_foreign = headers.get("origin", f"http://{host}") != f"http://{host}"
+        is_foreign = is_foreign or headers.get("sec-fetch-site") == "cross-site"
+        if scope["method"] == "POST" and is_foreign:
             return JSONResponse({"detail": "not for web pages"}, status_code=403)
         if len(self.server_state.connections) > max_connections():
             detail = {"detail": "too many connections at once; nothing was done"}
@@ -240,9 +243,3 @@ def _name_of(host: str) -> str | None:
     except ValueError:  # also a bracket without its other half
         return None
     return (parts.hostname or "") if parts.netloc == host and "@" not in host else None
-
-
-def _is_of_a_page(headers: Headers, host: str) -> bool:
-    """Whether a browser says that a page from elsewhere made this request."""
-    is_foreign = headers.get("origin", f"http://{host}") != f"http://{host}"
-    return is_foreign or headers.get("sec-fetch-site") == "cross-site"

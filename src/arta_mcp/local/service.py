@@ -37,8 +37,10 @@ from arta_mcp.arta.protocol import (
     render_styles,
 )
 from arta_mcp.arta.refusals import Refusal, style_refusal
+from arta_mcp.engines.base import Engine
+from arta_mcp.engines.recipes import Recipes
+from arta_mcp.engines.sketch.drawing import SketchEngine
 from arta_mcp.engines.sketch.gaps import name_gaps
-from arta_mcp.engines.sketch.info import describe
 from arta_mcp.errors import ProtocolError
 from arta_mcp.local.address import FolderAddress
 from arta_mcp.local.store import (
@@ -52,7 +54,7 @@ from arta_mcp.local.store import (
     append,
     picture_name,
 )
-from arta_mcp.local.workers import DrawingWorkers, Engine
+from arta_mcp.local.workers import IDLE_TIMEOUT, DrawingWorkers
 from arta_mcp.redaction import Secret
 from arta_mcp.styles import SHIPPED
 from arta_mcp.untrusted_json import is_object, json_or_none, text
@@ -72,6 +74,9 @@ PROJECT = "100000000000"
 
 MAX_BODY = 128 * 1024
 """bytes of a request; two texts of 4,000 characters take up to 96 kB once they are urlencoded"""
+
+SKETCH = "sketch"
+"""the engine that draws by rules; every other one is an AI model"""
 
 LEAST_QUEUE, LEAST_DRAW = 0.6, 1.0
 """seconds that a job waits and is drawn at least, unless others wait"""
@@ -108,7 +113,9 @@ class Service:
     `queue` and `draw` are the least seconds a job waits and is drawn; not given, they are short
     ones, and none at all for a job that comes while others wait. `latency` is the seconds before
     each answer, `token_lifetime` those of an id token. `rotate` gives a new refresh token at each
-    refresh and expires the one before. `keep` is how many records of sketches are kept,
+    refresh and expires the one before. `engine` draws, the sketch where none is given; `recipes`
+    are the words of styles for one that is a model; after `idle` seconds without a job it is
+    closed. `keep` is how many records of sketches are kept,
     `keep_bytes` how much of their pictures.
 
     The way of a request:
@@ -123,6 +130,8 @@ class Service:
         folder: Path,
         *,
         engine: Engine | None = None,
+        recipes: Recipes | None = None,
+        idle: float = IDLE_TIMEOUT,
         queue: float | None = None,
         draw: float | None = None,
         latency: float = 0.0,
@@ -138,7 +147,9 @@ class Service:
         self.picture_address: FolderAddress | None = None
         """where pictures are said to lie; without one, where the caller asked"""
         self.store = Store(folder, keep=keep, keep_bytes=keep_bytes)
-        self.workers = DrawingWorkers(self.store, engine)
+        self.workers = DrawingWorkers(
+            self.store, engine or SketchEngine(), recipes=recipes, idle=idle
+        )
         routes = [Route("/", self.health)]
         for endpoint, method, paths, hosts in _ENDPOINTS:
             answer = partial(self.handle, endpoint)
@@ -278,6 +289,7 @@ class Service:
             draw=draw if self.draw is None else self.draw,
             seed=random.randint(9999, 99_999_999) if seed is None else seed,
             submission=submission,
+            engine=self.workers.info.engine,
         )
         # On disk before anybody learns its id: a job that was promised outlives this process.
         self.store.put_record(record)
@@ -297,13 +309,27 @@ class Service:
 
     def details_of(self, record: Record) -> LocalDetails:
         """What the ARTA wire has no words for: what draws the job, and what it leaves out."""
-        about = describe()
+        about, progress = self.workers.info, self.store.progress(record.record_id)
+        is_ours = record.engine == about.engine
+        is_sketch = record.engine == SKETCH
+        prompt, notes = record.submission.prompt, list(progress.notes)
+        if progress.failure:
+            missing = len(self.workers.missing_pictures(record))
+            notes.append(f"{missing} of {record.submission.n} not drawn: {progress.failure}")
+        if is_sketch and (gaps := name_gaps(prompt)):
+            notes.append(gaps)
         return LocalDetails(
-            engine=about.engine,
-            engine_model=about.model,
-            is_ai=about.is_ai,
-            ahead=self.workers.jobs_ahead(record.record_id),
-            not_drawn=name_gaps(record.submission.prompt) or "",
+            engine=record.engine,
+            engine_model=progress.model or (about.model if is_ours else None) or "",
+            is_ai=not is_sketch,
+            step=progress.step,
+            steps=progress.steps,
+            ahead=self.workers.jobs_ahead(record),
+            not_honoured=progress.not_honoured,
+            hint=progress.failure_hint,
+            num_inference_steps=progress.num_inference_steps,
+            guidance_scale=progress.guidance_scale,
+            not_drawn="; ".join(notes),
         )
 
     def _refuse_missing(self, record_id: str, words: str) -> Refusal:
@@ -333,14 +359,19 @@ class Service:
             return Job(record.record_id, "IN_QUEUE", seed=record.seed)
         # Again at each poll: a process that died may have left pictures undrawn.
         self.workers.start_job(record)
-        if self.workers.jobs_ahead(record.record_id) is not None:
+        if self.workers.jobs_ahead(record) is not None:
             return Job(record.record_id, "IN_QUEUE", seed=record.seed)
-        if failure := self.workers.failure(record.record_id):
-            return Job(record.record_id, "FAILED", (), "ENGINE", failure, record.seed)
+        progress = self.store.progress(record.record_id)
+        missing = self.workers.missing_pictures(record)
+        drawn = [index for index in range(record.submission.n) if index not in missing]
+        # What was drawn before a failure stays: it may have cost somebody something.
+        if progress.failure and not drawn:
+            code, why = progress.failure_code, progress.failure
+            return Job(record.record_id, "FAILED", (), code, why, record.seed)
         # The clock alone would promise pictures that a slow machine has not drawn.
-        if age < record.queue + record.draw or self.workers.missing_pictures(record):
+        if age < record.queue + record.draw or (missing and not progress.failure):
             return Job(record.record_id, "IN_PROGRESS", seed=record.seed)
-        names = [picture_name(record.record_id, index) for index in range(record.submission.n)]
+        names = [picture_name(record.record_id, index) for index in drawn]
         shared = self.picture_address.base_url if self.picture_address else None
         origin = shared or base_url.rstrip("/")
         images = tuple(Image(url=f"{origin}/images/{name}", name=name) for name in names)

@@ -23,7 +23,7 @@ import jwt
 from arta_mcp.arta.protocol import Submit
 from arta_mcp.arta.refusals import Refusal
 from arta_mcp.files import make_private_folder, write_atomically, write_new
-from arta_mcp.untrusted_json import is_object, json_or_none, text
+from arta_mcp.untrusted_json import is_object, json_or_none, list_or_empty, text
 
 ID = re.compile(r"[0-9a-f]{32}")
 _PICTURE = re.compile(r"[0-9a-f]{32}-[0-7]\.png")
@@ -87,6 +87,36 @@ class Record:
     """what draws it; sketches alone are removed to make room"""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a job is drawn, as the one process that draws it writes it down.
+
+    `begun` are the pictures that the engine was asked for; `step` of `steps` counts over all of
+    them. A `failure` is the end: no further picture is begun, and those that are there stay.
+    """
+
+    begun: tuple[int, ...] = ()
+    step: int | None = None
+    steps: int | None = None
+    model: str | None = None
+    not_honoured: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    failure: str = ""
+    failure_code: str = ""
+    failure_hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A job in the queue: `turn` orders it, `asked_at` is when a call last asked for it."""
+
+    record_id: str
+    turn: int
+    asked_at: float
+
+
 class Store:
     """One folder, mode 0700, that any number of processes share.
 
@@ -96,6 +126,8 @@ class Store:
     accounts/<user id>.json   one `ServiceAccount` each
     records/<record id>.json  one `Record` each
     images/<record id>-<i>.png
+    progress/<record id>.json one `Progress` each, once a picture is begun
+    queue/<engine>/<turn>-<record id>   to be drawn; its time is when a call last asked for it
     removed                   the ids of records that made room, one a line
     """
 
@@ -104,7 +136,7 @@ class Store:
         self._keep, self._keep_bytes = keep, keep_bytes
         self._record_turns, self._account_turns = _Turns(keep), _Turns(MAX_ACCOUNTS)
         self._bytes_since_prune = 0
-        for name in ("", "accounts", "records", "images"):
+        for name in ("", "accounts", "records", "images", "progress", "queue"):
             make_private_folder(folder / name)
         for draft in folder.rglob(".*.draft"):
             # Younger ones belong to processes that are writing them now.
@@ -118,7 +150,8 @@ class Store:
     def open_account(self) -> ServiceAccount:
         """A new anonymous account, on disk; the ones that were longest of no use are forgotten."""
         if self._account_turns.is_due():
-            for path in _oldest(self.folder / "accounts", keep=MAX_ACCOUNTS - 1):
+            paths = sorted(self.folder.glob("accounts/*.json"), key=_modified_at)
+            for path in paths[: max(0, len(paths) - MAX_ACCOUNTS + 1)]:
                 path.unlink(missing_ok=True)
         return self.put_account(ServiceAccount(uuid.uuid4().hex))
 
@@ -197,6 +230,69 @@ class Store:
         """The id of each record in the folder, by whichever process."""
         return tuple(sorted(path.stem for path in self.folder.glob("records/*.json")))
 
+    def progress(self, record_id: str) -> Progress:
+        """How far the job is drawn; nothing yet for an unknown or damaged one."""
+        found = _read_fields(self.folder / "progress", record_id)
+        if not found:
+            return Progress()
+
+        def count(name: str) -> int | None:
+            value = found.get(name)
+            return value if type(value) is int else None
+
+        def words(name: str) -> tuple[str, ...]:
+            return tuple(one for one in list_or_empty(found.get(name)) if isinstance(one, str))
+
+        guidance = found.get("guidance_scale")
+        begun = [one for one in list_or_empty(found.get("begun")) if isinstance(one, int)]
+        return Progress(
+            begun=tuple(begun),
+            step=count("step"),
+            steps=count("steps"),
+            model=text(found, "model") or None,
+            not_honoured=words("not_honoured"),
+            notes=words("notes"),
+            num_inference_steps=count("num_inference_steps"),
+            guidance_scale=guidance if isinstance(guidance, int | float) else None,
+            failure=text(found, "failure"),
+            failure_code=text(found, "failure_code"),
+            failure_hint=text(found, "failure_hint"),
+        )
+
+    def put_progress(self, record_id: str, progress: Progress) -> None:
+        """Write how far the job is drawn."""
+        fields = {name: value for name, value in asdict(progress).items() if value}
+        _write(self.folder / f"progress/{record_id}.json", json.dumps(fields).encode())
+
+    # The queue
+
+    def ask_for(self, record: Record) -> bool:
+        """Puts a job into the queue, or notes that it is asked for again; whether it is new."""
+        folder = self.folder / "queue" / record.engine
+        known = next(folder.glob(f"*-{record.record_id}"), None)
+        if known is None:
+            make_private_folder(folder)
+            (folder / f"{time.time_ns():020}-{record.record_id}").touch(0o600)
+            return True
+        known.touch(0o600)
+        return False
+
+    def queue(self, engine: str) -> list[Waiting]:
+        """The jobs that an engine is to draw, in the order of their submits."""
+        found: list[Waiting] = []
+        with suppress(FileNotFoundError), os.scandir(self.folder / "queue" / engine) as entries:
+            for entry in entries:
+                turn, _, record_id = entry.name.partition("-")
+                with suppress(FileNotFoundError):
+                    if turn.isdigit() and ID.fullmatch(record_id):
+                        found.append(Waiting(record_id, int(turn), entry.stat().st_mtime))
+        return sorted(found, key=lambda waiting: waiting.turn)
+
+    def leave_queue(self, engine: str, record_id: str) -> None:
+        """Takes a job out of the queue: it is drawn, or never will be."""
+        for path in (self.folder / "queue" / engine).glob(f"*-{record_id}"):
+            path.unlink(missing_ok=True)
+
     def put_picture(self, record_id: str, index: int, picture: bytes) -> None:
         """Write a PNG; the same again changes nothing."""
         self._bytes_since_prune += len(picture)
@@ -231,14 +327,16 @@ class Store:
                 continue
             record, pictures = self.record(path.stem), sizes.get(path.stem, {})
             if record is None or record.engine == "sketch":
-                self._remove(path, pictures)
+                self._remove(path, record, pictures)
                 count += len(pictures)
         return count
 
-    def _remove(self, path: Path, pictures: Iterable[Path]) -> None:
+    def _remove(self, path: Path, record: Record | None, pictures: Iterable[Path]) -> None:
         append(self.folder / "removed", path.stem, limit=MAX_REMOVED)
-        for picture in pictures:
-            picture.unlink(missing_ok=True)
+        for file in (*pictures, self.folder / f"progress/{path.stem}.json"):
+            file.unlink(missing_ok=True)
+        if record is not None:
+            self.leave_queue(record.engine, path.stem)
         path.unlink(missing_ok=True)  # last: it alone says which pictures there are
 
     def _make_room(self) -> None:
@@ -260,7 +358,7 @@ class Store:
             is_done = record is None or len(pictures) >= record.submission.n
             if not is_done and time.time() - _modified_at(path) < ABANDONED_AGE:
                 continue
-            self._remove(path, pictures)
+            self._remove(path, record, pictures)
             total, left = total - sum(pictures.values()), left - 1
 
     def _load_secret(self) -> bytes:
@@ -349,12 +447,6 @@ def _modified_at(path: Path) -> float:
     with suppress(FileNotFoundError):
         return path.stat().st_mtime
     return 0.0
-
-
-def _oldest(folder: Path, *, keep: int) -> list[Path]:
-    """All but the `keep` files of the folder that were written last."""
-    paths = sorted(folder.glob("*.json"), key=_modified_at)
-    return paths[: max(0, len(paths) - keep)]
 
 
 def _read_secret(path: Path) -> bytes | None:

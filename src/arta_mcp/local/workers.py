@@ -1,189 +1,355 @@
-"""When the pictures of a job are drawn: off the event loop, and by whichever process is asked."""
+"""When the pictures of jobs are drawn: each once, by one process of all that share the folder."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import os
-import sys
 import threading
 import time
-from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 
-from arta_mcp.engines.base import ImageRequest
-from arta_mcp.local.store import Record, Store
+import anyio
+from anyio.abc import TaskGroup
+from filelock import FileLock, Timeout
+
+from arta_mcp.engines.base import Engine, GeneratedImage, ImageRequest, fit_size
+from arta_mcp.engines.recipes import Recipes
+from arta_mcp.errors import (
+    CANCELLED,
+    PROMPT_REJECTED,
+    AnswerLost,
+    ArtaError,
+    EngineBusy,
+    EngineError,
+    JobCancelled,
+    PromptRejected,
+)
+from arta_mcp.local.store import Progress, Record, Store, Waiting
 from arta_mcp.redaction import sanitize
 from arta_mcp.styles import category_of
 
-Engine = Callable[[ImageRequest], bytes]
-"""draws a picture as PNG; the same request gives the same picture"""
+QUEUE_INTERVAL = 0.2
+"""seconds between two looks for what other processes have put into the queue"""
 
-MAX_REMEMBERED = 1000
-"""jobs whose outcome a process remembers, so that a failed one is not tried again"""
+IDLE_TIMEOUT = 1.0
+"""seconds without a job after which an engine is closed, where nobody says otherwise"""
 
-MAX_THREADS = 2
-"""drawing keeps the interpreter's lock for most of the time, a third thread would only wait"""
+WAITED_FOR = 60.0
+"""seconds since a call asked for a job in which it is drawn before those that no call waits for"""
 
-SWITCH_INTERVAL = 0.0005
-"""seconds until a drawing thread lets another one run; a tenth of Python's default"""
+ABANDONED_AFTER = 600.0
+"""seconds since a call asked for a job after which it is given up"""
 
 QUIET, MAX_CROWDING = 0.1, 5.0
 """seconds without a new job until drawing goes on while a crowd comes, and after which it does so
 in any case"""
+
+PROGRESS_INTERVAL = 0.4
+"""seconds between two notes of the steps that are done"""
+
+MAX_BUSY = 300.0
+"""seconds in which an engine may say that it has no room, before its job fails"""
+
+BUSY_PAUSE, MAX_BUSY_PAUSE = 2.0, 60.0
+"""seconds until a busy engine is asked again, where it does not say, and at most"""
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 _log = logging.getLogger(__name__)
 
 
-class DrawingWorkers:
-    """Threads that draw the pictures of jobs, in the order of the jobs, each picture once.
+@dataclass(slots=True)
+class _Job:
+    """A job that this process draws, and what it has written down of it."""
 
-    A job that another process left unfinished is drawn again from its record, which gives the
-    same pictures, since an engine repeats itself.
+    record: Record
+    progress: Progress
+    under_way: set[int] = field(default_factory=set[int])
+    noted_at: float = 0.0
+
+
+class DrawingWorkers:
+    """The folder's jobs of one engine, drawn in a thread with an event loop of its own.
+
+    The queue is the folder's: whichever process holds its lock draws for all of them, in the order
+    of the submits, and the operating system frees the lock of one that dies. The thread ends, and
+    closes the engine, when nothing was to be drawn for `idle` seconds.
+
+        in the queue -> begun (written down before the engine is asked) -> picture on disk
+                                `--failure, cancelled, abandoned: the end, no further one is begun
     """
 
-    def __init__(self, store: Store, engine: Engine | None) -> None:
-        self._store, self._engine = store, engine
-        # No more than there are processors: they would take them from the event loops.
-        threads = min(MAX_THREADS, _usable_processors())
-        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="arta-draw")
-        self.drawings: dict[str, list[Future[None]]] = {}
-        """by record id, of the pictures that this process began"""
-        self._unfinished: dict[str, int] = {}
-        """how many pictures of a job are still to come, in the order of the jobs"""
-        self._lock = threading.Lock()
-        self._closed = False
+    def __init__(
+        self,
+        store: Store,
+        engine: Engine,
+        *,
+        recipes: Recipes | None = None,
+        idle: float = IDLE_TIMEOUT,
+    ) -> None:
+        self._store, self._engine, self._recipes, self._idle = store, engine, recipes, idle
+        self.info = engine.describe()
+        self._lock = FileLock(
+            store.folder / f"drawing-{self.info.engine}.lock", mode=0o600, thread_local=False
+        )
+        self._jobs: dict[str, _Job] = {}
+        self._starting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._is_wanted = self._closed = False
         self._crowd_began = self._last_came = -QUIET
         """when the first and the last came of the jobs that came soon after each other"""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed: asyncio.Event | None = None
 
     def start_job(self, record: Record) -> None:
-        """Have the pictures that are missing drawn, unless they are being drawn or have failed."""
-        jobs = self.drawings
-        is_under_way = record.record_id in self._unfinished
-        # In this order: a picture that is finished between both lines is not drawn again.
-        missing = self.missing_pictures(record)
-        # A failure is not tried again: the engine would fail as before.
-        if self._closed or is_under_way or self.failure(record.record_id) or not missing:
+        """Have the pictures that are missing drawn, unless the job has come to its end."""
+        if self._closed or record.engine != self.info.engine or self.is_over(record):
             return
-        while len(jobs) >= MAX_REMEMBERED:
-            oldest = next((name for name in jobs if name not in self._unfinished), None)
-            if oldest is None:
-                break  # all are under way: none may be forgotten
-            del jobs[oldest]
-        now = time.monotonic()
-        if now - self._last_came > QUIET:
-            self._crowd_began = now
-        self._last_came = now
-        with self._lock:
-            self._unfinished[record.record_id] = len(missing)
-        drawings = [self._threads.submit(self._draw, record, index) for index in missing]
-        jobs[record.record_id] = drawings
+        if self._store.ask_for(record):
+            now = time.monotonic()
+            if now - self._last_came > QUIET:
+                self._crowd_began = now
+            self._last_came = now
+        self._start()
+
+    def resume(self) -> None:
+        """Have drawn what processes that died have left in the queue."""
+        waiting = self._store.queue(self.info.engine)
+        for one in waiting:
+            # As if asked for now: its ten minutes count while somebody is there to ask.
+            if record := self._store.record(one.record_id):
+                self._store.ask_for(record)
+        if waiting:
+            self._start()
 
     @property
     def is_busy(self) -> bool:
-        """Whether a job is waiting or being drawn in this process."""
-        return bool(self._unfinished)
+        """Whether a job is waiting or being drawn, in whichever process."""
+        return bool(self._store.queue(self.info.engine))
 
-    def jobs_ahead(self, record_id: str) -> int | None:
-        """How many jobs come before one that waits; None for one that does not, or not here."""
-        if any(drawing.running() or drawing.done() for drawing in self.drawings.get(record_id, ())):
+    def jobs_ahead(self, record: Record) -> int | None:
+        """How many jobs come before one that waits; None for one that does not."""
+        if self._store.progress(record.record_id).begun:
             return None
-        with self._lock:
-            waiting = list(self._unfinished)
-        return waiting.index(record_id) if record_id in waiting else None
+        order = [waiting.record_id for waiting in self._queue(record.engine)]
+        return order.index(record.record_id) if record.record_id in order else None
 
     def missing_pictures(self, record: Record) -> list[int]:
         """The pictures of the job that are not on disk yet, by their index."""
         has_picture, count = self._store.has_picture, record.submission.n
         return [index for index in range(count) if not has_picture(record.record_id, index)]
 
-    def failure(self, record_id: str) -> str | None:
-        """Why the engine gave a job up, as far as this process knows."""
-        for drawing in self.drawings.get(record_id, ()):
-            if drawing.done() and not drawing.cancelled() and (exc := drawing.exception()):
-                return f"the engine could not draw: {sanitize(repr(exc), 200)}"
-        return None
+    def is_over(self, record: Record) -> bool:
+        """Whether no further picture of the job will be drawn."""
+        failure = self._store.progress(record.record_id).failure
+        return bool(failure) or not self.missing_pictures(record)
 
     def close(self) -> None:
-        """Start no further picture; those being drawn end in their threads."""
+        """Start no further picture; what can be given up is, and a sketch ends in its thread."""
         self._closed = True
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._wake()
 
-    def _draw(self, record: Record, index: int) -> None:
-        # Here and not above: Pillow loads when the first picture is due, in this thread.
-        from arta_mcp.engines.sketch.engine import draw
+    def _start(self) -> None:
+        with self._starting:
+            self._is_wanted = True
+            if self._thread is None:
+                # A daemon: a host that kills its server must not wait for a picture.
+                self._thread = threading.Thread(target=self._run, name="arta-draw", daemon=True)
+                self._thread.start()
+        self._wake()
 
-        request = ImageRequest(
-            prompt=record.submission.prompt,
-            negative_prompt=record.submission.negative_prompt,
-            style=record.submission.style,
-            category=category_of(record.submission.style),
-            seed=record.seed,
-            index=index,
-            aspect_ratio=record.submission.aspect_ratio,
-        )
+    def _wake(self) -> None:
+        loop, changed = self._loop, self._changed
+        with suppress(RuntimeError):  # the loop has just ended: `_run` sees that it is wanted
+            if loop is not None and changed is not None:
+                loop.call_soon_threadsafe(changed.set)
+
+    def _run(self) -> None:
+        while True:
+            with self._starting:
+                if self._closed or not self._is_wanted:
+                    self._thread = None
+                    return
+                self._is_wanted = False
+            try:
+                asyncio.run(self._draw_queue())
+            except Exception:
+                _log.exception("the thread that draws has failed")
+
+    async def _draw_queue(self) -> None:
+        """Draws what is in the queue, until that has been empty for a while."""
+        self._loop, self._changed = asyncio.get_running_loop(), asyncio.Event()
+        idle_since = time.monotonic()
         try:
-            self._let_crowd_in()
-            with _switching_often():
-                picture = (self._engine or draw)(request)
-            if not picture.startswith(PNG):
-                raise ValueError("what the engine gave is not a PNG")
-            self._store.put_picture(record.record_id, index, picture)
-        except Exception:
-            _log.exception("the engine could not draw picture %s of %s", index, record.record_id)
-            raise
+            async with anyio.create_task_group() as group:
+                while not self._closed:
+                    self._changed.clear()  # before the look, so that no change is missed
+                    queue = self._queue(self.info.engine)
+                    if queue or self._under_way:
+                        idle_since = time.monotonic()
+                    elif time.monotonic() - idle_since > self._idle:
+                        break
+                    # While a crowd comes nothing is drawn: the first of 200 pictures took the one
+                    # core from the calls yet to be read, a `ping` behind them waited for seconds.
+                    quiet_at = min(self._last_came + QUIET, self._crowd_began + MAX_CROWDING)
+                    pause = quiet_at - time.monotonic() if len(queue) > 1 else 0
+                    if queue and pause <= 0 and self._take_lock():
+                        self._begin_pictures(group, queue)
+                    with anyio.move_on_after(pause if pause > 0 else QUEUE_INTERVAL):
+                        await self._changed.wait()
+                group.cancel_scope.cancel()
         finally:
-            with self._lock:
-                self._unfinished[record.record_id] -= 1
-                if not self._unfinished[record.record_id]:
-                    del self._unfinished[record.record_id]
+            self._loop = None
+            self._jobs.clear()
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._engine.aclose()
+            finally:
+                self._lock.release()
 
-    def _let_crowd_in(self) -> None:
-        """Waits while jobs come one after the other, if there are others beside this picture's.
+    def _queue(self, engine: str) -> list[Waiting]:
+        """Jobs that a call waits for go first, each kind in the order of the submits."""
+        late = time.time() - WAITED_FOR
+        return sorted(self._store.queue(engine), key=lambda one: (one.asked_at < late, one.turn))
 
-        With 200 calls at once the first pictures took the processor from those that had yet to be
-        read: on one core a `ping` behind them was answered after seconds.
-        """
-        while len(self._unfinished) > 1 and not self._closed:
-            due = min(self._last_came + QUIET, self._crowd_began + MAX_CROWDING)
-            if (left := due - time.monotonic()) <= 0:
-                return
-            time.sleep(left)
+    @property
+    def _under_way(self) -> int:
+        return sum(len(job.under_way) for job in self._jobs.values())
 
+    def _take_lock(self) -> bool:
+        """Whether this process is the one that draws for the folder."""
+        if not self._lock.is_locked:
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                return False
+            except (OSError, NotImplementedError):
+                pass  # a file system without locks: then each draws what it was asked for
+        return True
 
-def _usable_processors() -> int:
-    """How many processors this process may use, which can be fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    def _begin_pictures(self, group: TaskGroup, queue: list[Waiting]) -> None:
+        for waiting in queue:
+            if (job := self._open_job(waiting)) is None:
+                continue
+            for index in self.missing_pictures(job.record):
+                if self._under_way >= self.info.parallel:
+                    return
+                if index not in job.under_way:
+                    job.under_way.add(index)
+                    group.start_soon(self._draw, job, index)
 
+    def _open_job(self, waiting: Waiting) -> _Job | None:
+        """The job with what is known of it; None for one of which nothing is to be begun."""
+        record_id = waiting.record_id
+        if (job := self._jobs.get(record_id)) is None:
+            record = self._store.record(record_id)
+            if record is None or self.is_over(record):
+                self._store.leave_queue(self.info.engine, record_id)
+                return None
+            progress = self._store.progress(record_id)
+            job = self._jobs[record_id] = _Job(record, progress)
+            lost = [index for index in self.missing_pictures(record) if index in progress.begun]
+            if lost and not self.info.is_repeatable:
+                message = (
+                    f"the process that asked for picture {lost[0] + 1} ended before its answer"
+                )
+                self._fail(job, AnswerLost(message))
+        if not job.under_way and time.time() - waiting.asked_at > ABANDONED_AFTER:
+            minutes = ABANDONED_AFTER / 60
+            self._fail(job, JobCancelled(f"no call has asked for it for {minutes:.0f} minutes"))
+        return None if job.progress.failure else job
 
-_drawing_lock = threading.Lock()
-_drawing_count = 0
-_usual_interval = 0.0
+    async def _draw(self, job: _Job, index: int) -> None:
+        """One picture, from the note that it is begun to its file, or to the end of the job."""
+        record_id = job.record.record_id
+        try:
+            # On disk before the engine is asked: what may have cost something is not asked twice.
+            self._note(job, begun=tuple(sorted({*job.progress.begun, index})))
+            image = await self._ask_engine(job, index)
+            if not image.data.startswith(PNG):
+                raise EngineError("what the engine gave is not a PNG")
+            self._store.put_picture(record_id, index, image.data)
+            self._note_picture(job, image)
+        except ArtaError as exc:
+            self._fail(job, exc)
+        except Exception as exc:
+            _log.exception("the engine could not draw picture %s of %s", index, record_id)
+            why = f"the engine could not draw: {sanitize(repr(exc), 200)}"
+            self._fail(job, EngineError(why))
+        finally:
+            job.under_way.discard(index)
+            if not job.under_way and self.is_over(job.record):
+                self._jobs.pop(record_id, None)
+                self._store.leave_queue(self.info.engine, record_id)
+            if self._changed is not None:
+                self._changed.set()
 
+    async def _ask_engine(self, job: _Job, index: int) -> GeneratedImage:
+        """The picture; an engine that has no room, and did nothing, is asked again later."""
+        submission = job.record.submission
+        request = ImageRequest(
+            prompt=submission.prompt,
+            negative_prompt=submission.negative_prompt or "",
+            style=submission.style,
+            category=category_of(submission.style),
+            seed=job.record.seed,
+            index=index,
+            aspect_ratio=submission.aspect_ratio,
+            size=fit_size(self.info, submission.aspect_ratio),
+            num_inference_steps=submission.num_inference_steps,
+            guidance_scale=submission.guidance_scale,
+        )
+        if self._recipes is not None:
+            request = self._recipes.apply(request)
+        give_up_at = time.monotonic() + MAX_BUSY
+        while True:
+            try:
+                return await self._engine.generate(request, partial(self._note_step, job))
+            except EngineBusy as exc:
+                pause = min(exc.retry_after or BUSY_PAUSE, MAX_BUSY_PAUSE)
+                if time.monotonic() + pause > give_up_at:
+                    raise
+                await anyio.sleep(pause)
 
-@contextmanager
-def _switching_often() -> Generator[None]:
-    """While anything is drawn, threads that wait for the interpreter get it ten times as soon.
+    def _note_step(self, job: _Job, step: int, steps: int | None) -> None:
+        is_due = time.monotonic() - job.noted_at >= PROGRESS_INTERVAL
+        if steps and (is_due or step == steps):
+            count = job.record.submission.n
+            drawn = count - len(self.missing_pictures(job.record))
+            job.noted_at = time.monotonic()
+            self._note(job, step=drawn * steps + min(step, steps), steps=count * steps)
 
-    Each call to the system gives the interpreter away, and a drawing thread then keeps it for one
-    interval. An HTTP exchange has some ten such calls on each side: with the default of 5 ms it
-    took a tenth of a second next to a drawing, and the 600 exchanges with which 200 calls begin
-    took a minute.
-    """
-    global _drawing_count, _usual_interval  # the interval is the process's own
-    with _drawing_lock:
-        if not _drawing_count:
-            _usual_interval = sys.getswitchinterval()
-            sys.setswitchinterval(min(SWITCH_INTERVAL, _usual_interval))
-        _drawing_count += 1
-    try:
-        yield
-    finally:
-        with _drawing_lock:
-            _drawing_count -= 1
-            if not _drawing_count:
-                sys.setswitchinterval(_usual_interval)
+    def _note_picture(self, job: _Job, image: GeneratedImage) -> None:
+        known, submission = job.progress, job.record.submission
+        told = self._recipes.explain(submission.style, image.model) if self._recipes else ""
+        # A seed is always sent; of the rest only what the caller gave can be missed.
+        ignored = [n for n in image.not_honoured if n == "seed" or getattr(submission, n)]
+        self._note(
+            job,
+            model=image.model or known.model,
+            not_honoured=tuple(dict.fromkeys((*known.not_honoured, *ignored))),
+            notes=tuple(dict.fromkeys(filter(None, (*known.notes, told, image.note)))),
+            num_inference_steps=image.num_inference_steps or known.num_inference_steps,
+            guidance_scale=image.guidance_scale or known.guidance_scale,
+        )
+
+    def _fail(self, job: _Job, exc: ArtaError) -> None:
+        """The end of the job; pictures under way are still drawn."""
+        code = exc.code if isinstance(exc, EngineError) else EngineError.code
+        if isinstance(exc, PromptRejected):
+            code = PROMPT_REJECTED
+        elif isinstance(exc, JobCancelled):
+            code = CANCELLED
+        self._note(job, failure=exc.message, failure_code=code, failure_hint=exc.hint)
+        if not job.under_way:
+            self._jobs.pop(job.record.record_id, None)
+            self._store.leave_queue(self.info.engine, job.record.record_id)
+
+    def _note(self, job: _Job, **changes: object) -> None:
+        """Writes down how far the job is, where anything has changed."""
+        progress = replace(job.progress, **changes)  # pyright: ignore[reportArgumentType]  # its fields
+        if progress != job.progress:
+            job.progress = progress
+            self._store.put_progress(job.record.record_id, progress)

@@ -46,11 +46,11 @@ class GenerationOutput(BaseModel):
     model: str
     style: str
     prompt: str
-    negative_prompt: str
+    negative_prompt: str | None
     n: int
     aspect_ratio: str
-    guidance_scale: float
-    num_inference_steps: int
+    guidance_scale: float | None
+    num_inference_steps: int | None
     seed: int | None
     images: list[ImageOutput]
     elapsed: Annotated[float, Field(description="seconds")]

@@ -19,7 +19,7 @@ from arta_mcp.errors import ArtaError, SubmitUnknown, Unavailable, UnknownRecord
 from arta_mcp.generations.callers import Call
 from arta_mcp.generations.results import join_notes
 from arta_mcp.generations.service import Generations
-from arta_mcp.generations.values import Generation, GenerationRequest, Update
+from arta_mcp.generations.values import ENGINES_OWN, Generation, GenerationRequest, Update
 from arta_mcp.server.calls import current_call
 from arta_mcp.server.content import (
     GenerationOutput,
@@ -198,6 +198,9 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
         annotations=DRAWS,
         meta=SHOWN_IN_GALLERY,
     )
+    if generations.engine.has_defaults:
+        for name in ENGINES_OWN:
+            draw.parameters["properties"][name].pop("default", None)
     return [
         draw.model_copy(update={"also_wrong": find_wrong_model}),
         StrictTool.from_function(
@@ -245,11 +248,21 @@ async def find_newest(
 
 
 def progress_reporter(ctx: Context[Any, Any]) -> Callable[[Update], Awaitable[None]]:
-    """Reports updates as MCP wants them: in strictly rising seconds, without an invented total."""
-    last = 0.0
+    """Reports updates as MCP wants them: strictly rising, and without an invented total.
+
+    An engine's steps have a total; until the first of them, and without any, seconds have none.
+    """
+    last, base = 0.0, None
 
     async def report(update: Update) -> None:
-        nonlocal last
+        nonlocal last, base
+        if update.drawn is not None:
+            # The seconds before the first step may be more than all steps: they are gone ahead of.
+            step, steps = update.drawn
+            base = last if base is None else base
+            last = max(base + step, last + 0.001)
+            await ctx.report_progress(last, base + steps, progress_message(update))
+            return
         # two updates can fall on one millisecond; the specification says MUST increase, and the
         # SDK passes on what it is given
         last = max(round(update.waited, 3), last + 0.001)
@@ -262,7 +275,8 @@ def progress_message(update: Update) -> str:
     """The state of a generation, for people: `drawing, 12 s (usually about 15 s)`."""
     words = {"waiting": "waiting for a free place", "saving": "saving the pictures"}
     ahead = f", {update.ahead} ahead of it" if update.ahead else ""
-    message = f"{words.get(update.step, update.step)}{ahead}, {update.waited:.0f} s"
+    drawn = f", step {update.drawn[0]} of {update.drawn[1]}" if update.drawn else ""
+    message = f"{words.get(update.step, update.step)}{drawn}{ahead}, {update.waited:.0f} s"
     # once the usual time has passed it says nothing about this job any more
     if update.step in ("queued", "drawing") and update.waited < (update.usual or 0):
         message += f" (usually about {math.ceil(update.usual or 0)} s)"

@@ -212,7 +212,11 @@ class Journal:
             " ORDER BY finished_at DESC LIMIT ?"
         )
         rows = self.db.execute(query, (service, style, limit)).fetchall()
-        return tuple(Timing(*row) for row in reversed(rows) if not any(map(_is_text, row)))
+        return tuple(
+            Timing(*row)
+            for row in reversed(rows)
+            if not any(isinstance(value, str | bytes) for value in row)
+        )
 
     def prune(self, service: str, owner: str, before: float) -> Pruned:
         """See `State.prune`."""
@@ -364,8 +368,6 @@ def _shape(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA busy_timeout = 100")
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str | bytes)
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

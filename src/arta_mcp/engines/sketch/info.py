@@ -28,4 +28,5 @@ def describe() -> EngineInfo:
             "The embedded service draws sketches by rules, from the words that it knows, and not"
             " AI pictures; say so to the person."
         ),
+        honours=frozenset({"negative_prompt", "seed"}),
     )

@@ -376,9 +376,7 @@ def swap_types(context: FaultContext) -> Response:
     return JSONResponse(swapped, status_code=context.response.status_code)
 
 
-def _many_names() -> tuple[str, ...]:
-    spelled = product(*zip("abcdefgh" * 4, "ABCDEFGH" * 4, strict=True))
-    return tuple("".join(letters) for letters in islice(spelled, 24_000))
+_SPELLINGS = tuple(zip("abcdefgh" * 4, "ABCDEFGH" * 4, strict=True))
 
 
 # What the job is
@@ -522,7 +520,9 @@ FAULTS: Mapping[str, FaultKind] = {
     ),
     "many-styles": FaultKind(
         "the style list has 24,000 names, which differ in case only",
-        lambda _: JSONResponse(render_styles(_many_names())),
+        lambda _: JSONResponse(
+            render_styles(tuple(map("".join, islice(product(*_SPELLINGS), 24_000))))
+        ),
         ("styles",),
     ),
     # The job
