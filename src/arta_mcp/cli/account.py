@@ -65,7 +65,7 @@ def run_account(settings: Settings, options: argparse.Namespace) -> int:
     print_data(f"account  {sanitize(account.user_id, 4000) or '(the service told no user id)'}")
     print_data(f"issued   {format_time(account.issued_at)}")
     print_data(f"expires  {format_time(account.expires_at)}{renewal}")
-    print_data(f"file     {location}")
+    print_data(f"{'file' if settings.state_url is None else 'key '}     {location}")
     return OK
 
 

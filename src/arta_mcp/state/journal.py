@@ -368,8 +368,6 @@ def _shape(db: sqlite3.Connection) -> None:
     db.execute("PRAGMA busy_timeout = 100")
 
 
-
-
 def _identity(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
