@@ -177,7 +177,7 @@ def owner_of(settings: Settings) -> str:
 
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a user that the table of users does not have
+    except (ImportError, KeyError, OSError):  # a user that the table of users does not have
         user = "unknown"
     return f"stdio:{user}@{platform.node()}"
 

@@ -12,6 +12,7 @@
 --       {'doubt', came} while a caller's process may live or not, {'theirs', entry}, else {'ours',
 --       id, version, created_at}
 
+acts = true
 local me, id, kind, caller = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if redis.call('GET', KEYS[3]) ~= ARGV[7] then
     return {'lost'}
