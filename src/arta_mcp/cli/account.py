@@ -101,6 +101,7 @@ async def read_account(settings: Settings) -> tuple[Account | None, str | None]:
     try:
         # The location first: reading the account would make the state folder.
         location = (await state.describe(settings.account_name)).account_location
-        return (await state.account(settings.account_name) if location else None), location
+        is_kept = location is not None or settings.state_url is not None
+        return (await state.account(settings.account_name) if is_kept else None), location
     finally:
         await state.close()

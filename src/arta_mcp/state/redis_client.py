@@ -45,8 +45,9 @@ class RedisClient:
         parts = urlsplit(url.reveal())
         host, port = parts.hostname or "", parts.port or 6379
         database = parts.path.strip("/") or "0"
-        self.location = f"{parts.scheme}://{host}:{port}/{database}"
-        """the address without user and password"""
+        # Never in the form of the address, which is a secret as a whole.
+        self.location = f"{host}:{port}" + ("" if int(database) == 0 else f", database {database}")
+        """where the server is, without user and password"""
         self.is_open_to_others = parts.scheme == "redis" and not is_loopback(host)
         # Known by itself too: an error may quote it without the address round it.
         self._password = Secret(unquote(parts.password or ""))
