@@ -223,8 +223,8 @@ def _state_url(name: str, value: str) -> Secret:
     # Its password must not be quoted, so nothing of it is.
     scheme, host = _scheme_and_host(value)
     hint = (
-        "use redis://user:password@host:port/0, or rediss:// for TLS; in a password %23, %2F and %3F"
-        " stand for #, / and ?"
+        "use redis://user:password@host:port/0, or rediss:// for TLS; in a password %23, %2F and"
+        " %3F stand for #, / and ?"
     )
     if scheme not in ("redis", "rediss") or not host:
         raise ConfigError(f"{name} is no redis or rediss address", hint=hint)
