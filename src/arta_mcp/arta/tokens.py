@@ -150,26 +150,22 @@ class TokenSource:
             await self._store.keep_account(self._identity.name, None, fence=fence)
 
     async def _get_or_request(self, refused: Secret | None = None) -> Secret:
+        store, name = self._store, self._identity.name
         async with self._lock:
             while self._account is None or not self._is_usable(self._account, refused):
-                async with self._store.lock(self._lock_name) as fence:
+                async with store.lock(self._lock_name) as fence:
                     # Read again under the lock: while we waited, another process may have asked.
-                    account = await self._store.account(self._identity.name)
+                    account = await store.account(name)
                     if account is None or not self._is_usable(account, refused):
                         account = await self._request_account(account)
-                        if not await self._keep(account, fence):
+                        # Not stored, it would be an account that nobody knows: tried again for
+                        # some seconds. False: this one stood still, and lost the lock to another.
+                        keep = partial(store.keep_account, name, account, fence=fence)
+                        if not await retry(keep, pause_after_failure, sleep=self._sleep):
                             continue
                     self._account = account
                     break  # also with a token that is stale at once, by a clock that is wrong
             return self._account.id_token
-
-    async def _keep(self, account: Account, fence: int) -> bool:
-        """Stores what was just given; False when this lost the lock, and a later holder wrote.
-
-        Tried again for a few seconds: an account that is not stored is one that nobody knows.
-        """
-        keep = partial(self._store.keep_account, self._identity.name, account, fence=fence)
-        return await retry(keep, pause_after_failure, sleep=self._sleep)
 
     def _is_usable(self, account: Account, refused: Secret | None) -> bool:
         return account.is_fresh(self._clock()) and account.id_token != refused

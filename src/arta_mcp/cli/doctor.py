@@ -137,7 +137,7 @@ async def find_all(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[
     if settings.backend == "arta":
         checks.append(("address", check_addresses(settings)))
     for name, check in checks:
-        if name == "account" and "state folder" in failed:
+        if name == "account" and failed & {"state folder", "shared state"}:
             await check.aclose()
             continue
         async for finding in guard(name, check):
@@ -173,9 +173,12 @@ async def check_state(settings: Settings) -> AsyncGenerator[Finding]:
     from arta_mcp.app import open_state
     from arta_mcp.state.checks import check_folder
 
-    # Never closed, because it is never opened: `describe` reads from outside.
-    state = await open_state(settings).describe(settings.account_name)
-    for finding in state.checks:
+    state = open_state(settings)
+    try:
+        described = await state.describe(settings.account_name)
+    finally:
+        await state.close()
+    for finding in described.checks:
         yield finding
     if settings.backend == "local":
         yield check_sketches(settings)

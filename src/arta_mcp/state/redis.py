@@ -39,20 +39,22 @@ from arta_mcp.state.records import (
     Health,
     JournalEntry,
     Pruned,
-    StateCheck,
     StateDescription,
     StyleList,
     Timing,
 )
+from arta_mcp.state.redis_checks import check_server, describe_server
 from arta_mcp.state.redis_client import RedisClient
 from arta_mcp.state.stored import (
     COLUMNS,
     WRITTEN,
     DamagedEntry,
     account_values,
+    timing_line,
     to_account,
     to_entry,
     to_styles,
+    to_timing,
     to_values,
 )
 from arta_mcp.untrusted_json import is_object, json_or_none
@@ -122,6 +124,7 @@ class RedisState:
         self._offset = time.time() - time.monotonic()
         self._starting = anyio.Lock()
         self._beating: anyio.CancelScope | None = None
+        self._is_known = False
         self._locks: dict[str, str] = {}
         self._sending: dict[str, list[anyio.Event]] = {}
         self._given_up: dict[tuple[str, str, str], None] = {}
@@ -187,42 +190,24 @@ class RedisState:
         for sent in self._sending.get(index, ()):
             await sent.wait()
         keys = [_key("entry", entry_id), _newest(entry), _key("epoch"), index]
+        draft = (
+            *(self._process, entry_id, kind, self._caller(entry.caller)),
+            *(_json(entry, _ORDERED), _json(entry, _MADE), _flag(entry.answered_at is not None)),
+            *(UNANSWERED_TTL, CUT_SHARE, round(self._ahead() * 1e6)),
+        )
         came, asked = "", dict[str, bool]()
         try:
             while True:
                 told = (word for token in asked for word in (token, _flag(asked[token])))
-                reply = await self._run(
-                    "begin",
-                    keys,
-                    self._process,
-                    entry_id,
-                    kind,
-                    self._caller(entry.caller),
-                    _json(entry, _ORDERED),
-                    _json(entry, _MADE),
-                    self._epoch or "",
-                    came,
-                    UNANSWERED_TTL,
-                    CUT_SHARE,
-                    round(self._ahead() * 1e6),
-                    _flag(entry.answered_at is not None),
-                    *told,
-                )
-                match reply:
+                match await self._run("begin", keys, *draft, self._epoch or "", came, *told):
                     case ["ours", str(found), version, begun]:
-                        begun = float(begun)
-                        answered_at = None if entry.answered_at is None else begun
-                        return replace(
-                            entry,
-                            id=found,
-                            version=int(version),
-                            created_at=begun,
-                            answered_at=answered_at,
-                        ), True
+                        at, answered = float(begun), entry.answered_at is not None
+                        begun = replace(entry, id=found, version=int(version), created_at=at)
+                        return replace(begun, answered_at=at if answered else None), True
                     case ["theirs", stored]:
                         return self._entry(stored), False
                     case ["ask", *tokens]:
-                        asked.update(dict.fromkeys(tokens, False))
+                        asked |= dict.fromkeys(tokens, False)
                     case ["doubt", came]:
                         await anyio.sleep(DOUBT_PAUSE)
                     case _:  # another epoch
@@ -302,7 +287,7 @@ class RedisState:
             entry.id,
             entry.phase,
             _json(entry, _MADE),
-            _timing(entry),
+            timing_line(entry),
             MAX_TIMINGS,
         )
         match reply:
@@ -316,7 +301,7 @@ class RedisState:
     async def timings(self, service: str, style: str, limit: int) -> tuple[Timing, ...]:
         key = _key("timings", service, style)
         stored = await self._client.command("LRANGE", key, 0, limit - 1)
-        found = (_parse_timing(text) for text in reversed(stored))
+        found = (to_timing(line) for line in reversed(stored))
         return tuple(timing for timing in found if timing is not None)
 
     async def prune(self, service: str, owner: str, before: float) -> Pruned:
@@ -339,69 +324,21 @@ class RedisState:
     # The server
 
     async def health(self) -> Health:
-        began = time.monotonic()
-        try:
-            epoch = await self._client.command("GET", _key("epoch"))
-            latency = time.monotonic() - began
-        except ArtaError as exc:
-            return Health(store="redis", answers=False, warnings=(f"{exc.message}; {exc.hint}",))
-        about: dict[str, Any] = {}
-        with suppress(ArtaError):  # a user may be kept from it
-            about = await self._client.command("INFO")
-        has_aof, eviction = about.get("aof_enabled"), about.get("maxmemory_policy")
-        warnings: list[str] = []
-        if has_aof is not None and not has_aof:
-            warnings.append(
-                "it has no append-only file: when it ends it may forget idempotency keys, and"
-                " pictures may be ordered twice; set `appendonly yes` in its configuration"
-            )
-        if eviction not in (None, "noeviction"):
-            warnings.append(
-                f"its maxmemory-policy is {sanitize(str(eviction), 80)}: it drops keys when its"
-                " memory is full, and pictures may be ordered twice; set `maxmemory-policy"
-                " noeviction` in its configuration"
-            )
-        if self._client.is_open_to_others:
-            warnings.append(
-                "the way to it is not encrypted, and tokens travel on it; use rediss:// unless the"
-                " network is yours alone"
-            )
-        return Health(
-            store="valkey" if about.get("server_name") == "valkey" else "redis",
-            answers=True,
-            latency=latency,
-            persistence=None if has_aof is None else "aof" if has_aof else "none",
-            eviction=eviction,
-            epoch=epoch,
-            warnings=tuple(warnings),
-        )
+        return await check_server(self._client, _key("epoch"))
 
     async def describe(self, account_name: str) -> StateDescription:
         health, where = await self.health(), self._client.location
-        stored = None
-        if not health.answers:
-            (why,) = health.warnings
-            checks = (StateCheck("shared state", "fail", why, "mend it, or unset ARTA_STATE_URL"),)
-            return StateDescription(where, None, checks)
-        key = _key("account", account_name)
-        if await self._client.command("HGET", key, "account"):
+        stored, key = None, _key("account", account_name)
+        if health.answers and await self._client.command("HGET", key, "account"):
             stored = f"{key} at {where}"
-        parts = (
-            f"{health.store} at {where} answers in {1000 * (health.latency or 0):.1f} ms",
-            f"persistence {health.persistence or 'not told'}",
-            f"eviction {health.eviction or 'not told'}",
-            f"epoch {health.epoch or 'none yet'}",
-        )
-        checks = [StateCheck("shared state", "ok", ", ".join(parts))]
-        for warning in health.warnings:
-            what, _, remedy = warning.rpartition("; ")
-            checks.append(StateCheck("shared state", "warn", what, remedy))
-        return StateDescription(where, stored, tuple(checks))
+        return StateDescription(where, stored, describe_server(health, where))
 
     async def close(self) -> None:
         beating, self._beating = self._beating, None
         if beating is not None:
             beating.cancel()
+        if self._is_known:
+            self._is_known = False
             with anyio.move_on_after(GOODBYE_TIMEOUT, shield=True), suppress(ArtaError):
                 alive = _key("alive", self._process)
                 await self._client.command("SET", alive, 0, "PX", _ms(GOODBYE_TTL))
@@ -468,7 +405,7 @@ class RedisState:
         if self._epoch is not None and epoch != self._epoch:
             self._has_lost_memory = True
             self._warn(f"{self._lost_memory}; earlier generations are not in it")
-        self._epoch = epoch
+        self._epoch, self._is_known = epoch, True
 
     def _give_up(self, version: str, at: str, mark: str) -> None:
         """Lets the next beat free what may have been written before the POST: see `beat.lua`."""
@@ -609,26 +546,3 @@ def _flag(holds: bool) -> str:
 
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
-
-
-def _timing(entry: JournalEntry) -> str:
-    """The times of a finished job, the others relative to the submit: it is read for every job."""
-    began = entry.submitted_at
-    if entry.phase != "done" or began is None:
-        return ""
-    times = (entry.seen_waiting, entry.finished_at, entry.seen_queued, entry.seen_drawing)
-    later = ("" if at is None else f"{at - began:.2f}" for at in times)
-    return ",".join((f"{began:.2f}", *later))
-
-
-def _parse_timing(stored: str) -> Timing | None:
-    try:
-        began, *later = (float(part) if part else None for part in stored.split(","))
-        waiting, finished, queued, drawing = (
-            None if at is None or began is None else began + at for at in later
-        )
-    except ValueError:
-        return None
-    if began is None or finished is None:
-        return None
-    return Timing(began, waiting, finished, queued, drawing)

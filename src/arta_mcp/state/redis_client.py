@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -45,14 +44,15 @@ class RedisClient:
         parts = urlsplit(url.reveal())
         host, port = parts.hostname or "", parts.port or 6379
         database = parts.path.strip("/") or "0"
-        self.location = f"{parts.scheme}://{host}:{port}/{database}"
-        """the address without user and password"""
+        # Never in the form of the address, which is a secret as a whole.
+        self.location = f"{host}:{port}" + ("" if int(database) == 0 else f", database {database}")
+        """where the server is, without user and password"""
         self.is_open_to_others = parts.scheme == "redis" and not is_loopback(host)
         # Known by itself too: an error may quote it without the address round it.
         self._password = Secret(unquote(parts.password or ""))
         self._url = url
         self._redis: Any = None
-        self._under_way, self._idle = 0, anyio.Condition()
+        self._under_way = 0
 
     async def run(self, name: str, keys: Sequence[str], *arguments: Argument) -> Any:
         """What the script gives: texts, numbers and lists of such."""
@@ -66,36 +66,30 @@ class RedisClient:
         """What one command gives. Raises Unavailable, or ConfigError for a password."""
         if self._redis is None:
             self._redis = Redis(connection_pool=self._pool())
+        if not self._under_way:
+            self._idle = anyio.Event()
+        self._under_way += 1
         try:
             # redis-py gives a connection back in steps, each of which anyio would cancel again.
             with anyio.CancelScope(shield=True):
-                async with self._exchange():
-                    return await self._redis.execute_command(*words)
+                return await self._redis.execute_command(*words)
         except exceptions.NoScriptError:
             raise
         except (exceptions.RedisError, OSError) as exc:
             raise self._explain(exc) from exc
-
-    async def close(self) -> None:
-        """Closes the connections once no exchange is under way; a later call opens others."""
-        async with self._idle:
-            while self._under_way:
-                await self._idle.wait()
-            if self._redis is not None:
-                redis, self._redis = self._redis, None
-                await redis.aclose()
-                await redis.connection_pool.disconnect()
-
-    @asynccontextmanager
-    async def _exchange(self) -> AsyncGenerator[None]:
-        self._under_way += 1
-        try:
-            yield
         finally:
             self._under_way -= 1
             if not self._under_way:
-                async with self._idle:
-                    self._idle.notify_all()
+                self._idle.set()
+
+    async def close(self) -> None:
+        """Closes the connections once no exchange is under way; a later call opens others."""
+        if self._under_way:
+            await self._idle.wait()
+        if self._redis is not None:
+            redis, self._redis = self._redis, None
+            await redis.aclose()
+            await redis.connection_pool.disconnect()
 
     def _pool(self) -> BlockingConnectionPool:
         return BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]  # its keywords are not typed

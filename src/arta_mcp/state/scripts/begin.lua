@@ -3,26 +3,27 @@
 -- KEYS  1 the entry  2 the owner's list  3 the epoch  4 the index of the idempotency key, or the
 --       list of those that answered no call, if the call has one or the other
 -- ARGV  1 process  2 id, which marks this call  3 `key`, `caller` or `plain`  4 caller  5 ordered
---       6 made  7 epoch as the process knows it  8 when the call first came, '' for now
---       9 seconds after which nothing is taken up  10 the part of a known cut that a call had
---       11 microseconds that the time is put forward, for tests
---       12 '1' for a call that counts as answered  13.. token and '1' or '' of each caller of the
---       process's own that was asked for: whether it still waits
+--       6 made  7 '1' for a call that counts as answered  8 seconds after which nothing is taken up
+--       9 the part of a known cut that a call had  10 microseconds that the time is put forward
+--       11 epoch as the process knows it  12 when the call first came, '' for now
+--       13.. token and '1' or '' of each caller of the process's own that was asked for: whether
+--       it still waits
 -- gives {'lost'} when the store has lost its memory, {'ask', token...} for callers to be told of,
 --       {'doubt', came} while a caller's process may live or not, {'theirs', entry}, else {'ours',
 --       id, version, created_at}
 
+acts = true
 local me, id, kind, caller = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-if redis.call('GET', KEYS[3]) ~= ARGV[7] then
+if redis.call('GET', KEYS[3]) ~= ARGV[11] then
     return {'lost'}
 end
 local clock = now()
-local came = tonumber(ARGV[8]) or clock
-local time = seconds(clock + ARGV[11])
+local came = tonumber(ARGV[12]) or clock
+local time = seconds(clock + ARGV[10])
 
 local function begin(at, version)
     redis.call('HSET', ENTRY .. at, 'version', version, 'phase', 'intended', 'created_at', time,
-        'caller', caller, 'answered_at', ARGV[12] == '1' and time or '', 'cut_after', '',
+        'caller', caller, 'answered_at', ARGV[7] == '1' and time or '', 'cut_after', '',
         'ordered', ARGV[5], 'made', ARGV[6], 'process', me, 'mark', id,
         'key_at', kind == 'key' and KEYS[4] or '',
         'unanswered_at', kind == 'caller' and KEYS[4] or '')
@@ -49,7 +50,7 @@ elseif kind == 'caller' then
     for i = 13, #ARGV, 2 do
         told[ARGV[i]] = ARGV[i + 1] == '1'
     end
-    local after = seconds(clock + ARGV[11] - ARGV[9] * 1000000)
+    local after = seconds(clock + ARGV[10] - ARGV[8] * 1000000)
     local taken, cut_after
     for _, equal in ipairs(redis.call('ZRANGE', KEYS[4], '+inf', '(' .. after, 'BYSCORE', 'REV')) do
         local entry = read(equal, me)
@@ -66,8 +67,8 @@ elseif kind == 'caller' then
                 if process and process ~= me then
                     -- Killed, for else it had written down how its call ended. It was to answer at
                     -- its share of what was known then, so it was cut before that.
-                    local age = math.max(0, (came + ARGV[11]) / 1000000 - entry[3])
-                    cut_after = cut_after == '' and age or cut_after * ARGV[10]
+                    local age = math.max(0, (came + ARGV[10]) / 1000000 - entry[3])
+                    cut_after = cut_after == '' and age or cut_after * ARGV[9]
                     cut_after = string.format('%.6f', cut_after)
                 end
                 break

@@ -18,6 +18,10 @@
 local LEASE = 4000 -- milliseconds
 local ENTRY = '{arta}:entry:'
 
+-- Set by what acts on a process's death, and is run by processes that say that they live: when none
+-- has, the server itself was away, and those that live have yet to come back.
+local acts = false
+
 local function now() -- microseconds since the epoch
     local time = redis.call('TIME')
     return time[1] * 1000000 + time[2]
@@ -37,6 +41,10 @@ local function last_beat(process, me)
         return beat ~= '0' and tonumber(beat)
     end
     if redis.call('EXISTS', '{arta}:grace') == 1 then
+        return nil
+    end
+    local latest = acts and redis.call('GET', '{arta}:beat')
+    if acts and now() - (tonumber(latest or 0)) > LEASE * 500 then
         return nil
     end
     return false
