@@ -102,6 +102,13 @@ def check_http(settings: Settings) -> None:
             f" {MAX_HTTP_SLOTS} jobs at most",
             hint="set it to less, or leave it out, and start more processes",
         )
+    if settings.state_url is not None and settings.backend == "local":
+        raise ConfigError(
+            "ARTA_STATE_URL shares generations that the local backend draws and keeps in each"
+            " process for itself: the others cannot show them",
+            hint="leave ARTA_STATE_URL out and run one process, or set ARTA_API_KEY for the remote"
+            " service",
+        )
     if is_loopback(settings.http_host):
         return
     host = f"ARTA_HTTP_HOST is {settings.http_host!r}, which other machines reach"

@@ -12,7 +12,6 @@ from typing import Any
 from mcp import MCPError
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import MCPServer
-from mcp.types import CallToolResult, TextContent
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -43,10 +42,12 @@ def hide_folders(server: MCPServer[Any], folders: Sequence[str]) -> None:
             result = await call_next(ctx)
         except MCPError as exc:
             raise MCPError(exc.error.code, masked(exc.error.message), exc.error.data) from exc
-        if isinstance(result, CallToolResult) and result.is_error:
-            for block in result.content:
-                if isinstance(block, TextContent):
-                    block.text = masked(block.text)
+        # Below the middleware a result has become what goes over the wire.
+        if isinstance(result, dict) and result.get("isError"):
+            result["content"] = [
+                {**block, **({"text": masked(block["text"])} if "text" in block else {})}
+                for block in result["content"]
+            ]
         return result
 
     lowlevel_server(server).middleware.append(hide)
