@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from harness.stores import RedisServer, Store
 
 
-SLOW_FIXTURES = {"machine", "shell_process", "node_folder"}
+SLOW_FIXTURES = {"machine", "redis_servers", "shell_process", "node_folder"}
 SLOW_MODULES = {
     *("test_end_to_end", "test_fault_matrix", "test_gallery", "test_identity_emulator"),
     *(
@@ -42,7 +42,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks as slow what starts processes, a browser or Node, draws pictures, or takes long."""
     for item in items:
         fixtures: list[str] = getattr(item, "fixturenames", [])
-        if SLOW_FIXTURES & set(fixtures) or item.path.stem in SLOW_MODULES:
+        callspec = getattr(item, "callspec", None)
+        is_served = callspec and callspec.params.get("store", "sqlite") != "sqlite"
+        if is_served or SLOW_FIXTURES & set(fixtures) or item.path.stem in SLOW_MODULES:
             item.add_marker(pytest.mark.slow)
 
 

@@ -45,6 +45,13 @@ def find_server(kind: Kind) -> str | None:
     return str(get_binary_path())
 
 
+def find_free_port() -> int:
+    """A port that nobody listens on, at this moment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @dataclass
 class RedisServer:
     """One server on a port of its own; it may be killed and comes back with what it wrote."""
@@ -62,9 +69,7 @@ class RedisServer:
     def start(self) -> None:
         """Starts it, the first time on a free port, and waits until it answers."""
         if not self.port:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self.port = free.getsockname()[1]
+            self.port = find_free_port()
         address = ("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder))
         self.process = subprocess.Popen(
             [self.program, *address, "--save", "", "--loglevel", "warning", *self.options],

@@ -13,6 +13,7 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+import trustme
 
 from arta_mcp.arta.account import Account
 from arta_mcp.arta.protocol import Addresses
@@ -27,7 +28,7 @@ from arta_mcp.state.records import JournalEntry
 from arta_mcp.state.redis import RedisState
 from arta_mcp.state.redis_client import RedisClient
 from harness.service import ScriptedService
-from harness.stores import RedisServer, Store, find_server, running_server
+from harness.stores import RedisServer, Store, find_free_port, find_server, running_server
 from harness.world import ORIGIN, Client, World, tiny_picture
 
 pytestmark = pytest.mark.anyio
@@ -474,6 +475,28 @@ async def test_a_password_is_asked_for_and_shown_nowhere(
         state = RedisState(Secret(right))
         assert await state.account("test") is None
         assert "battery" not in repr(await state.describe("test"))
+        await state.close()
+
+
+async def test_an_encrypted_way_is_taken_to_a_server_with_a_known_certificate_alone(
+    need: Callable[[bool, str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need(find_server("redis") is not None, "there is no redis server here")
+    authority = trustme.CA()
+    certificate, port = authority.issue_cert("127.0.0.1"), find_free_port()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    certificate.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    files = (f"--tls-{what}-file" for what in ("cert", "key"))
+    options = [word for name in files for word in (name, str(tmp_path / "server.pem"))]
+    options += ["--tls-port", str(port), "--tls-ca-cert-file", str(tmp_path / "ca.pem")]
+    with running_server("redis", tmp_path, *options, "--tls-auth-clients", "no"):
+        state = RedisState(Secret(f"rediss://127.0.0.1:{port}/0"))
+        with pytest.raises(Unavailable, match="certificate verify failed") as caught:
+            await state.account("test")
+        assert "SSL_CERT_FILE" in caught.value.hint
+        await state.close()
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        assert (await state.health()).warnings == ()
         await state.close()
 
 

@@ -122,11 +122,13 @@ class RedisClient:
                 )
             case exceptions.ConnectionError() | exceptions.TimeoutError() | OSError():
                 why = "" if isinstance(exc, TimeoutError) else f" ({sanitize(str(exc), 200)})"
-                return Unavailable(
-                    f"{where} does not answer{why}",
-                    hint="see that Redis or Valkey runs there, or set ARTA_STATE_URL to where it"
-                    " does; then try again",
+                hint = (
+                    "see that Redis or Valkey runs there, or set ARTA_STATE_URL to where it does;"
+                    " then try again"
                 )
+                if "CERTIFICATE" in why:
+                    hint = "set SSL_CERT_FILE to the authority of its certificate"
+                return Unavailable(f"{where} does not answer{why}", hint=hint)
             case _:  # a full memory, a disk that cannot be written to, a replica
                 return Unavailable(
                     f"{where} refuses: {sanitize(str(exc), 200)}",
