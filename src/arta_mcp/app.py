@@ -45,12 +45,14 @@ def open_generations(
     output_dir: Path | None = None,
     warn: Callable[[str], None] | None = None,
     owner_concurrency: int | None = None,
+    owner_hourly: int | None = None,
     schedule: type[PollSchedule] = PollSchedule,
 ) -> Generations:
     """The Generations that the settings describe; nothing is opened before its first call.
 
     `output_dir` goes before the setting; `warn` takes what a person should know;
-    `owner_concurrency` bounds the jobs of one owner; `schedule` decides when to poll.
+    `owner_concurrency` bounds the jobs of one owner, `owner_hourly` what it orders in an hour;
+    `schedule` decides when to poll.
     """
 
     is_local = settings.backend == "local"
@@ -87,6 +89,7 @@ def open_generations(
             job_timeout=settings.job_timeout,
             max_concurrency=settings.slots,
             owner_concurrency=owner_concurrency,
+            owner_hourly=owner_hourly,
             min_poll_interval=settings.min_poll_interval,
         ),
         output_dir=output_dir or settings.output_dir or pictures_dir(settings),

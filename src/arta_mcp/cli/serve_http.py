@@ -182,6 +182,7 @@ async def _serve(
         wanted,
         warn=print_message,
         owner_concurrency=settings.http_caller_concurrency if is_guarded else None,
+        owner_hourly=settings.http_caller_rate if is_guarded else None,
     )
     stop = anyio.Event()
 

@@ -111,6 +111,7 @@ TAKEN_UP = (
 class Limits:
     """Bounds in seconds, but for those of concurrency, which count jobs: of all, and of one owner.
 
+    `owner_hourly` counts what one owner orders in an hour.
     With `adapts_wait` a host's call answers sooner than `max_wait` where one was cut off before.
     """
 
@@ -119,6 +120,7 @@ class Limits:
     job_timeout: float = 600.0
     max_concurrency: int = 8
     owner_concurrency: int | None = None
+    owner_hourly: int | None = None
     min_poll_interval: float = 0.5
 
 
@@ -244,6 +246,7 @@ class Generations:
                         background=self._background,
                         callers=self._callers,
                         drain=self._drain,
+                        hourly=self.limits.owner_hourly,
                         call=call,
                         service=self._service,
                         owner=owner,

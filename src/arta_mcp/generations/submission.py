@@ -13,7 +13,14 @@ import anyio
 from arta_mcp.arta.client import ArtaClient
 from arta_mcp.arta.protocol import Submit
 from arta_mcp.background import BackgroundTasks
-from arta_mcp.errors import ArtaError, JobFailed, KeyConflict, SubmitUnknown, Unavailable
+from arta_mcp.errors import (
+    ArtaError,
+    JobFailed,
+    KeyConflict,
+    RateLimited,
+    SubmitUnknown,
+    Unavailable,
+)
 from arta_mcp.generations.callers import Call, Callers
 from arta_mcp.generations.draining import Drain
 from arta_mcp.generations.progress import ProgressReporter
@@ -55,7 +62,8 @@ class Submission:
     """One call's request on its way to the journal entry of a submitted job.
 
     `service` and `owner` name whose entry it is, `clock` gives seconds since the epoch, and `until`
-    is when the call's waiting ends, by `anyio.current_time()`.
+    is when the call's waiting ends, by `anyio.current_time()`. `hourly` is how many the owner may
+    order in an hour.
     """
 
     request: GenerationRequest
@@ -70,6 +78,7 @@ class Submission:
     background: BackgroundTasks
     callers: Callers
     drain: Drain
+    hourly: int | None
     call: Call
     service: str
     owner: str
@@ -176,8 +185,13 @@ class Submission:
             raise
 
     async def _prepare(self) -> None:
-        """Takes a slot and sees to a token."""
+        """Takes a slot, counts what is ordered in an hour, and sees to a token."""
         await self.slot.acquire(self.reporter, until=self.until)
+        if self.hourly is not None:
+            wait = await self.state.count_order(self.owner, hourly=self.hourly)
+            if wait:
+                message = f"{self.hourly} generations are what you may order in an hour"
+                raise RateLimited(message, retry_after=wait)
         timeout = max(MIN_TIME, self.left)
         with anyio.move_on_after(timeout) as waiting:
             preparing = self.background.detach(self.client.prepare_token)
