@@ -30,7 +30,7 @@ from arta_mcp.app import open_generations
 from arta_mcp.config import Settings
 from arta_mcp.local.address import open_socket
 from arta_mcp.server.build import build_server
-from arta_mcp.server.http import LOCAL_HOSTS, HttpServer, Readiness, serve
+from arta_mcp.server.http import LOCAL_HOSTS, HttpServer, serve
 from arta_mcp.server.http_auth import Access
 from arta_mcp.server.sdk import lowlevel_server
 
@@ -380,9 +380,6 @@ def main(folder: Path, port: int) -> None:
     for add in (add_tools, add_resources, add_prompts, add_input_tools, add_stateless_tools):
         add(server)
 
-    async def check() -> Readiness:
-        return Readiness(is_ready=True)
-
     async def run() -> None:
         listening = open_socket("127.0.0.1", port, listening=True)
         served = HttpServer(
@@ -390,7 +387,7 @@ def main(folder: Path, port: int) -> None:
             Access(),
             allowed_hosts=LOCAL_HOSTS,
             own_origins=[f"http://127.0.0.1:{port}"],
-            check=check,
+            check=generations.health,
             drain=generations.drain,
         )
         async with served.running():

@@ -24,8 +24,6 @@ from arta_mcp.config import HTTP_SLOTS, MAX_HTTP_SLOTS, SETTINGS, Settings
 from arta_mcp.errors import ConfigError, Unavailable
 
 if TYPE_CHECKING:
-    import anyio
-
     from arta_mcp.arta.transport import Transport
     from arta_mcp.cli.parser import Parser
     from arta_mcp.generations.service import Generations
@@ -76,6 +74,7 @@ def serve_http(environ: Mapping[str, str]) -> int:
     check_http(settings)
     raise_descriptors()
     listening = listen(settings)
+    # Asked of the socket: with port 0 the system has chosen one.
     host, port = settings.http_host, listening.getsockname()[1]
     here = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     settings = replace(settings, http_port=port, http_public_url=settings.http_public_url or here)
@@ -109,8 +108,12 @@ def check_http(settings: Settings) -> None:
             hint="leave ARTA_STATE_URL out and run one process, or set ARTA_API_KEY for the remote"
             " service",
         )
-    if is_loopback(settings.http_host):
-        return
+    if not is_loopback(settings.http_host):
+        check_exposed(settings)
+
+
+def check_exposed(settings: Settings) -> None:
+    """Raises ConfigError for what must not be served to other machines."""
     host = f"ARTA_HTTP_HOST is {settings.http_host!r}, which other machines reach"
     if not settings.http_tokens and settings.http_issuer is None:
         raise ConfigError(
@@ -145,6 +148,7 @@ def listen(settings: Settings) -> socket.socket:
 
     host, port = settings.http_host, settings.http_port
     try:
+        # A name can have several addresses, of which a socket listens at one.
         name = "127.0.0.1" if host == "localhost" else host
         return open_socket(name, port, listening=True)
     except OSError as exc:
@@ -177,6 +181,7 @@ async def _serve(
     from arta_mcp.server.http import serve
 
     wanted = replace(settings, max_concurrency=settings.max_concurrency or HTTP_SLOTS)
+    # Callers that nothing tells apart share no bound: one of them could use up that of all.
     is_guarded = bool(settings.http_tokens or settings.http_issuer)
     generations = open_generations(
         wanted,
@@ -184,7 +189,7 @@ async def _serve(
         owner_concurrency=settings.http_caller_concurrency if is_guarded else None,
         owner_hourly=settings.http_caller_rate if is_guarded else None,
     )
-    stop = anyio.Event()
+    stop, starting = anyio.Event(), anyio.CancelScope()
 
     async def hear_signals() -> None:
         with anyio.open_signal_receiver(*SIGNALS) as received:
@@ -193,6 +198,7 @@ async def _serve(
                     exit_at_once(number, None)
                 stopped.append(number)
                 stop.set()
+                starting.cancel()
                 # Threads of libraries, a look-up of a name among them, end when they like.
                 watch = threading.Timer(EXIT_TIMEOUT, os._exit, (exit_code(stopped),))
                 watch.daemon = True
@@ -202,18 +208,12 @@ async def _serve(
         group.start_soon(hear_signals)
         server = build_http_server(settings, generations, transport)
         async with server.running():
-            with anyio.CancelScope() as starting:
-                group.start_soon(_cancel_at, stop, starting)
+            with starting:
                 await wait_for_store(generations)
             if not stop.is_set():
                 print_message(ready)
                 await serve(server, listening, until=stop.wait)
         group.cancel_scope.cancel()
-
-
-async def _cancel_at(stop: anyio.Event, scope: anyio.CancelScope) -> None:
-    await stop.wait()
-    scope.cancel()
 
 
 async def wait_for_store(generations: Generations) -> None:
@@ -240,7 +240,7 @@ def build_http_server(
     """The server that the settings describe; `transport` reaches the issuer of tokens."""
     from arta_mcp.app import find_picture, make_link_key, state_dir
     from arta_mcp.server.build import build_server
-    from arta_mcp.server.http import LOCAL_HOSTS, HttpServer, Readiness
+    from arta_mcp.server.http import LOCAL_HOSTS, HttpServer
     from arta_mcp.server.remote_view import PictureLinks, hide_folders, hide_paths
     from arta_mcp.server.tools import ResultExtras
 
@@ -250,6 +250,7 @@ def build_http_server(
         links = PictureLinks(
             public_url=public_url, key=make_link_key(settings), find_file=find_file
         )
+    # A remote service's addresses open everywhere; those of our own service on this machine alone.
     extras = ResultExtras(
         resource_links=settings.resource_links,
         previews=settings.preview,
@@ -258,10 +259,6 @@ def build_http_server(
     server = build_server(generations, extras, drawn_by=settings.drawn_by, over_http=True)
     folders = (state_dir(settings), generations.output_dir)
     hide_folders(server, [str(folder) for folder in folders if folder is not None])
-
-    async def check() -> Readiness:
-        found = await generations.health()
-        return Readiness(found.answers, found.warnings)
 
     access, public = build_access(settings, transport), urlsplit(public_url)
     local = LOCAL_HOSTS if is_loopback(settings.http_host) else ()
@@ -272,7 +269,7 @@ def build_http_server(
         allowed_hosts=[*(settings.http_allowed_hosts or ()), public.netloc, *local],
         allowed_origins=settings.http_allowed_origins or (),
         own_origins=[*origins, f"{public.scheme}://{public.netloc}"],
-        check=check,
+        check=generations.health,
         drain=generations.drain,
         routes=[*access.routes, *([links.route] if links else [])],
     )

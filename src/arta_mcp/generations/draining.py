@@ -35,7 +35,7 @@ class Drain:
         """A wait that may be left early: what follows the block must bear that."""
         with anyio.CancelScope() as scope:
             self._waits.add(scope)
-            if self.has_begun:
+            if self.has_begun:  # a call that comes late waits for nothing
                 scope.cancel()
             try:
                 yield

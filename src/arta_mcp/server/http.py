@@ -23,8 +23,7 @@ import re
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import uvicorn
@@ -69,21 +68,23 @@ _HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 """an escape that is, or is half of, a surrogate pair"""
 
 
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether calls can be served, and what a person should know of the store."""
+class Readiness(Protocol):
+    """Whether the store answers, and what a person should know of it."""
 
-    is_ready: bool
-    warnings: tuple[str, ...] = ()
+    @property
+    def answers(self) -> bool: ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
 
 
 class HttpServer:
     """The ASGI app over one MCPServer, for one run.
 
     `allowed_hosts` are names with or without a port, `allowed_origins` those of web pages,
-    `own_origins` those under which the server itself is reached. `check`
-    looks at the store; `drain` is called when the process is to end, with the seconds that are
-    left; `routes` are served beside `/mcp` to everybody.
+    `own_origins` those under which the server itself is reached. `check` looks at the store;
+    `drain` is called when the process is to end, with the seconds that are left; `routes` are
+    served beside `/mcp` to everybody.
     """
 
     def __init__(
@@ -140,11 +141,13 @@ class HttpServer:
 
     async def say_ready(self, _: Request) -> Response:
         """Whether a load balancer should send calls here; 503 with what is wrong."""
-        found = Readiness(False, ("the store has not answered in time",))
+        found: Readiness | None = None
         with anyio.move_on_after(CHECK_TIMEOUT):
             found = await self._check()
-        status = "draining" if self._is_draining else "ready" if found.is_ready else "not ready"
-        content = {"status": status, "warnings": [*found.warnings]}
+        is_ready = found is not None and found.answers
+        status = "draining" if self._is_draining else "ready" if is_ready else "not ready"
+        warnings = found.warnings if found else ("the store has not answered in time",)
+        content = {"status": status, "warnings": [*warnings]}
         return JSONResponse(content, 200 if status == "ready" else 503)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -159,11 +162,13 @@ class HttpServer:
                     return
                 if not is_post:
                     raise Refusal(405, "Method Not Allowed: send POST", Allow="POST")
+                # Before the body: who may not call has nothing of it read.
                 scope[CALLER] = await self._access.admit(request.headers)
                 body = await read_body(request, receive)
             except Refusal as refusal:
                 await refusal.response(scope, receive, send)
                 return
+            # None: the caller left in the middle, which the SDK would log as an error.
             if body is not None:
                 await self._manager.handle_request(scope, _replay(body, receive), send)
 
@@ -172,6 +177,7 @@ class HttpServer:
         self._is_draining = True
         self._drain(DRAIN_TIMEOUT + CLOSE_TIMEOUT)
         with anyio.move_on_after(DRAIN_TIMEOUT) as waiting:
+            # Each time anew: one may have come while the last one was answered.
             while self._open_requests:
                 self._is_idle = anyio.Event()
                 await self._is_idle.wait()
@@ -214,6 +220,7 @@ def check_framing(request: Request) -> None:
 
 async def read_body(request: Request, receive: Receive) -> bytes | None:
     """A request's body as the SDK can read it; None for a caller that left. Raises Refusal."""
+    # h11 has checked it already; a number of thousands of digits is none for `int`.
     declared = request.headers.get("content-length", "0")
     too_large = Refusal(413, f"the body is over {MAX_BODY} bytes", Connection="close")
     if not declared.isdigit() or int(declared[:10]) > MAX_BODY:

@@ -119,6 +119,7 @@ class Access:
         """Who sends a request with these headers. Raises Refusal."""
         if not self.tokens and self.issuer is None:
             return ANONYMOUS
+        # Of two headers a proxy may have checked the other one.
         given = headers.getlist("authorization")
         scheme, _, token = (given[0] if len(given) == 1 else "").partition(" ")
         if scheme.lower() != "bearer" or not (token := token.strip()):
@@ -187,6 +188,7 @@ class Issuer:
         algorithm = header.get("alg")
         if algorithm not in ALGORITHMS:
             raise TokenRefused(f"the token is not signed with one of {', '.join(ALGORITHMS)}")
+        # The key says how it signs, not the token: an RSA key is never the password of an HS256.
         key = await self._find_key(header.get("kid"))
         if key is None or key.algorithm_name != algorithm:
             raise TokenRefused("the token is signed with a key that its issuer does not list")
@@ -227,6 +229,7 @@ class Issuer:
         self._tried_at = self._clock()
         found = await self._get(f"{self.url}/.well-known/openid-configuration")
         issuer, where = text(found, "issuer"), text(found, "jwks_uri")
+        # OpenID Connect Discovery 4.3: else whoever answers there could speak for another issuer.
         if issuer.rstrip("/") != self.url:
             raise Unavailable(f"the issuer calls itself {sanitize(repr(issuer), 120)}")
         parts = urlsplit(where)

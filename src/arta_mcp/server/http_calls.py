@@ -58,7 +58,9 @@ def add_http_calls(server: MCPServer[Any]) -> None:
         except Exception:
             call.explain(is_cut=False)
             raise
-        except BaseException:
+        except (
+            BaseException
+        ):  # cancelled: a time limit of its host's or a person, nobody says which
             call.leave(is_cut=True)
             raise
         call.explain(is_cut=False)

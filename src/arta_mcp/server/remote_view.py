@@ -84,6 +84,7 @@ class PictureLinks:
         record_id, index = request.path_params["record_id"], request.path_params["index"]
         until = request.query_params.get("until", "")
         signature = self._sign(record_id, index, until)
+        # First of all: without a signature nothing is told, not even whether there is a picture.
         if not hmac.compare_digest(signature, request.query_params.get("signature", "")):
             return JSONResponse({"detail": "there is no such picture"}, 404)
         if float(until) < self.clock():
