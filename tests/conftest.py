@@ -34,7 +34,16 @@ SLOW_MODULES = {
     ),
     *("test_faults", "test_install", "test_loopback", "test_previews", "test_schedule"),
     *("test_secrets", "test_sketch", "test_startup", "test_state_machine"),
-    *("test_makefile", "test_serve", "test_wire", "test_http", "test_http_abuse", "test_http_auth"),
+    *(
+        "test_makefile",
+        "test_serve",
+        "test_wire",
+        "test_http",
+        "test_http_abuse",
+        "test_http_auth",
+        "test_nginx",
+        "test_serve_http",
+    ),
 }
 
 
