@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -20,6 +20,8 @@ from arta_mcp.arta.protocol import MAX_JSON, is_web_address
 from arta_mcp.arta.url_guard import is_inside
 from arta_mcp.errors import ConfigError, NotSent, ProtocolError, Unavailable
 from arta_mcp.redaction import Secret, redact, sanitize
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import ssl  # at run time on first use, like httpx: for the first call, not the first answer
@@ -51,7 +53,7 @@ PROXY_HINT = (
 )
 
 _HTTPCORE = ("connection", "http11", "http2", "proxy", "socks")
-_LEAKING_LOGGERS = ("httpx", *map("httpcore.{}".format, _HTTPCORE))
+_LEAKING_LOGGERS = (__name__, *map("httpcore.{}".format, _HTTPCORE))
 """the loggers that see what is sent"""
 
 
@@ -192,7 +194,12 @@ class Transport:
             password.reveal()  # what is in use stays among what is redacted
         try:
             with anyio.fail_after(timeout):
-                response = await client.send(request, stream=True, follow_redirects=False)
+                # Not by the client: its layers for cookies, redirects and other logins, of which
+                # nothing is wanted here, cost a quarter of the exchange.
+                response = await chosen.handle_async_request(request)
+                log.info(
+                    "HTTP Request: %s %s %d", request.method, request.url, response.status_code
+                )
                 stream = response.extensions.get("network_stream")
                 ours = stream if isinstance(stream, BoundedStream) else None  # None: an `app`
                 try:
@@ -215,8 +222,7 @@ class Transport:
             raise NotSent(f"no way to {host}: {_reason(exc)}") from exc
         except TimeoutError as exc:
             raise Unavailable(f"no answer from {where} in {timeout:g} s", hint=hint) from exc
-        # InvalidURL: httpx reads the address of a redirect although it is not to follow it
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as exc:
+        except (httpx.HTTPError, httpx.StreamError, OSError) as exc:
             if response is None and says_untouched(exc.__cause__):  # behind a head it is untrue
                 raise NotSent(f"{host} turned the request away unread") from exc
             raise Unavailable(f"no whole answer from {where}: {_reason(exc)}", hint=hint) from exc
@@ -299,7 +305,7 @@ class Transport:
 
 
 class _RedactingFilter(logging.Filter):
-    """Takes secrets out of what a library logs: at INFO httpx writes addresses, with the key."""
+    """Takes secrets out of what is logged of an exchange: an address holds the key."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = redact(record.getMessage()), None
@@ -344,8 +350,11 @@ async def _read_body(response: httpx.Response, limit: int, stream: BoundedStream
         raise ProtocolError(f"an answer is packed as {sanitize(repr(packed), 80)}, unasked")
     if stream is not None:
         stream.note_answer()
+    assert isinstance(response.stream, AsyncIterable)  # noqa: S101  # for pyright: it may be a sync client's
     body, pieces = bytearray(), 0
-    async for piece in response.aiter_bytes():
+    async for piece in response.stream:
+        if not piece:  # an empty frame, which the stream below counts
+            continue
         if stream is not None:
             stream.note_body(len(piece))
         body += piece
