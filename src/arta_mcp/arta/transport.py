@@ -186,10 +186,8 @@ class Transport:
 
         from arta_mcp.arta.connections import BoundedStream, has_surplus, says_untouched
 
-        host, response = sanitize(request.url.host, 80), None
+        response: httpx.Response | None = None
         chosen = client._transport_for_url(request.url)  # pyright: ignore[reportPrivateUsage]  # public nowhere
-        is_proxied = chosen is not _transports(client)[0]
-        where, hint = (f"{host} through the proxy", PROXY_HINT) if is_proxied else (host, "")
         for password in self._passwords:
             password.reveal()  # what is in use stays among what is redacted
         try:
@@ -209,23 +207,13 @@ class Transport:
                 finally:
                     with anyio.move_on_after(1, shield=True):
                         await response.aclose()
-        # NotSent only where httpx never had a connection, or HTTP/2 says that nothing was done: a
-        # submit is sent again after it, so whatever may have had its effect must not become it.
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
-            raise NotSent(f"no connection to {where}: {_reason(exc)}", hint=hint) from exc
-        except httpx.ProxyError as exc:
-            # The status alone: a proxy's words can hold the password that it was sent.
-            status = re.match(r"\d{3}\b", str(exc))
-            why = f"the proxy answers with {status[0]}" if status else "the proxy refuses"
-            raise NotSent(f"no way to {host}: {why}", hint=hint) from exc
-        except httpx.UnsupportedProtocol as exc:
-            raise NotSent(f"no way to {host}: {_reason(exc)}") from exc
-        except TimeoutError as exc:
-            raise Unavailable(f"no answer from {where} in {timeout:g} s", hint=hint) from exc
         except (httpx.HTTPError, httpx.StreamError, OSError) as exc:
-            if response is None and says_untouched(exc.__cause__):  # behind a head it is untrue
+            host = sanitize(request.url.host, 80)
+            is_proxied = chosen is not _transports(client)[0]
+            # HTTP/2 says that nothing was done; behind a head of an answer it is untrue
+            if response is None and says_untouched(exc.__cause__):
                 raise NotSent(f"{host} turned the request away unread") from exc
-            raise Unavailable(f"no whole answer from {where}: {_reason(exc)}", hint=hint) from exc
+            raise _explain(exc, host, is_proxied=is_proxied, timeout=timeout) from exc
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, headers, body)
 
@@ -364,6 +352,31 @@ async def _read_body(response: httpx.Response, limit: int, stream: BoundedStream
         if pieces > FREE_PIECES + len(body) // MIN_PIECE:
             raise ProtocolError("an answer comes in crumbs")
     return bytes(body)
+
+
+def _explain(exc: Exception, host: str, *, is_proxied: bool, timeout: float) -> Unavailable:
+    """The error for an exchange that came to no whole answer.
+
+    NotSent only where httpx never had a connection: a submit is sent again after it, so whatever
+    may have had its effect must not become it.
+    """
+    import httpx
+
+    where, hint = (f"{host} through the proxy", PROXY_HINT) if is_proxied else (host, "")
+    match exc:
+        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout():
+            return NotSent(f"no connection to {where}: {_reason(exc)}", hint=hint)
+        case httpx.ProxyError():
+            # The status alone: a proxy's words can hold the password that it was sent.
+            status = re.match(r"\d{3}\b", str(exc))
+            why = f"the proxy answers with {status[0]}" if status else "the proxy refuses"
+            return NotSent(f"no way to {host}: {why}", hint=hint)
+        case httpx.UnsupportedProtocol():
+            return NotSent(f"no way to {host}: {_reason(exc)}")
+        case TimeoutError():
+            return Unavailable(f"no answer from {where} in {timeout:g} s", hint=hint)
+        case _:
+            return Unavailable(f"no whole answer from {where}: {_reason(exc)}", hint=hint)
 
 
 def _reason(exc: Exception) -> str:
