@@ -413,6 +413,8 @@ class Generations:
         return self._events.subscribe(listener, self._background)
 
     async def _open(self) -> Backend:
+        if self._opened is not None:
+            return self._opened
         async with self._opening:
             if self._opened is None:
                 connecting = self._connect(self._background)
