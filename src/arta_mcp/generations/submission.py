@@ -128,10 +128,18 @@ class Submission:
         """Begins the entry, with progress while another process keeps the journal busy."""
         timeout = max(MIN_TIME, self.left)
         begun: list[tuple[JournalEntry, bool]] = []
+
+        async def begin() -> None:
+            begun.append(await self.state.begin(intent, is_waiting=self.callers.is_waiting))
+
         try:
-            with anyio.move_on_after(timeout):
-                async with self.reporter.reporting("waiting"):
-                    begun.append(await self.state.begin(intent, is_waiting=self.callers.is_waiting))
+            # A free journal has it before a report is due, and needs no task that reports.
+            with anyio.move_on_after(min(timeout, self.reporter.due_in)):
+                await begin()
+            if not begun:
+                with anyio.move_on_after(timeout):
+                    async with self.reporter.reporting("waiting"):
+                        await begin()
         except BaseException as exc:  # it may be written all the same: a thread is not cancelled
             for entry, is_ours in begun:
                 if is_ours:
