@@ -61,7 +61,7 @@ def serve_once(variant: str) -> list[float]:
         import_module("mcp.server.apps")
     else:
         if variant == "adapters too":
-            TypeAdapter._defer_build = property(lambda _: True)  # pyright: ignore  # private
+            TypeAdapter._defer_build = property(lambda _: True)  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]  # pydantic's own
         loading.load_sdk()
     imported = time.process_time()
 

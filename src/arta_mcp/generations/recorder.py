@@ -96,6 +96,9 @@ class Recorder:
     async def note_call(self, entry: JournalEntry, note: CallNote) -> None:
         """Keeps how a call for the entry ended; see `State.note_call`."""
         work = partial(self._state.note_call, entry.id, note)
+        with suppress(Unavailable), anyio.move_on_after(FIRST_TRY, shield=True):
+            await work()
+            return
         await self._detach(partial(_retry, work, entry, lambda _: None)).wait(WRITE_TIMEOUT)
 
     async def _record(self, entry: JournalEntry, write: Write) -> JournalEntry:
