@@ -165,7 +165,12 @@ class Submission:
         try:
             await self.slot.acquire(self.reporter, until=self.until)
             if not self.client.has_token:
-                await self._prepare_token()
+                timeout = max(MIN_TIME, self.left)
+                with anyio.move_on_after(timeout) as waiting:
+                    preparing = self.background.detach(self.client.prepare_token)
+                    await self.reporter.report_until(preparing, "ordering")
+                if waiting.cancelled_caught:
+                    raise Unavailable(f"the identity host has not answered in {timeout:.0f} s")
             timeout = SUBMIT_TIMEOUT + self.left
             with anyio.move_on_after(timeout):
                 submitting = self.background.detach(
@@ -180,13 +185,6 @@ class Submission:
         except BaseException as exc:
             await self._free(entry, exc)
             raise
-
-    async def _prepare_token(self) -> None:
-        timeout = max(MIN_TIME, self.left)
-        with anyio.move_on_after(timeout):
-            preparing = self.background.detach(self.client.prepare_token)
-            return await self.reporter.report_until(preparing, "ordering")
-        raise Unavailable(f"the identity host has not answered in {timeout:.0f} s")
 
     async def _send(self, entry: JournalEntry) -> JournalEntry:
         """The one POST and what is written before and after it; raises what it came to."""
