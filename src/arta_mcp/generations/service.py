@@ -25,7 +25,7 @@ import json
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -53,6 +53,7 @@ from arta_mcp.errors import (
 from arta_mcp.generations.callers import Call, Callers
 from arta_mcp.generations.downloads import read_saved, save_pictures
 from arta_mcp.generations.events import EventPublisher, Listener
+from arta_mcp.generations.learning import LearntSchedules
 from arta_mcp.generations.live_styles import LiveCatalogue
 from arta_mcp.generations.polling import JobPoller, PhaseTimes
 from arta_mcp.generations.progress import OnUpdate, ProgressReporter
@@ -64,7 +65,6 @@ from arta_mcp.generations.results import (
     join_notes,
     request_of,
     to_generation,
-    to_sample,
 )
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.slots import ConcurrencySlot
@@ -72,7 +72,7 @@ from arta_mcp.generations.submission import Submission
 from arta_mcp.generations.values import EngineUsed, Generation, GenerationRequest, Update
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import UNANSWERED_TTL, State
-from arta_mcp.state.records import CallNote, JournalEntry, Pruned, Timing
+from arta_mcp.state.records import CallNote, JournalEntry, Pruned
 from arta_mcp.styles import Catalogue
 
 log = logging.getLogger(__name__)
@@ -82,12 +82,6 @@ POLL_TIMEOUT = 10.0
 
 REFRESH_TIMEOUT = 2.0
 """seconds over its time that a call waits for fresh addresses of a finished generation"""
-
-SAMPLES_TIMEOUT = 2.0
-"""seconds that a call waits for what its poll schedule is learnt from"""
-
-MAX_SAMPLES = 50
-"""finished jobs of a style that its poll schedule is learnt from"""
 
 EXPLAIN_TIMEOUT = 0.5
 """seconds in which a host says why it cancelled a call; its reason follows in the same message"""
@@ -165,7 +159,8 @@ class Generations:
         self.engine_summary, self._find_file = engine_summary, find_file
         self._remove_files = remove_files
         self._removed: dict[str, PicturesRemoved] = {}
-        self._clock, self._schedule = clock, schedule
+        self._clock = clock
+        self._schedules = LearntSchedules(service, schedule, floor=self.limits.min_poll_interval)
         self._callers = Callers()
         self._styles = LiveCatalogue(service, clock=clock)
         self._events = EventPublisher()
@@ -418,6 +413,8 @@ class Generations:
         return self._events.subscribe(listener, self._background)
 
     async def _open(self) -> Backend:
+        if self._opened is not None:
+            return self._opened
         async with self._opening:
             if self._opened is None:
                 connecting = self._connect(self._background)
@@ -573,20 +570,16 @@ class Generations:
         if entry.phase == "done":
             return None
         record_id = entry.record_id or ""
-        found: tuple[Timing, ...] = ()
-        # Without samples it is polled as a style that is new: the job counts, not its schedule.
-        with suppress(ArtaError), anyio.move_on_after(SAMPLES_TIMEOUT):
-            found = await backend.state.timings(self._service, entry.style, MAX_SAMPLES)
+        schedule = await self._schedules.schedule_for(entry.style, backend.state)
         # No await between here and `join`: two calls must not make two pollers of one job.
         poller = self._pollers.get(record_id)
         if poller is None or poller.is_ending:
-            samples = [sample for timing in found if (sample := to_sample(timing)) is not None]
             first_age = max(0.0, self._clock() - (entry.submitted_at or entry.created_at))
             began = anyio.current_time()
             poller = self._pollers[record_id] = JobPoller(
                 record_id,
                 client=backend.client,
-                schedule=self._schedule(samples, floor=self.limits.min_poll_interval),
+                schedule=schedule,
                 # By the clock that only goes forward: a step of the wall clock ages no job.
                 age=lambda: first_age + anyio.current_time() - began,
                 timeout=self.limits.job_timeout,
@@ -626,6 +619,7 @@ class Generations:
             raise failure
         seed = entry.seed if job.seed is None else job.seed
         done = await self._recorder(backend).finish(replace(entry, phase="done", seed=seed))
+        self._schedules.note_end(entry.style)
         return await self._save(backend, done)
 
     async def _save(self, backend: Backend, entry: JournalEntry) -> JournalEntry:
