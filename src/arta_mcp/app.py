@@ -23,11 +23,11 @@ from arta_mcp.config import Settings
 from arta_mcp.engines.base import Engine
 from arta_mcp.engines.open import open_engine
 from arta_mcp.engines.sketch.info import describe
-from arta_mcp.errors import ArtaError, ConfigError, Unavailable
+from arta_mcp.errors import ArtaError, ConfigError, NotCancellable, Unavailable
 from arta_mcp.files import make_private_folder
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import DEFAULT_MAX_WAIT, Backend, Generations, Limits
-from arta_mcp.generations.values import EngineUsed
+from arta_mcp.generations.values import Cancellation, EngineUsed
 from arta_mcp.redaction import Secret, sanitize
 from arta_mcp.state.contract import State
 
@@ -44,11 +44,13 @@ def open_generations(
     output_dir: Path | None = None,
     warn: Callable[[str], None] | None = None,
     schedule: type[PollSchedule] = PollSchedule,
+    resume: bool = True,
 ) -> Generations:
     """The Generations that the settings describe; nothing is opened before its first call.
 
     `output_dir` goes before the setting; `warn` takes what a person should know;
-    `schedule` decides when to poll.
+    `schedule` decides when to poll. With `resume` the embedded service draws what processes that
+    died have left; a process that ends at once must not begin a picture, which would be lost.
     """
 
     is_local = settings.backend == "local"
@@ -60,7 +62,7 @@ def open_generations(
         state = open_state(settings, warn=warn)
         try:
             async with (
-                _addresses(settings, engine) as addresses,
+                _addresses(settings, engine, resume=resume) as addresses,
                 open_transport(settings) as transport,
             ):
                 yield connect(
@@ -91,6 +93,7 @@ def open_generations(
         engine_summary=drawn_by.summary if drawn_by else None,
         find_file=partial(_find_file, settings) if drawn_by else None,
         remove_files=partial(_remove_files, settings) if drawn_by else None,
+        cancel_job=partial(_cancel_job, settings),
         schedule=schedule,
     )
 
@@ -283,6 +286,28 @@ def _remove_files(settings: Settings, record_ids: tuple[str, ...]) -> int:
         raise explain_service_error(settings, exc) from exc
 
 
+def _cancel_job(settings: Settings, record_id: str) -> Cancellation | None:
+    """Cancels a job of the embedded service's folder, whatever draws now. Raises NotCancellable."""
+    if not service_dir(settings).is_dir():
+        return None
+    from arta_mcp.local.store import KEEP_RECORDS, Store
+    from arta_mcp.local.workers import cancel_job
+
+    try:
+        store = Store(service_dir(settings), keep=KEEP_RECORDS, keep_bytes=settings.sketch_limit)
+        if (record := store.record(record_id)) is None:
+            return None
+        count, failure = record.submission.n, store.progress(record_id).failure
+        if store.is_over(record):
+            why = f": {failure}" if failure else ", all of its pictures are drawn"
+            raise NotCancellable(f"the job has ended{why}", record_id=record_id)
+        is_drawing = cancel_job(store, record)
+        drawn = count - len(store.missing_pictures(record))
+    except OSError as exc:
+        raise explain_service_error(settings, exc) from exc
+    return Cancellation(record_id, drawn, count, is_drawing)
+
+
 def open_transport(settings: Settings) -> Transport:
     """The HTTP client that the settings describe; the embedded service is asked directly."""
     if settings.backend == "local":
@@ -306,7 +331,9 @@ def _remote_addresses(settings: Settings) -> Addresses:
 
 
 @asynccontextmanager
-async def _addresses(settings: Settings, engine: Engine | None) -> AsyncGenerator[Addresses]:
+async def _addresses(
+    settings: Settings, engine: Engine | None, *, resume: bool
+) -> AsyncGenerator[Addresses]:
     """The remote addresses, or those of an embedded service that runs as long."""
     if settings.backend == "arta":
         yield _remote_addresses(settings)
@@ -317,7 +344,8 @@ async def _addresses(settings: Settings, engine: Engine | None) -> AsyncGenerato
     def start() -> LoopbackServer:
         service = open_service(settings, engine, Service)
         server = LoopbackServer(service).__enter__()
-        service.workers.resume()
+        if resume:
+            service.workers.resume()
         return server
 
     try:

@@ -68,6 +68,7 @@ def run_command(arguments: list[str], environ: Mapping[str, str]) -> int:
         serve.add_serve,
         generate.add_generate,
         generate.add_get,
+        generate.add_cancel,
         listing.add_history,
         listing.add_models,
         account.add_account,

@@ -43,6 +43,7 @@ from arta_mcp.errors import (
     ArtaError,
     JobFailed,
     JobTimedOut,
+    NotCancellable,
     PicturesRemoved,
     PollFailed,
     RefusedStyle,
@@ -58,6 +59,7 @@ from arta_mcp.generations.polling import JobPoller, PhaseTimes
 from arta_mcp.generations.progress import OnUpdate, ProgressReporter
 from arta_mcp.generations.recorder import Recorder
 from arta_mcp.generations.results import (
+    CancelJob,
     FindFile,
     RemoveFiles,
     failure_of,
@@ -69,7 +71,13 @@ from arta_mcp.generations.results import (
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.slots import ConcurrencySlot
 from arta_mcp.generations.submission import Submission
-from arta_mcp.generations.values import EngineUsed, Generation, GenerationRequest, Update
+from arta_mcp.generations.values import (
+    Cancellation,
+    EngineUsed,
+    Generation,
+    GenerationRequest,
+    Update,
+)
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import UNANSWERED_TTL, State
 from arta_mcp.state.records import CallNote, JournalEntry, Pruned, Timing
@@ -147,6 +155,7 @@ class Generations:
         engine_summary: str | None = None,
         find_file: FindFile | None = None,
         remove_files: RemoveFiles | None = None,
+        cancel_job: CancelJob = lambda _: None,
         clock: Callable[[], float] = time.time,
         schedule: type[PollSchedule] = PollSchedule,
     ) -> None:
@@ -155,7 +164,7 @@ class Generations:
         `engine` is what draws, as far as it is known; `engine_notice` gives what is said of its
         results, `engine_summary` what to expect before a call; pictures are saved to `output_dir`,
         if any; `find_file` gives the path of one that the backend itself keeps on this machine,
-        `remove_files` removes those of pruned generations.
+        `remove_files` removes those of pruned generations; `cancel_job` cancels a job of its own.
         """
         self.backend: Literal["arta", "local"] = backend
         self.limits = limits or Limits()
@@ -163,7 +172,7 @@ class Generations:
         self._output_dir, self._engine_notice = output_dir, engine_notice
         self.engine = self._engine = engine or EngineUsed()
         self.engine_summary, self._find_file = engine_summary, find_file
-        self._remove_files = remove_files
+        self._remove_files, self._cancel_job = remove_files, cancel_job
         self._removed: dict[str, PicturesRemoved] = {}
         self._clock, self._schedule = clock, schedule
         self._callers = Callers()
@@ -348,6 +357,29 @@ class Generations:
         if remove is None:
             return pruned, 0
         return pruned, await anyio.to_thread.run_sync(remove, pruned.record_ids)
+
+    async def cancel(self, record_id: str) -> Cancellation:
+        """Gives up a job of the embedded service: no further picture of it is begun.
+
+        Whichever process draws it. Raises NotCancellable and UnknownRecord.
+        """
+        backend = await self._open()
+        cancelled = await anyio.to_thread.run_sync(self._cancel_job, record_id)
+        if cancelled is None:
+            if self.backend == "arta" and await self._find(backend, "", record_id):
+                raise NotCancellable(
+                    "the remote service takes no cancellation: the job goes on there",
+                    record_id=record_id,
+                )
+            raise UnknownRecord(
+                f"no job on this machine has the record id {sanitize(repr(record_id), 80)}",
+                hint=f"{UnknownRecord.default_hint}; the remote service takes no cancellation",
+            )
+        # Its end goes into the journal now, unless another process has yet to come to it.
+        if self.backend == "local" and not cancelled.is_drawing:
+            with suppress(ArtaError):
+                await self.get(record_id)
+        return cancelled
 
     async def catalogue(self) -> Catalogue:
         """What can be drawn with, as fresh as 2 s of waiting make it."""

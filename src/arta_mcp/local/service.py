@@ -314,7 +314,7 @@ class Service:
         is_sketch = record.engine == SKETCH
         prompt, notes = record.submission.prompt, list(progress.notes)
         if progress.failure:
-            missing = len(self.workers.missing_pictures(record))
+            missing = len(self.store.missing_pictures(record))
             notes.append(f"{missing} of {record.submission.n} not drawn: {progress.failure}")
         if is_sketch and (gaps := name_gaps(prompt)):
             notes.append(gaps)
@@ -362,7 +362,7 @@ class Service:
         if self.workers.jobs_ahead(record) is not None:
             return Job(record.record_id, "IN_QUEUE", seed=record.seed)
         progress = self.store.progress(record.record_id)
-        missing = self.workers.missing_pictures(record)
+        missing = self.store.missing_pictures(record)
         drawn = [index for index in range(record.submission.n) if index not in missing]
         # What was drawn before a failure stays: it may have cost somebody something.
         if progress.failure and not drawn:
