@@ -20,7 +20,7 @@ from arta_mcp.arta.transport import Transport
 from arta_mcp.arta.url_guard import is_inside
 from arta_mcp.background import BackgroundTasks, open_background
 from arta_mcp.config import Settings
-from arta_mcp.engines.base import Engine
+from arta_mcp.engines.base import Engine, EngineInfo
 from arta_mcp.engines.open import open_engine
 from arta_mcp.engines.sketch.info import describe
 from arta_mcp.errors import ArtaError, ConfigError, NotCancellable, Unavailable
@@ -86,11 +86,12 @@ def open_generations(
             job_timeout=settings.job_timeout,
             max_concurrency=settings.slots,
             min_poll_interval=settings.min_poll_interval,
+            hourly=settings.hourly_limit if settings.has_key else None,
         ),
         output_dir=output_dir or settings.output_dir or pictures_dir(settings),
         engine=EngineUsed(drawn_by.engine, drawn_by.model) if drawn_by else None,
         engine_notice=_explain_engine,
-        engine_summary=drawn_by.summary if drawn_by else None,
+        engine_summary=_summarize(settings, drawn_by),
         find_file=partial(_find_file, settings) if drawn_by else None,
         remove_files=partial(_remove_files, settings) if drawn_by else None,
         cancel_job=partial(_cancel_job, settings),
@@ -107,6 +108,14 @@ def _explain_engine(used: EngineUsed) -> str | None:
             return describe().notice
         case _:
             return f"drawn by {used.model or 'a model that it does not name'} through {used.name}"
+
+
+def _summarize(settings: Settings, drawn_by: EngineInfo | None) -> str | None:
+    """What a model is told of the engine before it asks, and how often it may."""
+    parts = [drawn_by.summary] if drawn_by else []
+    if settings.has_key and settings.hourly_limit:
+        parts.append(f"At most {settings.hourly_limit} pictures an hour (ARTA_HOURLY_LIMIT).")
+    return " ".join(parts) or None
 
 
 def connect(

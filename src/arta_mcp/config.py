@@ -160,6 +160,12 @@ def _auto_or_number(low: float, high: float) -> Parse:
     return parse
 
 
+def _limit(name: str, value: str) -> object:
+    return (
+        None if value.lower() == "off" else _number(1, 100_000, "whole number", _whole)(name, value)
+    )
+
+
 def _whole(value: str) -> float:
     # int() also takes "1_0" and "٣", and refuses thousands of digits in words of its own.
     plain = value.isascii() and value.isdigit() and len(value) < 10
@@ -307,6 +313,12 @@ class Settings:
         " service, which has a queue of its own",
         _number(1, 10000, "whole number", _whole),
     )
+    hourly_limit: int | None = _setting(
+        "120",
+        "pictures that hosts may ask for in an hour where a key is used (the remote service's, or"
+        " `ARTA_LOCAL_KEY`); the command line is not limited; `off`: no limit",
+        _limit,
+    )
     min_poll_interval: float = _setting(
         "0.5", "least seconds between two looks at a job", _number(0.01, 60)
     )
@@ -414,6 +426,11 @@ class Settings:
     def draws_with_ai(self) -> bool:
         """Whether the embedded service draws with an engine of the person's own."""
         return self.backend == "local" and self.local_engine != "sketch"
+
+    @property
+    def has_key(self) -> bool:
+        """Whether what draws is asked with a key of the person's: it may cost money or goodwill."""
+        return self.backend == "arta" or (self.draws_with_ai and self.local_key is not None)
 
     @property
     def unused(self) -> str | None:

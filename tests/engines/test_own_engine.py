@@ -114,6 +114,28 @@ async def test_a_host_is_told_what_draws_and_no_defaults_of_ours(
     assert KEY not in told
 
 
+async def test_where_a_key_is_used_a_host_is_told_of_the_hourly_limit_before_and_when_it_bites(
+    tmp_path: Path, server: ImageServer
+) -> None:
+    opened = generations(tmp_path, server, ARTA_HOURLY_LIMIT="2")
+    async with Client(build_server(opened, drawn_by="engine")) as client:
+        models = await client.call_tool("list_models", {"search": "watercolor"})
+        first = await client.call_tool("generate_image", {"prompt": "a fox", "n": 2})
+        second = await client.call_tool("generate_image", {"prompt": "a hare"})
+        instructions = client.instructions
+    assert "ARTA_HOURLY_LIMIT" in str(instructions)
+    assert "At most 2 pictures an hour (ARTA_HOURLY_LIMIT)." in str(models.content)
+    assert "2 of the 2 pictures of an hour are used" in str(first.structured_content)
+    assert second.is_error
+    assert "2 were asked for and this call wants 1; nothing was ordered" in str(second.content)
+    assert "ask again in 60 minutes" in str(second.content)
+    assert len(server.bodies) == 2
+    free = settings(tmp_path / "free", server, ARTA_HOURLY_LIMIT="1", ARTA_LOCAL_KEY="")
+    async with Client(build_server(open_generations(free), drawn_by="engine")) as client:
+        for prompt in ("a fox", "a hare"):
+            assert not (await client.call_tool("generate_image", {"prompt": prompt})).is_error
+
+
 async def test_a_mixed_history_tells_each_truly(tmp_path: Path, server: ImageServer) -> None:
     async with generations(tmp_path, server) as opened:
         await opened.generate(GenerationRequest.of(prompt="a fox"))

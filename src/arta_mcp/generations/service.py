@@ -54,6 +54,7 @@ from arta_mcp.errors import (
 from arta_mcp.generations.callers import Call, Callers
 from arta_mcp.generations.downloads import read_saved, save_pictures
 from arta_mcp.generations.events import EventPublisher, Listener
+from arta_mcp.generations.hourly_limit import HourlyLimit
 from arta_mcp.generations.live_styles import LiveCatalogue
 from arta_mcp.generations.polling import JobPoller, PhaseTimes
 from arta_mcp.generations.progress import OnUpdate, ProgressReporter
@@ -119,6 +120,7 @@ class Limits:
     """Bounds in seconds, but for `max_concurrency`, which counts jobs.
 
     With `adapts_wait` a host's call answers sooner than `max_wait` where one was cut off before.
+    `hourly` is how many pictures hosts may ask for in an hour.
     """
 
     max_wait: float = DEFAULT_MAX_WAIT
@@ -126,6 +128,7 @@ class Limits:
     job_timeout: float = 600.0
     max_concurrency: int = 8
     min_poll_interval: float = 0.5
+    hourly: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +231,10 @@ class Generations:
         fingerprint = request.fingerprint(style.name, self._engine)
         if request.idempotency_key is None:  # a key says by itself what a call repeats
             call.fingerprint = fingerprint
+        hourly = None
+        if call.connection and self.limits.hourly is not None:
+            what = (self._service, call.owner, self._engine.name)
+            hourly = HourlyLimit(self.limits.hourly, backend.state, *what, self._clock)
         async with self._answering(call, backend):
             slot = ConcurrencySlot(self._slots)
             try:
@@ -249,6 +256,7 @@ class Generations:
                         call=call,
                         service=self._service,
                         engine=self._engine,
+                        hourly=hourly,
                         clock=self._clock,
                     )
                     entry, is_earlier = await submission.run()
@@ -275,7 +283,8 @@ class Generations:
             until = self._until(call, entry if is_earlier else None, max_wait)
             done = await self._wait(backend, entry, poller, reporter, until)
             taken_up = TAKEN_UP if is_earlier and request.idempotency_key is None else None
-            return replace(done, notice=join_notes(taken_up, done.notice))
+            near = await hourly.warn() if hourly else None
+            return replace(done, notice=join_notes(taken_up, done.notice, near))
 
     async def get(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -15,6 +16,7 @@ from arta_mcp.arta.protocol import Submit
 from arta_mcp.background import BackgroundTasks
 from arta_mcp.errors import ArtaError, JobFailed, KeyConflict, SubmitUnknown, Unavailable
 from arta_mcp.generations.callers import Call, Callers
+from arta_mcp.generations.hourly_limit import HourlyLimit
 from arta_mcp.generations.progress import ProgressReporter
 from arta_mcp.generations.recorder import Recorder
 from arta_mcp.generations.results import request_of
@@ -71,6 +73,7 @@ class Submission:
     call: Call
     service: str
     engine: EngineUsed
+    hourly: HourlyLimit | None
     clock: Callable[[], float]
 
     @property
@@ -102,7 +105,10 @@ class Submission:
                 answered_at=None if self.call.connection else now,
             )
             # The intent is on disk before anything is sent: a crash from here on is seen later.
-            entry, is_ours = await self._begin(intent)
+            async with self.hourly.lock() if self.hourly else nullcontext():
+                entry, is_ours = await self._begin(intent)
+                if is_ours and self.hourly:
+                    await self._count(self.hourly, entry)
             if is_ours:
                 self.call.entry = entry
                 return await self._submit_ours(entry), False
@@ -142,6 +148,14 @@ class Submission:
         raise Unavailable(
             f"another process has kept the journal busy for {timeout:.0f} s; nothing was ordered"
         )
+
+    async def _count(self, hourly: HourlyLimit, entry: JournalEntry) -> None:
+        """Raises RateLimited where it is one too many; what repeats another never is."""
+        try:
+            await hourly.check(entry)
+        except BaseException as exc:
+            await self._free(entry, exc)
+            raise
 
     async def _free(self, entry: JournalEntry, exc: BaseException) -> None:
         """Frees entry and key while nothing was sent.
