@@ -105,10 +105,13 @@ async def test_of_calls_at_once_in_two_processes_as_many_pass_as_there_is_room_f
         except RateLimited:
             ended.append("limited")
 
-    async with world.generations(LIMIT) as one, world.generations(LIMIT) as other:
-        async with anyio.create_task_group() as group:
-            for number in range(8):
-                group.start_soon(call, (one, other)[number % 2], str(number))
+    async with (
+        world.generations(LIMIT) as one,
+        world.generations(LIMIT) as other,
+        anyio.create_task_group() as group,
+    ):
+        for number in range(8):
+            group.start_soon(call, (one, other)[number % 2], str(number))
     assert sorted(ended) == ["done"] * 5 + ["limited"] * 3
     assert len(world.service.jobs) == 5
 

@@ -33,7 +33,8 @@ _COMMON = (
     " shows the styles."
 )
 INSTRUCTIONS: Mapping[DrawnBy, str] = {
-    "remote": f"{_COMMON} An hourly limit may hold (ARTA_HOURLY_LIMIT): results say when it is near.",
+    "remote": f"{_COMMON} An hourly limit may hold (ARTA_HOURLY_LIMIT): results say when it is"
+    " near.",
     "sketch": f"{_COMMON} Pictures are sketches by rules (backend `local`), not AI pictures: say so"
     " to the person.",
     "engine": f"{_COMMON} Pictures are drawn by an engine of the person's own (backend `local`);"
