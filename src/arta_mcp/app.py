@@ -94,7 +94,7 @@ def open_generations(
         engine_summary=_summarize(settings, drawn_by),
         find_file=partial(_find_file, settings) if drawn_by else None,
         remove_files=partial(_remove_files, settings) if drawn_by else None,
-        cancel_job=partial(_cancel_job, settings),
+        cancel_job=partial(cancel_job, settings),
         schedule=schedule,
     )
 
@@ -295,12 +295,12 @@ def _remove_files(settings: Settings, record_ids: tuple[str, ...]) -> int:
         raise explain_service_error(settings, exc) from exc
 
 
-def _cancel_job(settings: Settings, record_id: str) -> Cancellation | None:
+def cancel_job(settings: Settings, record_id: str) -> Cancellation | None:
     """Cancels a job of the embedded service's folder, whatever draws now. Raises NotCancellable."""
     if not service_dir(settings).is_dir():
         return None
     from arta_mcp.local.store import KEEP_RECORDS, Store
-    from arta_mcp.local.workers import cancel_job
+    from arta_mcp.local import workers
 
     try:
         store = Store(service_dir(settings), keep=KEEP_RECORDS, keep_bytes=settings.sketch_limit)
@@ -310,7 +310,7 @@ def _cancel_job(settings: Settings, record_id: str) -> Cancellation | None:
         if store.is_over(record):
             why = f": {failure}" if failure else ", all of its pictures are drawn"
             raise NotCancellable(f"the job has ended{why}", record_id=record_id)
-        is_drawing = cancel_job(store, record)
+        is_drawing = workers.cancel_job(store, record)
         drawn = count - len(store.missing_pictures(record))
     except OSError as exc:
         raise explain_service_error(settings, exc) from exc

@@ -151,19 +151,13 @@ def _number(
     return parse
 
 
-def _auto_or_number(low: float, high: float) -> Parse:
-    parse_number = _number(low, high)
+def _word_or(word: str, parse_other: Parse) -> Parse:
+    """None for that word."""
 
     def parse(name: str, value: str) -> object:
-        return None if value.lower() == "auto" else parse_number(name, value)
+        return None if value.lower() == word else parse_other(name, value)
 
     return parse
-
-
-def _limit(name: str, value: str) -> object:
-    return (
-        None if value.lower() == "off" else _number(1, 100_000, "whole number", _whole)(name, value)
-    )
 
 
 def _whole(value: str) -> float:
@@ -302,7 +296,7 @@ class Settings:
         "auto",
         "seconds one call waits before it answers `pending`; `auto`: 50, less where a host was"
         " seen to wait less",
-        _auto_or_number(0, 3600),
+        _word_or("auto", _number(0, 3600)),
     )
     job_timeout: float = _setting(
         "600", "seconds after which a job counts as lost", _number(1, 86400)
@@ -317,7 +311,7 @@ class Settings:
         "120",
         "pictures that hosts may ask for in an hour where a key is used (the remote service's, or"
         " `ARTA_LOCAL_KEY`); the command line is not limited; `off`: no limit",
-        _limit,
+        _word_or("off", _number(1, 100_000, "whole number", _whole)),
     )
     min_poll_interval: float = _setting(
         "0.5", "least seconds between two looks at a job", _number(0.01, 60)

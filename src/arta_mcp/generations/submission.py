@@ -107,8 +107,12 @@ class Submission:
             # The intent is on disk before anything is sent: a crash from here on is seen later.
             async with self.hourly.lock() if self.hourly else nullcontext():
                 entry, is_ours = await self._begin(intent)
-                if is_ours and self.hourly:
-                    await self._count(self.hourly, entry)
+                if is_ours and self.hourly:  # what repeats another call is never one too many
+                    try:
+                        await self.hourly.check(entry)
+                    except BaseException as exc:
+                        await self._free(entry, exc)
+                        raise
             if is_ours:
                 self.call.entry = entry
                 return await self._submit_ours(entry), False
@@ -148,14 +152,6 @@ class Submission:
         raise Unavailable(
             f"another process has kept the journal busy for {timeout:.0f} s; nothing was ordered"
         )
-
-    async def _count(self, hourly: HourlyLimit, entry: JournalEntry) -> None:
-        """Raises RateLimited where it is one too many; what repeats another never is."""
-        try:
-            await hourly.check(entry)
-        except BaseException as exc:
-            await self._free(entry, exc)
-            raise
 
     async def _free(self, entry: JournalEntry, exc: BaseException) -> None:
         """Frees entry and key while nothing was sent.
