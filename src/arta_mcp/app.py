@@ -299,8 +299,8 @@ def cancel_job(settings: Settings, record_id: str) -> Cancellation | None:
     """Cancels a job of the embedded service's folder, whatever draws now. Raises NotCancellable."""
     if not service_dir(settings).is_dir():
         return None
-    from arta_mcp.local.store import KEEP_RECORDS, Store
     from arta_mcp.local import workers
+    from arta_mcp.local.store import KEEP_RECORDS, Store
 
     try:
         store = Store(service_dir(settings), keep=KEEP_RECORDS, keep_bytes=settings.sketch_limit)
