@@ -25,6 +25,7 @@ from arta_mcp.engines.open import open_engine
 from arta_mcp.engines.sketch.info import describe
 from arta_mcp.errors import ArtaError, ConfigError, NotCancellable, Unavailable
 from arta_mcp.files import make_private_folder
+from arta_mcp.generations.hourly_limit import HourlyLimit
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import DEFAULT_MAX_WAIT, Backend, Generations, Limits
 from arta_mcp.generations.values import Cancellation, EngineUsed
@@ -194,6 +195,17 @@ def state_dir(settings: Settings) -> Path:
             hint="set ARTA_STATE_DIR to an absolute path, or HOME",
         )
     return folder
+
+
+async def count_hour(settings: Settings) -> int:
+    """The pictures that hosts have asked for in the last hour; see `HourlyLimit`."""
+    engine = settings.local_engine if settings.backend == "local" else "arta"
+    state = open_state(settings)
+    try:
+        limit = HourlyLimit(0, state, settings.service, "", engine, time.time)
+        return await limit.used()
+    finally:
+        await state.close()
 
 
 def service_dir(settings: Settings) -> Path:

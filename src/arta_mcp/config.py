@@ -427,6 +427,19 @@ class Settings:
         return self.backend == "arta" or (self.draws_with_ai and self.local_key is not None)
 
     @property
+    def may_cost(self) -> bool:
+        """Whether a picture of the engine may be billed: a key goes to a server outside."""
+        host = urlsplit(self.local_url or "").hostname or ""
+        return self.draws_with_ai and self.local_key is not None and _is_surely_outside(host)
+
+    @property
+    def travels_in_the_clear(self) -> bool:
+        """Whether others in the network can read what the engine's server is asked."""
+        parts = urlsplit(self.local_url or "")
+        is_plain = parts.scheme == "http" and not is_loopback(parts.hostname or "")
+        return self.draws_with_ai and is_plain
+
+    @property
     def unused(self) -> str | None:
         """What is set and yet not used, because another setting goes before it; for people."""
         if self.local_engine == "sketch":

@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from urllib.parse import urljoin, urlsplit
 
@@ -121,17 +122,19 @@ class OpenAIImages:
     async def generate(self, request: ImageRequest, on_step: OnStep) -> GeneratedImage:
         """See `Engine.generate`."""
         if not self._asked and (self._model is None or self._dialect is None):
+            with suppress(RequestRefused):  # a key that may draw and not list
+                models = await self.list_models()
+                self._model = self._model or next(iter(models), None)
             self._asked = True
-            models = await self.list_models()
-            self._model = self._model or next(iter(models), None)
         dialect_name = self._dialect or "plain"
         size = nearest(request.size, self._sizes) if self._sizes else request.size
         try:
             return await self._draw(replace(request, size=size), dialect_name)
         except ModelNotFound as exc:
-            listed = await self.list_models()
-            if listed:
-                exc.hint = f"set ARTA_LOCAL_MODEL to one of {', '.join(listed[:MAX_TOLD_MODELS])}"
+            with suppress(EngineError):
+                listed = await self.list_models()
+                names = ", ".join(listed[:MAX_TOLD_MODELS])
+                exc.hint = f"set ARTA_LOCAL_MODEL to one of {names}" if names else exc.hint
             raise
         except RequestRefused as exc:
             # Refused for its size: nothing was drawn. A second refusal is the end.

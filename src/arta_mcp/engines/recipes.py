@@ -44,18 +44,7 @@ class Recipes:
         """Ours, with those of a person's file before them. Raises ConfigError that names a line."""
         shipped = files("arta_mcp.engines").joinpath("recipes.json").read_text(encoding="utf-8")
         recipes = read_recipes(shipped, "recipes.json")
-        if own is not None:
-            try:
-                with own.open("rb") as file:
-                    content = file.read(MAX_FILE + 1)
-                recipes |= read_recipes(content[:MAX_FILE].decode("utf-8-sig"), str(own))
-            except OSError as exc:
-                why = exc.strerror or type(exc).__name__
-                raise ConfigError(f"{SETTING}: {sanitize(str(own), 120)}: {why}") from exc
-            except UnicodeDecodeError as exc:
-                shown = sanitize(str(own), 120)
-                raise ConfigError(f"{SETTING}: {shown} is no text in UTF-8") from exc
-        return cls(recipes)
+        return cls(recipes if own is None else recipes | load_own(own))
 
     def of(self, style: str) -> Recipe:
         """The recipe of a style; one without words for a style that has none."""
@@ -74,6 +63,22 @@ class Recipes:
             return ""
         drew = f"{sanitize(model, 120)} drew" if model else "the engine's model drew"
         return f"{style!r} names a model of the remote service; here {drew}"
+
+
+def load_own(path: Path) -> dict[str, Recipe]:
+    """The recipes of a person's own file. Raises ConfigError that names a line."""
+    shown = sanitize(str(path), 120)
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE + 1)
+        if len(content) > MAX_FILE:
+            raise ConfigError(f"{SETTING}: {shown} has over {MAX_FILE / 1e6:.0f} MB")
+        return read_recipes(content.decode("utf-8-sig"), str(path))
+    except OSError as exc:
+        why = (exc.strerror or type(exc).__name__).lower()
+        raise ConfigError(f"{SETTING}: {shown}: {why}", hint="name a file that is there") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{SETTING}: {shown} is no text in UTF-8") from exc
 
 
 def read_recipes(content: str, name: str) -> dict[str, Recipe]:

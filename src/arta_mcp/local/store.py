@@ -13,13 +13,13 @@ import secrets
 import stat
 import time
 import uuid
-from collections.abc import Collection, Iterable
-from contextlib import suppress
+from collections.abc import Collection, Generator, Iterable
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import jwt
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from arta_mcp.arta.protocol import Submit
 from arta_mcp.arta.refusals import Refusal
@@ -309,6 +309,20 @@ class Store:
         """The lock of the one process that draws with an engine."""
         path = self.folder / f"drawing-{engine}.lock"
         return FileLock(path, mode=0o600, thread_local=False)
+
+    @contextmanager
+    def keeping_others_from(self, engine: str) -> Generator[bool]:
+        """Whether no other process draws with an engine now; then none begins while this lasts."""
+        lock = self.drawing_lock(engine)
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, OSError, NotImplementedError):  # the last two without locks: who knows
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
 
     def missing_pictures(self, record: Record) -> list[int]:
         """The pictures of the job that are not on disk yet, by their index."""

@@ -358,18 +358,13 @@ def cancel_job(store: Store, record: Record) -> bool:
     That one is drawn to its end: it may have been paid for.
     """
     store.cancel(record)
-    lock, progress = store.drawing_lock(record.engine), store.progress(record.record_id)
-    try:
-        lock.acquire(timeout=0)
-    except (Timeout, OSError, NotImplementedError):
-        # Another process draws, and sees it at its next look into the queue.
-        return not {*store.missing_pictures(record)}.isdisjoint(progress.begun)
-    try:  # nobody draws, so it ends here
+    with store.keeping_others_from(record.engine) as nobody_draws:
+        progress, missing = store.progress(record.record_id), store.missing_pictures(record)
+        if not nobody_draws:  # whoever does sees it at the next look into the queue
+            return not {*missing}.isdisjoint(progress.begun)
         if not store.is_over(record):
             why = JobCancelled(CANCELLED_BY_PERSON)
             changes = {"failure": why.message, "failure_code": CANCELLED, "failure_hint": why.hint}
             store.put_progress(record.record_id, replace(progress, **changes))
         store.leave_queue(record.engine, record.record_id)
-    finally:
-        lock.release()
-    return False
+        return False
