@@ -15,6 +15,8 @@ from harness.installed import Machine
 from harness.shell import CommandResult, Shell
 
 KEY = "sk-sentinel-0123456789"
+NOWHERE = "http://127.0.0.1:9"
+"""a proxy that is not there, so that nothing leaves this machine"""
 
 
 @pytest.fixture
@@ -87,9 +89,8 @@ def test_without_a_picture_only_the_list_is_asked_for(shell: Shell, server: Imag
 
 def test_where_a_picture_may_cost_money_none_is_drawn_without_a_word(shell: Shell) -> None:
     # An address that answers nothing: what is proven is that no picture is asked for.
-    shell.set(
-        ARTA_LOCAL_ENGINE="openai", ARTA_LOCAL_URL="https://images.invalid", ARTA_LOCAL_KEY=KEY
-    )
+    shell.set(ARTA_LOCAL_ENGINE="openai", ARTA_LOCAL_KEY=KEY)
+    shell.set(ARTA_LOCAL_URL="https://images.invalid", ARTA_PROXY=NOWHERE)
     said = shell("doctor", "--json")
     assert findings(said, "picture") == [
         ("ok", "not tried: it may cost money at https://images.invalid; --draw draws one", "")
@@ -151,8 +152,9 @@ def test_what_is_set_and_not_used_and_what_travels_in_the_clear_is_said(
 ) -> None:
     shell.set(
         ARTA_LOCAL_ENGINE="sdapi",
-        ARTA_LOCAL_URL="http://10.255.255.1:7860",
+        ARTA_LOCAL_URL="http://gpu.internal:7860",
         ARTA_LOCAL_HTTP="on",
+        ARTA_PROXY=NOWHERE,
         ARTA_API_KEY=KEY,
         ARTA_BACKEND="arta",
         ARTA_STATE_DIR="/dev/null/x",  # nothing is asked of the remote service
@@ -168,7 +170,7 @@ def test_what_is_set_and_not_used_and_what_travels_in_the_clear_is_said(
     assert "ARTA_API_KEY is not used: ARTA_LOCAL_ENGINE=sdapi draws" in said.out
     assert findings(said, "engine")[0] == (
         "warn",
-        "prompts and key travel in the clear to http://10.255.255.1:7860",
+        "prompts and key travel in the clear to http://gpu.internal:7860",
         "use https:// where others share the network",
     )
 
