@@ -129,7 +129,7 @@ class OpenAIImages:
         dialect_name = self._dialect or "plain"
         size = nearest(request.size, self._sizes) if self._sizes else request.size
         try:
-            return await self._draw(replace(request, size=size), dialect_name)
+            return await self._draw(request, size, dialect_name)
         except ModelNotFound as exc:
             with suppress(EngineError):
                 listed = await self.list_models()
@@ -142,7 +142,7 @@ class OpenAIImages:
             if self._sizes or not re.search(r"(?i)\bsize\b", exc.message):
                 raise
             others = tuple(one for one in told if one != size) or STANDARD_SIZES
-            image = await self._draw(replace(request, size=nearest(size, others)), dialect_name)
+            image = await self._draw(request, nearest(size, others), dialect_name)
             self._sizes = others
             return image
 
@@ -150,8 +150,10 @@ class OpenAIImages:
         """See `Engine.aclose`."""
         await self._server.http.aclose()
 
-    async def _draw(self, request: ImageRequest, dialect_name: str) -> GeneratedImage:
-        dialect = DIALECTS[dialect_name]
+    async def _draw(
+        self, asked: ImageRequest, size: tuple[int, int], dialect_name: str
+    ) -> GeneratedImage:
+        dialect, request = DIALECTS[dialect_name], replace(asked, size=size)
         answer = await self._server.draw(PATH, write_body(request, dialect, self._model))
         entry = next(iter(list_or_empty(answer.get("data"))), None)
         if not is_object(entry):
@@ -167,7 +169,7 @@ class OpenAIImages:
             guidance=guidance if dialect.guidance_scale else None,
             honours_seed=dialect.seed is not None,
         )
-        data, size = await anyio.to_thread.run_sync(write_png, content, texts)
+        data, drawn = await anyio.to_thread.run_sync(write_png, content, texts)
         return GeneratedImage(
             data=data,
             model=sanitize(model, 200) if model else None,
@@ -177,7 +179,7 @@ class OpenAIImages:
                 if getattr(dialect, name) is None
                 and not (name == "negative_prompt" and dialect.folds_negative)
             ),
-            note=explain_difference(request, size, text(entry, "revised_prompt")),
+            note=explain_difference(asked, drawn, text(entry, "revised_prompt")),
         )
 
     async def _read_picture(self, entry: dict[str, object]) -> bytes:
