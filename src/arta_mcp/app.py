@@ -20,7 +20,7 @@ from arta_mcp.arta.transport import Transport
 from arta_mcp.arta.url_guard import is_inside
 from arta_mcp.background import BackgroundTasks, open_background
 from arta_mcp.config import Settings
-from arta_mcp.engines.base import Engine, EngineInfo
+from arta_mcp.engines.base import Engine, EngineInfo, ListsModels
 from arta_mcp.engines.open import open_engine
 from arta_mcp.engines.sketch.info import describe
 from arta_mcp.errors import ArtaError, ConfigError, NotCancellable, Unavailable
@@ -31,6 +31,7 @@ from arta_mcp.generations.service import DEFAULT_MAX_WAIT, Backend, Generations,
 from arta_mcp.generations.values import Cancellation, EngineUsed
 from arta_mcp.redaction import Secret, sanitize
 from arta_mcp.state.contract import State
+from arta_mcp.styles import SHIPPED, Catalogue
 
 if TYPE_CHECKING:
     from arta_mcp.local.service import Service
@@ -93,6 +94,10 @@ def open_generations(
         engine=EngineUsed(drawn_by.engine, drawn_by.model) if drawn_by else None,
         engine_notice=_explain_engine,
         engine_summary=_summarize(settings, drawn_by),
+        list_engine_models=(
+            partial(list_engine_models, settings) if settings.draws_with_ai else None
+        ),
+        styles=known_styles(settings),
         find_file=partial(_find_file, settings) if drawn_by else None,
         remove_files=partial(_remove_files, settings) if drawn_by else None,
         cancel_job=partial(cancel_job, settings),
@@ -276,6 +281,31 @@ def open_engine_transport(settings: Settings) -> Transport:
         # A server says nothing while it draws.
         download_timeout=settings.job_timeout,
     )
+
+
+def known_styles(settings: Settings) -> Catalogue:
+    """What can be asked for without asking a service. Raises ConfigError for a file of styles."""
+    if not settings.draws_with_ai:
+        return SHIPPED
+    from arta_mcp.engines.recipes import Recipes
+
+    return Recipes.load(settings.local_styles).catalogue
+
+
+@asynccontextmanager
+async def opened_engine(settings: Settings) -> AsyncGenerator[Engine]:
+    """Another engine of these settings, for this event loop: the one that draws has its own."""
+    engine = open_engine(settings, open_engine_transport(settings))
+    try:
+        yield engine
+    finally:
+        await engine.aclose()
+
+
+async def list_engine_models(settings: Settings) -> tuple[str, ...]:
+    """The models that the engine says it has; () where it has no list. Raises EngineError."""
+    async with opened_engine(settings) as engine:
+        return await engine.list_models() if isinstance(engine, ListsModels) else ()
 
 
 def explain_service_error(settings: Settings, exc: OSError) -> ArtaError:

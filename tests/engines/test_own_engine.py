@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -112,6 +113,31 @@ async def test_a_host_is_told_what_draws_and_no_defaults_of_ours(
     assert "sketch" not in told
     assert "an engine of the person's own" in str(instructions)
     assert KEY not in told
+
+
+async def test_list_models_has_what_this_engine_draws_with_and_a_persons_own_styles(
+    tmp_path: Path, server: ImageServer
+) -> None:
+    styles = tmp_path / "styles.json"
+    own = [{"name": "Ink Wash", "prompt": "{prompt}, ink wash", "negative_prompt": "colour"}]
+    styles.write_text(json.dumps(own), encoding="utf-8")
+    opened = generations(tmp_path, server, ARTA_LOCAL_STYLES=str(styles))
+    async with Client(build_server(opened, drawn_by="engine")) as client:
+        assert server.paths == []  # nobody is asked at the start
+        listed = await client.call_tool("list_models", {})
+        drawn = await client.call_tool("generate_image", {"prompt": "a fox", "model": "ink-wash"})
+        pro = await client.call_tool("generate_image", {"prompt": "a fox", "model": "f2-pro"})
+    assert listed.structured_content is not None
+    ids = [model["id"] for model in listed.structured_content["models"]]
+    assert {"flux", "watercolor", "ink-wash"} <= set(ids)
+    assert not {"f2-pro", "gpt4o", "nano-banana-style"} & set(ids)
+    assert not [one for one in ids if "test" in one or one.startswith(("qa", "our"))]
+    text = str(listed.content)
+    assert f"Pictures are drawn by a model at {server.url}" in text
+    assert "Its server has flux-schnell, other; the person chooses by ARTA_LOCAL_MODEL." in text
+    assert not drawn.is_error
+    assert server.bodies[0]["prompt"] == "a fox, ink wash"
+    assert "names a model of the remote service; here flux-schnell drew" in str(pro.content)
 
 
 async def test_where_a_key_is_used_a_host_is_told_of_the_hourly_limit_before_and_when_it_bites(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -36,30 +35,13 @@ async def check_engine(settings: Settings, *, draw: bool) -> AsyncGenerator[Find
 
     It asks the address that is set and no other.
     """
+    from arta_mcp.app import opened_engine
+
     async with opened_engine(settings) as engine:
         yield await check_models(settings, engine)
         yield explain_arguments(engine.describe())  # after the list, which may tell the dialect
         if draw:
             yield await check_drawing(settings, engine)
-
-
-async def list_models(settings: Settings) -> tuple[str, ...]:
-    """The models that the engine says it has; () where it has no list. Raises EngineError."""
-    async with opened_engine(settings) as engine:
-        return await engine.list_models() if isinstance(engine, ListsModels) else ()
-
-
-@asynccontextmanager
-async def opened_engine(settings: Settings) -> AsyncGenerator[Engine]:
-    """The engine that the settings name, for this event loop."""
-    from arta_mcp.app import open_engine_transport
-    from arta_mcp.engines.open import open_engine
-
-    engine = open_engine(settings, open_engine_transport(settings))
-    try:
-        yield engine
-    finally:
-        await engine.aclose()
 
 
 async def check_models(settings: Settings, engine: Engine) -> Finding:

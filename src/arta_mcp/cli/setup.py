@@ -20,7 +20,7 @@ from arta_mcp.cli.console import (
     print_message,
     translate_hint,
 )
-from arta_mcp.cli.engine import MAX_SHOWN, check_engine, list_models
+from arta_mcp.cli.engine import MAX_SHOWN, check_engine
 from arta_mcp.cli.install.command import install
 from arta_mcp.cli.install.hosts import HOSTS, find_host
 from arta_mcp.cli.parser import Parser, Subparsers
@@ -199,8 +199,10 @@ def ask_questions(options: argparse.Namespace) -> Answers:
 
 def ask_model(answers: Answers, settings: Settings) -> str:
     """One of those that the server lists, or what is typed; empty: what it has loaded."""
+    from arta_mcp.app import list_engine_models
+
     try:
-        listed = run_until_stopped(lambda: list_models(settings))
+        listed = run_until_stopped(lambda: list_engine_models(settings))
     except ArtaError as exc:
         print_error(exc)
         listed = ()

@@ -16,7 +16,7 @@ from pathlib import Path
 from arta_mcp.engines.base import ImageRequest
 from arta_mcp.errors import ConfigError
 from arta_mcp.redaction import sanitize
-from arta_mcp.styles import SHIPPED
+from arta_mcp.styles import AS_OF, MAX_STYLE, SHIPPED, Catalogue, is_style_name
 from arta_mcp.untrusted_json import is_object, list_or_empty, text
 
 SLOT = "{prompt}"
@@ -38,6 +38,17 @@ class Recipes:
 
     def __init__(self, recipes: Mapping[str, Recipe]) -> None:
         self._recipes = {name.lower(): recipe for name, recipe in recipes.items()}
+        known = {style.name.lower() for style in SHIPPED.styles}
+        own = [name for name in recipes if name.lower() not in known]
+        names = [style.name for style in SHIPPED.styles]
+        self.catalogue = Catalogue.from_names(
+            [*names, *own],
+            AS_OF,
+            "shipped",
+            # Models of the remote service: one that is asked for by its name draws without words.
+            hidden=[name for name in names if name != SHIPPED.default.name and self.is_bare(name)],
+        )
+        """what there is to draw with: looks, and a person's own styles"""
 
     @classmethod
     def load(cls, own: Path | None = None) -> Recipes:
@@ -45,6 +56,10 @@ class Recipes:
         shipped = files("arta_mcp.engines").joinpath("recipes.json").read_text(encoding="utf-8")
         recipes = read_recipes(shipped, "recipes.json")
         return cls(recipes if own is None else recipes | load_own(own))
+
+    def is_bare(self, style: str) -> bool:
+        """Whether a style adds no words: it names a model, not a look."""
+        return self.of(style).prompt == SLOT
 
     def of(self, style: str) -> Recipe:
         """The recipe of a style; one without words for a style that has none."""
@@ -59,7 +74,7 @@ class Recipes:
 
     def explain(self, style: str, model: str | None) -> str:
         """What a person should know of a style that names a model which is not here."""
-        if style == SHIPPED.default.name or self.of(style).prompt != SLOT:
+        if style == SHIPPED.default.name or not self.is_bare(style):
             return ""
         drew = f"{sanitize(model, 120)} drew" if model else "the engine's model drew"
         return f"{style!r} names a model of the remote service; here {drew}"
@@ -106,5 +121,9 @@ def read_recipes(content: str, name: str) -> dict[str, Recipe]:
         if not isinstance(prompt, str) or SLOT not in prompt:
             shown = sanitize(repr(style), 80)
             raise ConfigError(f"{where}{line}: the prompt of {shown} has no {SLOT}", hint=hint)
+        if not is_style_name(style):
+            shown = sanitize(repr(style), 80)
+            why = f"{shown} is no name: at most {MAX_STYLE} printable characters"
+            raise ConfigError(f"{where}{line}: {why}", hint=hint)
         recipes[style] = Recipe(prompt, text(entry, "negative_prompt"))
     return recipes

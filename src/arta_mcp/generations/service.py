@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -82,7 +82,7 @@ from arta_mcp.generations.values import (
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import UNANSWERED_TTL, State
 from arta_mcp.state.records import CallNote, JournalEntry, Pruned, Timing
-from arta_mcp.styles import Catalogue
+from arta_mcp.styles import SHIPPED, Catalogue
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +97,9 @@ SAMPLES_TIMEOUT = 2.0
 
 MAX_SAMPLES = 50
 """finished jobs of a style that its poll schedule is learnt from"""
+
+MODELS_TIMEOUT = 2.0
+"""seconds that a call waits for what an engine's server says that it has"""
 
 EXPLAIN_TIMEOUT = 0.5
 """seconds in which a host says why it cancelled a call; its reason follows in the same message"""
@@ -156,6 +159,8 @@ class Generations:
         engine: EngineUsed | None = None,
         engine_notice: Callable[[EngineUsed], str | None] = lambda _: None,
         engine_summary: str | None = None,
+        list_engine_models: Callable[[], Awaitable[tuple[str, ...]]] | None = None,
+        styles: Catalogue = SHIPPED,
         find_file: FindFile | None = None,
         remove_files: RemoveFiles | None = None,
         cancel_job: CancelJob = lambda _: None,
@@ -165,7 +170,8 @@ class Generations:
         """`service` names whose generations these are; `clock` gives seconds since the epoch.
 
         `engine` is what draws, as far as it is known; `engine_notice` gives what is said of its
-        results, `engine_summary` what to expect before a call; pictures are saved to `output_dir`,
+        results, `engine_summary` what to expect before a call, `list_engine_models` what its server
+        has; `styles` is what is known without a service; pictures are saved to `output_dir`,
         if any; `find_file` gives the path of one that the backend itself keeps on this machine,
         `remove_files` removes those of pruned generations; `cancel_job` cancels a job of its own.
         """
@@ -179,7 +185,8 @@ class Generations:
         self._removed: dict[str, PicturesRemoved] = {}
         self._clock, self._schedule = clock, schedule
         self._callers = Callers()
-        self._styles = LiveCatalogue(service, clock=clock)
+        self._styles = LiveCatalogue(service, clock=clock, shipped=styles)
+        self._list_engine_models = list_engine_models
         self._events = EventPublisher()
         self._background_block = open_background()
         self._stack = AsyncExitStack()
@@ -396,6 +403,13 @@ class Generations:
             backend = await self._open()
             await self._styles.refresh(backend.state, backend.client, self._background)
         return self._styles.catalogue
+
+    async def engine_models(self) -> tuple[str, ...]:
+        """What the engine's server says that it has, if it says so within 2 s."""
+        if self._list_engine_models is not None:
+            with suppress(ArtaError), anyio.move_on_after(MODELS_TIMEOUT):
+                return await self._list_engine_models()
+        return ()
 
     @property
     def known_catalogue(self) -> Catalogue:
