@@ -263,7 +263,8 @@ class Settings:
 
     backend: Literal["arta", "local"] = _choice(
         "auto",
-        "`arta`: the remote service; `local`: the embedded one; `auto`: `arta` when a key is set",
+        "`arta`: the remote service; `local`: the embedded one; `auto`: `arta` when a key is set"
+        " and no engine of yours",
         {"auto": "auto", "arta": "arta", "local": "local"},
     )
     api_key: Secret | None = _setting(
@@ -317,7 +318,10 @@ class Settings:
         "0.5", "least seconds between two looks at a job", _number(0.01, 60)
     )
     output_dir: Path | None = _setting(
-        "", "finished pictures are also saved in this folder", _folder
+        "",
+        "finished pictures are also saved in this folder; not set: those of an engine of yours in"
+        " `arta-mcp` in your folder of pictures",
+        _folder,
     )
     state_dir: Path | None = _setting(
         "", "tokens and generations; the platform's state folder when not set", _folder

@@ -167,7 +167,10 @@ def test_what_is_set_and_not_used_and_what_travels_in_the_clear_is_said(
     )
     shell.set(ARTA_BACKEND="auto")
     said = shell("doctor", "--no-picture", "--json")
-    assert "ARTA_API_KEY is not used: ARTA_LOCAL_ENGINE=sdapi draws" in said.out
+    unused = "ARTA_API_KEY is not used: ARTA_LOCAL_ENGINE=sdapi draws"
+    assert unused in said.out
+    shell.set(ARTA_STATE_DIR=str(tmp_path / "state"))
+    assert f"warning: {unused}" in shell("history").err
     assert findings(said, "engine")[0] == (
         "warn",
         "prompts and key travel in the clear to http://gpu.internal:7860",

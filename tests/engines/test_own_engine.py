@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import anyio
@@ -17,6 +19,7 @@ from arta_mcp.config import Settings
 from arta_mcp.errors import ArtaError, ConfigError, EngineUnavailable, KeyConflict, PromptRejected
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import GenerationRequest
+from arta_mcp.local.store import picture_path
 from arta_mcp.server.build import build_server
 from harness.image_server import ImageServer
 
@@ -283,6 +286,33 @@ def test_an_engine_of_ones_own_goes_before_a_key_and_what_is_not_used_is_told() 
         "ARTA_LOCAL_ENGINE=openai is not used: ARTA_BACKEND is arta",
     )
     assert Settings.from_env({"ARTA_API_KEY": KEY}).unused is None
+
+
+async def test_what_an_engine_drew_is_saved_among_the_persons_pictures_and_nothing_removes_it(
+    tmp_path: Path, server: ImageServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    without_folder = {"ARTA_OUTPUT_DIR": "", "ARTA_SKETCH_LIMIT": "1kB"}
+    async with generations(tmp_path, server, **without_folder) as opened:
+        done = await opened.generate(GenerationRequest.of(prompt="a fox"))
+    (path,) = [Path(image.path or "") for image in done.images]
+    assert path.parent == tmp_path / "home" / "Pictures" / "arta-mcp"
+    with closing(sqlite3.connect(tmp_path / "state" / "generations.sqlite3")) as journal:
+        journal.execute("UPDATE journal SET created_at = created_at - 86400")
+        journal.commit()
+    sketching = {**without_folder, "ARTA_LOCAL_ENGINE": "sketch"}
+    async with generations(tmp_path, server, **sketching) as opened:
+        for number in range(3):  # each beyond the limit of what is kept of sketches
+            await opened.generate(GenerationRequest.of(prompt=str(number)))
+        pruned, pictures = await opened.prune(0)
+    assert (pruned.count, pictures) == (1, 0)
+    kept = picture_path(tmp_path / "state" / "local", done.record_id or "", 0)
+    assert kept is not None
+    assert kept.read_bytes() == path.read_bytes()
+    async with generations(tmp_path, server, ARTA_OUTPUT_DIR=str(tmp_path / "mine")) as opened:
+        mine = await opened.generate(GenerationRequest.of(prompt="a fox"))
+    assert Path(mine.images[0].path or "").parent == tmp_path / "mine"
 
 
 def test_nothing_raises_but_arta_errors(tmp_path: Path) -> None:
