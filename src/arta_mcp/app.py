@@ -31,9 +31,9 @@ from arta_mcp.generations.service import DEFAULT_MAX_WAIT, Backend, Generations,
 from arta_mcp.generations.values import Cancellation, EngineUsed
 from arta_mcp.redaction import Secret, sanitize
 from arta_mcp.state.contract import State
-from arta_mcp.styles import SHIPPED, Catalogue
 
 if TYPE_CHECKING:
+    from arta_mcp.engines.recipes import Recipes
     from arta_mcp.local.service import Service
 
 LOCAL_KEY = "arta-mcp-local"
@@ -97,7 +97,7 @@ def open_generations(
         list_engine_models=(
             partial(list_engine_models, settings) if settings.draws_with_ai else None
         ),
-        styles=known_styles(settings),
+        styles=load_recipes(settings).catalogue if settings.draws_with_ai else None,
         find_file=partial(_find_file, settings) if drawn_by else None,
         remove_files=partial(_remove_files, settings) if drawn_by else None,
         cancel_job=partial(cancel_job, settings),
@@ -241,6 +241,13 @@ def pictures_dir(settings: Settings) -> Path | None:
     return folder / "arta-mcp" if folder.is_absolute() else None
 
 
+def load_recipes(settings: Settings) -> Recipes:
+    """The styles of an engine that draws with a model. Raises ConfigError for a person's file."""
+    from arta_mcp.engines.recipes import Recipes
+
+    return Recipes.load(settings.local_styles)
+
+
 def open_service(
     settings: Settings,
     engine: Engine | None,
@@ -254,13 +261,11 @@ def open_service(
 
     `queue`, `draw` and `latency` as `Service` says; a job of an engine takes only its own time.
     """
-    from arta_mcp.engines.recipes import Recipes
-
     is_ai = engine is not None and engine.describe().is_ai
     return service(
         make_service_dir(settings),
         engine=engine,
-        recipes=Recipes.load(settings.local_styles) if is_ai else None,
+        recipes=load_recipes(settings) if is_ai else None,
         # A person who watches sees a sketch queue and be drawn.
         queue=0.0 if is_ai and queue is None else queue,
         draw=0.0 if is_ai and draw is None else draw,
@@ -281,15 +286,6 @@ def open_engine_transport(settings: Settings) -> Transport:
         # A server says nothing while it draws.
         download_timeout=settings.job_timeout,
     )
-
-
-def known_styles(settings: Settings) -> Catalogue:
-    """What can be asked for without asking a service. Raises ConfigError for a file of styles."""
-    if not settings.draws_with_ai:
-        return SHIPPED
-    from arta_mcp.engines.recipes import Recipes
-
-    return Recipes.load(settings.local_styles).catalogue
 
 
 @asynccontextmanager

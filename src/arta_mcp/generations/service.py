@@ -160,7 +160,7 @@ class Generations:
         engine_notice: Callable[[EngineUsed], str | None] = lambda _: None,
         engine_summary: str | None = None,
         list_engine_models: Callable[[], Awaitable[tuple[str, ...]]] | None = None,
-        styles: Catalogue = SHIPPED,
+        styles: Catalogue | None = None,
         find_file: FindFile | None = None,
         remove_files: RemoveFiles | None = None,
         cancel_job: CancelJob = lambda _: None,
@@ -185,7 +185,7 @@ class Generations:
         self._removed: dict[str, PicturesRemoved] = {}
         self._clock, self._schedule = clock, schedule
         self._callers = Callers()
-        self._styles = LiveCatalogue(service, clock=clock, shipped=styles)
+        self._styles = LiveCatalogue(service, clock=clock, shipped=styles or SHIPPED)
         self._list_engine_models = list_engine_models
         self._events = EventPublisher()
         self._background_block = open_background()
