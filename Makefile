@@ -21,13 +21,19 @@ interop-all: $(VENV)/.tested
 	INTEROP_ALL=1 REQUIRE_ALL=1 $(BIN)/python -m pytest tests/interop/test_frameworks.py
 	$(BIN)/python tools/write_clients.py
 
-# the published types of other programs, in an environment of their own
-test-engines: $(VENV)/.tested .cache/engines/.made
+# the published types and a picture server of others, each in an environment of its own (1.3 GB)
+test-engines: $(VENV)/.tested .cache/engines/.made .cache/aquiles/.made
 	REQUIRE_ALL=1 $(BIN)/python -m pytest tests/engines
 
 .cache/engines/.made:
 	$(PYTHON) -m venv --clear .cache/engines
 	.cache/engines/bin/python -m pip install --quiet "openai>=3.57,<4"
+	touch $@
+
+.cache/aquiles/.made: tests/engines/aquiles.txt
+	$(PYTHON) -m venv --clear .cache/aquiles
+	.cache/aquiles/bin/python -m pip install --quiet --requirement tests/engines/aquiles.txt
+	.cache/aquiles/bin/python -m pip install --quiet --no-deps aquiles-image==0.8.3
 	touch $@
 
 # The replies first: a source of theirs that changed makes every start slow, and says so nowhere else.

@@ -36,6 +36,7 @@ SETTINGS_GONE_WRONG: list[dict[str, str]] = [
     {"ARTA_MAX_WAIT": "abc"},
     {"ARTA_MAX_CONCURRENCY": "0"},
     {"ARTA_SKETCH_LIMIT": "2"},
+    {"ARTA_HOURLY_LIMIT": "0"},
     {"ARTA_OUTPUT_DIR": "pictures"},
     {"ARTA_USER_AGENT": "naïve"},
     {"ARTA_PREVIEW": "yes"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -15,6 +16,7 @@ from arta_mcp.arta.protocol import Submit
 from arta_mcp.background import BackgroundTasks
 from arta_mcp.errors import ArtaError, JobFailed, KeyConflict, SubmitUnknown, Unavailable
 from arta_mcp.generations.callers import Call, Callers
+from arta_mcp.generations.hourly_limit import HourlyLimit
 from arta_mcp.generations.progress import ProgressReporter
 from arta_mcp.generations.recorder import Recorder
 from arta_mcp.generations.results import request_of
@@ -71,6 +73,7 @@ class Submission:
     call: Call
     service: str
     engine: EngineUsed
+    hourly: HourlyLimit | None
     clock: Callable[[], float]
 
     @property
@@ -102,7 +105,14 @@ class Submission:
                 answered_at=None if self.call.connection else now,
             )
             # The intent is on disk before anything is sent: a crash from here on is seen later.
-            entry, is_ours = await self._begin(intent)
+            async with self.hourly.lock() if self.hourly else nullcontext():
+                entry, is_ours = await self._begin(intent)
+                if is_ours and self.hourly:  # what repeats another call is never one too many
+                    try:
+                        await self.hourly.check(entry)
+                    except BaseException as exc:
+                        await self._free(entry, exc)
+                        raise
             if is_ours:
                 self.call.entry = entry
                 return await self._submit_ours(entry), False

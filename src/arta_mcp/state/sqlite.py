@@ -1,8 +1,8 @@
 """State under one directory of this machine: token files, lock files and a SQLite journal.
 
-Lock order, for a task that holds two: an account's lock file, the journal's (held only while the
-journal is opened), then SQLite's own write lock. No lock is held across a network exchange but an
-account's, which is there so that one process asks the identity host.
+Lock order, for a task that holds two: the hourly limit's or an account's lock file, the journal's
+(held only while the journal is opened), then SQLite's own write lock. No lock is held across a
+network exchange but an account's, which is there so that one process asks the identity host.
 """
 
 from __future__ import annotations
