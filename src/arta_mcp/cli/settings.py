@@ -19,6 +19,10 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         from arta_mcp.engines.recipes import Recipes
 
         Recipes.load(settings.local_styles)
+    if settings.draws_with_ai and settings.local_engine == "diffusers":
+        from arta_mcp.engines.diffusers import check_settings
+
+        check_settings(settings)
     if settings.unused:
         print_message(f"warning: {settings.unused}")
     for name in settings.unknown:
