@@ -34,7 +34,7 @@ NEAR = (".local", ".lan", ".home", ".internal", ".home.arpa")
 MIN_SIDE = 64
 """pixels of a picture's side"""
 
-HUB_NAME = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
+HUB_NAME = re.compile(r"\w[\w.-]{0,95}(/\w[\w.-]{0,95})?")
 """what a model at the hub is called"""
 
 MAX_MODEL = 200

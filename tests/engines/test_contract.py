@@ -75,7 +75,11 @@ class Stage:
 
 @asynccontextmanager
 async def staged(
-    kind: str, models: Callable[[], Path], server: ImageServer | None = None
+    kind: str,
+    models: Callable[[], Path],
+    server: ImageServer | None = None,
+    *,
+    model: str = "sd",
 ) -> AsyncGenerator[Stage]:
     server = server or ImageServer(steps=4 if kind == "sdapi" else 0)
     app = httpx.ASGITransport(server.app, raise_app_exceptions=False)
@@ -95,7 +99,7 @@ async def staged(
             case _:
                 few = Defaults(num_inference_steps=2)
                 engine = DiffusersEngine(
-                    LoadOrder(model=str(models() / "sd")), defaults=few, timeout=120
+                    LoadOrder(model=str(models() / model)), defaults=few, timeout=120
                 )
         try:
             yield Stage(engine, server)
@@ -191,21 +195,24 @@ async def test_eight_pictures_of_a_job_are_eight(stage: Stage) -> None:
         assert len({image.data for image in images}) == 8
 
 
+@pytest.mark.parametrize("kind", ENGINES)
 async def test_each_ratio_has_its_shape_and_about_the_native_area(
-    stage: Stage, request: pytest.FixtureRequest
+    kind: str, tiny_models: Callable[[], Path]
 ) -> None:
-    await stage.draw()  # some know their native area once the model is loaded
-    about = stage.engine.describe()
-    for ratio in RATIOS:
-        image = await stage.draw(replace(FOX, aspect_ratio=ratio, num_inference_steps=1))
-        width, height = opened(image.data).size
-        across, down = map(int, ratio.split(":"))
-        assert abs(width / height / (across / down) - 1) < 0.01, ratio
-        if request.node.callspec.params["stage"] == "sketch":
-            continue  # at a quarter of its size here
-        assert width % about.size_step == height % about.size_step == 0
-        assert abs(width * height / about.native_area - 1) < 0.04, ratio
-        assert image.note == ""
+    # In steps of 16 a smaller picture has fewer shapes.
+    async with staged(kind, tiny_models, model="sd-512") as stage:
+        await stage.draw()  # some know their native area once the model is loaded
+        about = stage.engine.describe()
+        for ratio in RATIOS:
+            image = await stage.draw(replace(FOX, aspect_ratio=ratio, num_inference_steps=1))
+            width, height = opened(image.data).size
+            across, down = map(int, ratio.split(":"))
+            assert abs(width / height / (across / down) - 1) < 0.01, ratio
+            if kind == "sketch":
+                continue  # at a quarter of its size here
+            assert width % about.size_step == height % about.size_step == 0
+            assert abs(width * height / about.native_area - 1) < 0.04, ratio
+            assert image.note == ""
 
 
 # Errors, each with its way out; the next picture is as ever

@@ -1,6 +1,6 @@
 """Pipelines as small as can be, with random weights: what they draw is noise.
 
-`python tiny_models.py FOLDER` builds `sd` and `flux` in it.
+`python tiny_models.py FOLDER` builds `sd`, `sd-512` and `flux` in it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from transformers import (
 WORDS = ("a", "red", "fox", "in", "snow", "fog", "blue", "whale", "at", "night")
 
 
-def build_stable_diffusion(folder: Path, *, side: int = 512) -> None:
+def build_stable_diffusion(folder: Path, *, side: int) -> None:
     """A Stable Diffusion of 5 MB whose native pictures have `side` pixels a side."""
     torch.manual_seed(0)
     pipe = StableDiffusionPipeline(
@@ -144,5 +144,6 @@ def _clip_tokenizer(folder: Path) -> CLIPTokenizer:
 
 
 if __name__ == "__main__":
-    build_stable_diffusion(Path(sys.argv[1]) / "sd")
+    build_stable_diffusion(Path(sys.argv[1]) / "sd", side=64)
+    build_stable_diffusion(Path(sys.argv[1]) / "sd-512", side=512)
     build_flux(Path(sys.argv[1]) / "flux")

@@ -167,27 +167,8 @@ class DiffusersEngine:
         finally:
             if worker.is_over:
                 self._worker = None
-        texts = describe_picture(
-            request,
-            info,
-            model=info.model,
-            steps=drawn.num_inference_steps,
-            guidance=drawn.guidance_scale,
-            honours_seed=True,
-        )
-        texts["Software"] += f", {worker.loaded.software}"
-        content = base64.b64decode(drawn.png)
-        data, size = await anyio.to_thread.run_sync(write_png, content, texts)
-        asked, got = ("{} x {}".format(*one) for one in (request.size, size))
-        other = "" if asked == got else f"the pipeline drew {got} pixels in place of {asked}"
-        return GeneratedImage(
-            data=data,
-            model=info.model,
-            # What a setting of the person's own says is not what the caller asked for.
-            not_honoured=tuple(drawn.not_honoured),
-            note="; ".join(filter(None, (drawn.note, other))),
-            num_inference_steps=drawn.num_inference_steps,
-            guidance_scale=drawn.guidance_scale,
+        return await anyio.to_thread.run_sync(
+            to_image, request, info, drawn, worker.loaded.software
         )
 
     async def aclose(self) -> None:
@@ -195,6 +176,32 @@ class DiffusersEngine:
         if worker := self._worker:
             self._worker = None
             await worker.close()
+
+
+def to_image(
+    request: ImageRequest, info: EngineInfo, drawn: Drawn, software: str
+) -> GeneratedImage:
+    """The picture with its texts; takes time, so for a thread."""
+    texts = describe_picture(
+        request,
+        info,
+        model=info.model,
+        steps=drawn.num_inference_steps,
+        guidance=drawn.guidance_scale,
+        honours_seed=True,
+    )
+    texts["Software"] += f", {software}"
+    data, size = write_png(base64.b64decode(drawn.png), texts)
+    asked, got = ("{} x {}".format(*one) for one in (request.size, size))
+    other = "" if asked == got else f"the pipeline drew {got} pixels in place of {asked}"
+    return GeneratedImage(
+        data=data,
+        model=info.model,
+        not_honoured=tuple(drawn.not_honoured),
+        note="; ".join(filter(None, (drawn.note, other))),
+        num_inference_steps=drawn.num_inference_steps,
+        guidance_scale=drawn.guidance_scale,
+    )
 
 
 class Worker:

@@ -363,16 +363,7 @@ def load_pipeline(order: LoadOrder, on_download: Callable[[int], None]) -> Pipel
         )
         place(pipe, device, order.offload)
     except Exception as exc:  # each library that reads a part has its own
-        if is_out_of_memory(exc):
-            raise OutOfMemory(
-                f"{name} does not fit into the memory of {device}",
-                hint="use a smaller model, or ARTA_LOCAL_OFFLOAD=sequential on a graphics card",
-            ) from exc
-        why = _first_line(exc).replace(str(folder), name)
-        raise ModelUnusable(
-            f"{name} cannot be loaded: {why}",
-            hint="set ARTA_LOCAL_MODEL to another model, or fetch its files anew",
-        ) from exc
+        raise explain_load_failure(exc, folder, name, device) from exc
     pipe.set_progress_bar_config(disable=True)
     software = f"diffusers {diffusers.__version__}, torch {torch.__version__}"
     return DiffusersPipeline(pipe, software=software, device=device, dtype=dtype)
@@ -542,6 +533,16 @@ def native_side(pipe: DiffusionPipeline) -> int:
             side = getattr(getattr(getattr(pipe, name, None), "config", None), "sample_size", None)
     factor = getattr(pipe, "vae_scale_factor", 8)
     return side * factor if isinstance(side, int) else NATIVE_SIZE
+
+
+def explain_load_failure(exc: Exception, folder: Path, name: str, device: str) -> EngineError:
+    """What an exception means that came of loading."""
+    if is_out_of_memory(exc):
+        hint = "use a smaller model, or ARTA_LOCAL_OFFLOAD=sequential on a graphics card"
+        return OutOfMemory(f"{name} does not fit into the memory of {device}", hint=hint)
+    why = _first_line(exc).replace(str(folder), name)
+    hint = "set ARTA_LOCAL_MODEL to another model, or fetch its files anew"
+    return ModelUnusable(f"{name} cannot be loaded: {why}", hint=hint)
 
 
 def explain_failure(exc: Exception, order: DrawOrder, device: str) -> EngineError:
