@@ -10,7 +10,6 @@ class RepoSibling:
     size: int | None
 
 class ModelInfo:
-    sha: str
     siblings: list[RepoSibling] | None
 
 class DryRunFileInfo:
@@ -20,20 +19,17 @@ class DryRunFileInfo:
 class HfApi:
     def model_info(self, repo_id: str, *, files_metadata: bool) -> ModelInfo: ...
 
-def hf_hub_download(repo_id: str, filename: str, *, revision: str) -> str: ...
+def hf_hub_download(repo_id: str, filename: str, *, local_files_only: bool = False) -> str: ...
 @overload
 def snapshot_download(
     repo_id: str,
     *,
-    revision: str | None = None,
     allow_patterns: Sequence[str] | None = None,
-    local_files_only: bool = False,
 ) -> str: ...
 @overload
 def snapshot_download(
     repo_id: str,
     *,
-    revision: str | None = None,
     allow_patterns: Sequence[str] | None = None,
     dry_run: Literal[True],
 ) -> list[DryRunFileInfo]: ...

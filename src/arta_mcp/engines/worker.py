@@ -277,7 +277,7 @@ def find_folder(order: LoadOrder, *, is_half: bool, on_download: Callable[[int],
     """
     if is_folder(order.model):
         return Path(order.model)
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     unreachable: EngineUnavailable | None = None
@@ -287,7 +287,8 @@ def find_folder(order: LoadOrder, *, is_half: bool, on_download: Callable[[int],
         except EngineUnavailable as exc:
             unreachable = exc  # what is here from before is as good
     try:
-        return Path(snapshot_download(order.model, local_files_only=True))
+        # A whole snapshot would be asked for all that the repository has.
+        return Path(hf_hub_download(order.model, INDEX, local_files_only=True)).parent
     except (LocalEntryNotFoundError, ValueError) as exc:
         raise unreachable or ModelNotFound(
             f"the model {order.model} is not on this machine",
@@ -305,13 +306,13 @@ def _download(model: str, *, is_half: bool, on_download: Callable[[int], None]) 
         sizes = {file.rfilename: file.size or 0 for file in listed.siblings or ()}
         if INDEX not in sizes:
             raise ModelUnusable(f"{model} has no {INDEX} at the hub", hint=_folder_hint())
-        index = json.loads(Path(hf_hub_download(model, INDEX, revision=listed.sha)).read_bytes())
+        index = json.loads(Path(hf_hub_download(model, INDEX)).read_bytes())
         parts = [part for part, value in index.items() if isinstance(value, list) and value[0]]
         files = pick_files(sizes, parts, pick_variant(sizes, is_half=is_half))
-        found = snapshot_download(model, revision=listed.sha, allow_patterns=files, dry_run=True)
+        found = snapshot_download(model, allow_patterns=files, dry_run=True)
         if missing := sum(file.file_size for file in found if file.will_download):
             on_download(missing)
-        snapshot_download(model, revision=listed.sha, allow_patterns=files)
+        snapshot_download(model, allow_patterns=files)
     except RepositoryNotFoundError as exc:  # also one that needs a login
         hint = "correct ARTA_LOCAL_MODEL; for one that asks for it, accept its licence at the hub"
         hint += " and log in with `hf auth login`"
