@@ -136,6 +136,8 @@ async def find_all(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[
     checks = [("state folder", check_state(settings)), ("account", check_account(settings))]
     if settings.backend == "arta":
         checks.append(("address", check_addresses(settings)))
+    if settings.draws_with_ai and settings.local_engine == "diffusers":
+        checks.append(("engine", check_diffusers(settings)))
     for name, check in checks:
         if name == "account" and "state folder" in failed:
             await check.aclose()
@@ -227,6 +229,17 @@ def check_sketches(settings: Settings) -> Finding:
     limit = f"{KEEP_RECORDS} jobs or {settings.sketch_limit / 1e6:.0f} MB"
     detail = f"{count_of(len(sizes), 'job')}, {megabytes:.0f} MB; beyond {limit} the oldest go"
     return Finding("sketches", "ok", f"{detail} (ARTA_SKETCH_LIMIT)")
+
+
+async def check_diffusers(settings: Settings) -> AsyncGenerator[Finding]:
+    """Whether the extra is installed and the folder a model. Raises ConfigError."""
+    from arta_mcp.engines.diffusers import check_settings as check_engine
+
+    check_engine(settings)
+    packages = ", ".join(f"{name} {version(name)}" for name in ("diffusers", "torch"))
+    device = f"device {settings.local_device}, dtype {settings.local_dtype}"
+    fetched = "may be fetched from the hub" if settings.local_download else "nothing is fetched"
+    yield Finding("engine", "ok", f"{packages}; {device}; {fetched}")
 
 
 async def check_account(settings: Settings) -> AsyncGenerator[Finding]:
