@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -14,10 +15,11 @@ from pathlib import Path
 import anyio
 import pytest
 
+from arta_mcp.cli.settings import read_settings
 from arta_mcp.config import Settings
 from arta_mcp.engines import diffusers
 from arta_mcp.engines.base import ImageRequest
-from arta_mcp.engines.diffusers import DiffusersEngine, check_settings
+from arta_mcp.engines.diffusers import DiffusersEngine
 from arta_mcp.engines.open import open_diffusers
 from arta_mcp.engines.worker import (
     LoadOrder,
@@ -235,13 +237,31 @@ async def test_what_the_settings_say_is_used_where_a_call_says_nothing() -> None
 @without_torch
 async def test_without_the_extra_the_start_says_how_to_install_it_and_so_does_a_picture() -> None:
     environ = {"ARTA_LOCAL_ENGINE": "diffusers", "ARTA_LOCAL_MODEL": "stabilityai/sd-turbo"}
-    with pytest.raises(ConfigError, match="torch and diffusers and transformers") as caught:
-        check_settings(Settings.from_env(environ))
+    with pytest.raises(ConfigError, match="torch, diffusers, transformers cannot") as caught:
+        read_settings(environ)
     assert "pip install 'arta-mcp[diffusers]'" in caught.value.hint
     engine = open_diffusers(Settings.from_env(environ))
     with pytest.raises(EngineUnavailable, match="diffusers cannot be imported") as refused:
         await engine.generate(FOX, no_step)
     assert "pip install 'arta-mcp[diffusers]'" in refused.value.hint
+
+
+def test_the_check_at_the_start_loads_nothing_that_the_first_reply_waits_for() -> None:
+    program = """
+import sys
+from arta_mcp.engines.worker import check_start
+try:
+    check_start("/nowhere")
+except Exception as exc:
+    print(type(exc).__name__, *sys.modules)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    )
+    kind, *loaded = run.stdout.split()
+    assert kind == "ConfigError"
+    dear = {"anyio", "asyncio", "subprocess", "torch", "diffusers", "PIL", "httpx"}
+    assert dear & set(loaded) == set()
 
 
 async def test_a_process_that_does_not_start_is_told_as_such() -> None:

@@ -233,9 +233,9 @@ def check_sketches(settings: Settings) -> Finding:
 
 async def check_diffusers(settings: Settings) -> AsyncGenerator[Finding]:
     """Whether the extra is installed and the folder a model. Raises ConfigError."""
-    from arta_mcp.engines.diffusers import check_settings as check_engine
+    from arta_mcp.engines.worker import check_start
 
-    check_engine(settings)
+    check_start(settings.local_model or "")
     packages = ", ".join(f"{name} {version(name)}" for name in ("diffusers", "torch"))
     device = f"device {settings.local_device}, dtype {settings.local_dtype}"
     fetched = "may be fetched from the hub" if settings.local_download else "nothing is fetched"

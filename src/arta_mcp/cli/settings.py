@@ -20,9 +20,9 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
 
         Recipes.load(settings.local_styles)
     if settings.draws_with_ai and settings.local_engine == "diffusers":
-        from arta_mcp.engines.diffusers import check_settings
+        from arta_mcp.engines.worker import check_start
 
-        check_settings(settings)
+        check_start(settings.local_model or "")
     if settings.unused:
         print_message(f"warning: {settings.unused}")
     for name in settings.unknown:

@@ -12,8 +12,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 import anyio
@@ -21,17 +19,13 @@ import anyio.to_thread
 from anyio.abc import ByteSendStream, Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from arta_mcp.config import Settings
 from arta_mcp.engines.base import EngineInfo, GeneratedImage, ImageRequest, OnStep, fit_size
 from arta_mcp.engines.png import describe_picture, write_png
 from arta_mcp.engines.worker import (
-    INSTALL,
     Drawn,
     DrawOrder,
     Loaded,
     LoadOrder,
-    check_folder,
-    is_folder,
     name_of,
 )
 from arta_mcp.errors import (
@@ -39,7 +33,6 @@ from arta_mcp.errors import (
     ENGINE_ERRORS,
     PROMPT_REJECTED,
     ArtaError,
-    ConfigError,
     EngineCrashed,
     EngineError,
     EngineUnavailable,
@@ -72,22 +65,6 @@ ERRORS: Mapping[str, type[ArtaError]] = {
 """code of a message -> class"""
 
 _log = logging.getLogger(__name__)
-
-
-def check_settings(settings: Settings) -> None:
-    """Raises ConfigError for what every picture would fail for; imports nothing of the extra."""
-    missing = [name for name in ("torch", "diffusers", "transformers") if find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"ARTA_LOCAL_ENGINE is 'diffusers', and {' and '.join(missing)} is not installed",
-            hint=f"{INSTALL}; docs/local.md has the lines for CPU, CUDA and Mac",
-        )
-    model = settings.local_model or ""
-    if is_folder(model):
-        try:
-            check_folder(Path(model), name_of(model))
-        except EngineError as exc:
-            raise ConfigError(f"ARTA_LOCAL_MODEL: {exc.message}", hint=exc.hint) from exc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,12 +24,14 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from arta_mcp.errors import (
     CANCELLED,
     ArtaError,
+    ConfigError,
     EngineError,
     EngineUnavailable,
     JobCancelled,
@@ -214,6 +216,21 @@ def is_folder(model: str) -> bool:
 def name_of(model: str) -> str:
     """What a model is called in results: its folder alone, whose path is nobody's business."""
     return Path(model).name if is_folder(model) else model
+
+
+def check_start(model: str) -> None:
+    """Raises ConfigError for what every picture would fail for; imports nothing of the extra."""
+    missing = [name for name in ("torch", "diffusers", "transformers") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"ARTA_LOCAL_ENGINE is 'diffusers', and {', '.join(missing)} cannot be imported",
+            hint=f"{INSTALL}; docs/local.md has the lines for CPU, CUDA and Mac",
+        )
+    if is_folder(model):
+        try:
+            check_folder(Path(model), name_of(model))
+        except EngineError as exc:
+            raise ConfigError(f"ARTA_LOCAL_MODEL: {exc.message}", hint=exc.hint) from exc
 
 
 def check_folder(folder: Path, name: str) -> None:
