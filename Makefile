@@ -31,11 +31,13 @@ test-engines: $(VENV)/.tested .cache/engines/.made
 	touch $@
 
 # Pipelines with random weights, in an environment of their own of 1.3 GB. A processor's torch is
-# enough: where an index has one, `make TORCH=...` names it.
+# enough: where an index has one, `make TORCH=...` names it. One thread: with models as small as
+# these more of them only wait for each other, which on a busy machine takes ten times as long.
 TORCH ?= torch==2.13.0
 
 test-diffusers: .cache/diffusers-env/.made
-	REQUIRE_ALL=1 .cache/diffusers-env/bin/python -m pytest tests/engines/test_diffusers.py tests/engines/test_contract.py
+	OMP_NUM_THREADS=1 REQUIRE_ALL=1 .cache/diffusers-env/bin/python -m pytest -k diffusers \
+		tests/engines/test_diffusers.py tests/engines/test_contract.py
 
 .cache/diffusers-env/.made: pyproject.toml
 	$(PYTHON) -m venv --clear .cache/diffusers-env
