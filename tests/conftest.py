@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,6 +74,20 @@ def forget_secrets() -> Iterator[None]:
     redaction._newest.clear()  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
     redaction._known.clear()  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
     redaction._known.update(known)  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Builds pipelines with random weights when they are first wanted, in a process with torch."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def build() -> Path:
+        if not any(folder.iterdir()):
+            program = Path(__file__).parent / "harness/tiny_models.py"
+            subprocess.run([sys.executable, str(program), str(folder)], check=True, timeout=120)
+        return folder
+
+    return build
 
 
 # A computer, and a service that stands for the remote one

@@ -230,7 +230,18 @@ LOCAL = "ARTA_LOCAL_ENGINE"
 @pytest.mark.parametrize(
     ("environ", "words", "hint"),
     [
-        ({LOCAL: "comfy"}, "ARTA_LOCAL_ENGINE is 'comfy'", "sketch, openai, sdapi"),
+        ({LOCAL: "comfy"}, "ARTA_LOCAL_ENGINE is 'comfy'", "sketch, openai, sdapi, diffusers"),
+        ({LOCAL: "diffusers"}, "but ARTA_LOCAL_MODEL is not set", "a model_index.json"),
+        (
+            {LOCAL: "diffusers", "ARTA_LOCAL_MODEL": "./models/sd"},
+            "ARTA_LOCAL_MODEL is './models/sd', neither an absolute path nor a name at the hub",
+            "stabilityai/sd-turbo",
+        ),
+        (
+            {LOCAL: "diffusers", "ARTA_LOCAL_MODEL": "https://example.com/model"},
+            "neither an absolute path nor a name at the hub",
+            "ARTA_LOCAL_MODEL",
+        ),
         ({LOCAL: "openai"}, "neither ARTA_LOCAL_URL nor a key is set", "OPENAI_API_KEY"),
         ({LOCAL: "sdapi"}, "ARTA_LOCAL_URL is not set", "http://127.0.0.1:7860"),
         (
@@ -264,6 +275,14 @@ def test_settings_that_do_not_go_together_name_themselves_and_the_way_out(
 def test_plain_http_goes_to_a_machine_nearby_where_a_setting_allows_it(url: str) -> None:
     found = Settings.from_env({LOCAL: "sdapi", "ARTA_LOCAL_URL": url, "ARTA_LOCAL_HTTP": "on"})
     assert found.local_url == url
+
+
+def test_a_model_of_diffusers_is_a_folder_or_a_name_at_the_hub() -> None:
+    for model in ("/models/sd", "stabilityai/sd-turbo", "sd-turbo"):
+        found = Settings.from_env({LOCAL: "diffusers", "ARTA_LOCAL_MODEL": model})
+        assert (found.local_model, found.backend, found.drawn_by) == (model, "local", "engine")
+    home = Settings.from_env({LOCAL: "diffusers", "ARTA_LOCAL_MODEL": "~/sd"})
+    assert home.local_model == str(Path("~/sd").expanduser())
 
 
 def test_a_key_of_openai_goes_to_openai_alone() -> None:

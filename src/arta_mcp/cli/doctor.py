@@ -147,6 +147,8 @@ async def find_all(environ: Mapping[str, str], *, draw: bool | None) -> AsyncGen
     checks = [("state folder", check_state(settings)), ("account", check_account(settings))]
     if settings.backend == "arta":
         checks.append(("address", check_addresses(settings)))
+    if settings.draws_with_ai and settings.local_engine == "diffusers":
+        checks.append(("engine", check_diffusers(settings)))
     for name, check in checks:
         if name == "account" and "state folder" in failed:
             await check.aclose()
@@ -221,6 +223,7 @@ def check_settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[F
     if settings.draws_with_ai:
         why = f"ARTA_LOCAL_ENGINE={settings.local_engine}"
         where = f" at {settings.local_url}" if settings.local_url else ""
+        where = " on this machine" if settings.local_engine == "diffusers" else where
         what = f"AI pictures by {settings.local_model or 'the model that is loaded'}{where}"
     given = ", ".join(name for name in names if environ.get(name)) or "nothing"
     yield Finding("settings", "ok", f"backend {settings.backend} ({why}): {what}; set: {given}")
@@ -278,6 +281,17 @@ def check_sketches(settings: Settings) -> Finding:
     limit = f"{KEEP_RECORDS} jobs or {settings.sketch_limit / 1e6:.0f} MB"
     detail = f"{count_of(len(sizes), 'job')}, {megabytes:.0f} MB; beyond {limit} the oldest go"
     return Finding("sketches", "ok", f"{detail} (ARTA_SKETCH_LIMIT)")
+
+
+async def check_diffusers(settings: Settings) -> AsyncGenerator[Finding]:
+    """Whether the extra is installed and the folder a model. Raises ConfigError."""
+    from arta_mcp.engines.worker import check_start
+
+    check_start(settings.local_model or "")
+    packages = ", ".join(f"{name} {version(name)}" for name in ("diffusers", "torch"))
+    device = f"device {settings.local_device}, dtype {settings.local_dtype}"
+    fetched = "may be fetched from the hub" if settings.local_download else "nothing is fetched"
+    yield Finding("engine", "ok", f"{packages}; {device}; {fetched}")
 
 
 async def check_account(settings: Settings) -> AsyncGenerator[Finding]:

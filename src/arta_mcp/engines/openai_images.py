@@ -73,7 +73,14 @@ the plain dialect sends none"""
 class OpenAIImages:
     """Draws through such a server, one picture a request."""
 
-    def __init__(self, server: Server, *, model: str | None = None, dialect: str = "auto") -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        model: str | None = None,
+        dialect: str = "auto",
+        sizes: tuple[tuple[int, int], ...] = (),
+    ) -> None:
         url = server.url.removesuffix("/").removesuffix("/v1")
         self._server = replace(server, url=url)
         is_openai = urlsplit(url).hostname == "api.openai.com"
@@ -81,7 +88,7 @@ class OpenAIImages:
         if dialect == "auto" and (is_openai or re.match("gpt-image|chatgpt-image", model or "")):
             dialect = "openai"
         self._dialect = None if dialect == "auto" else dialect
-        self._sizes: tuple[tuple[int, int], ...] = ()
+        self._sizes = sizes
         self._asked = False
 
     def describe(self) -> EngineInfo:
