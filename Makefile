@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-quick test-engines interop-all check quick-replies bench bench-environment soak clean
+.PHONY: demo test test-quick test-engines test-diffusers interop-all check quick-replies bench bench-environment soak clean
 
 # Without the settings of the caller: a demo asks no service and spends nobody's pictures.
 demo: $(VENV)/.installed
@@ -21,13 +21,33 @@ interop-all: $(VENV)/.tested
 	INTEROP_ALL=1 REQUIRE_ALL=1 $(BIN)/python -m pytest tests/interop/test_frameworks.py
 	$(BIN)/python tools/write_clients.py
 
-# the published types of other programs, in an environment of their own
-test-engines: $(VENV)/.tested .cache/engines/.made
+# the published types and a picture server of others, each in an environment of its own (1.3 GB)
+test-engines: $(VENV)/.tested .cache/engines/.made .cache/aquiles/.made
 	REQUIRE_ALL=1 $(BIN)/python -m pytest tests/engines
 
 .cache/engines/.made:
 	$(PYTHON) -m venv --clear .cache/engines
 	.cache/engines/bin/python -m pip install --quiet "openai>=3.57,<4"
+	touch $@
+
+.cache/aquiles/.made: tests/engines/aquiles.txt
+	$(PYTHON) -m venv --clear .cache/aquiles
+	.cache/aquiles/bin/python -m pip install --quiet --requirement tests/engines/aquiles.txt
+	.cache/aquiles/bin/python -m pip install --quiet --no-deps aquiles-image==0.8.3
+	touch $@
+
+# Pipelines with random weights, in an environment of their own of 1.3 GB. A processor's torch is
+# enough: where an index has one, `make TORCH=...` names it. One thread: with models as small as
+# these more of them only wait for each other, which on a busy machine takes ten times as long.
+TORCH ?= torch==2.13.0
+
+test-diffusers: .cache/diffusers-env/.made
+	OMP_NUM_THREADS=1 REQUIRE_ALL=1 .cache/diffusers-env/bin/python -m pytest -k diffusers \
+		tests/engines/test_diffusers.py tests/engines/test_contract.py
+
+.cache/diffusers-env/.made: pyproject.toml
+	$(PYTHON) -m venv --clear .cache/diffusers-env
+	.cache/diffusers-env/bin/python -m pip install --quiet "$(TORCH)" "pytest>=9" --editable ".[diffusers]"
 	touch $@
 
 # The replies first: a source of theirs that changed makes every start slow, and says so nowhere else.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -115,6 +117,20 @@ def store(
     need(find_server(request.param) is not None, f"there is no {request.param} server here")
     servers: Callable[[str], RedisServer] = request.getfixturevalue("redis_servers")
     return Store(request.param, tmp_path / "state", servers(request.param))
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Builds pipelines with random weights when they are first wanted, in a process with torch."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def build() -> Path:
+        if not any(folder.iterdir()):
+            program = Path(__file__).parent / "harness/tiny_models.py"
+            subprocess.run([sys.executable, str(program), str(folder)], check=True, timeout=120)
+        return folder
+
+    return build
 
 
 # A computer, and a service that stands for the remote one
