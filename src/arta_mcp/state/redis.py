@@ -206,8 +206,11 @@ class RedisState:
                         return replace(begun, answered_at=at if answered else None), True
                     case ["theirs", stored]:
                         return self._entry(stored), False
+                    # The server knows no tasks of ours: it asks who of them still waits.
                     case ["ask", *tokens]:
                         asked |= dict.fromkeys(tokens, False)
+                    # A lease says that a process lived, not that it lives: until its next beat, or
+                    # until the lease is over, nobody knows whether its call has gone.
                     case ["doubt", came]:
                         await anyio.sleep(DOUBT_PAUSE)
                     case _:  # another epoch
@@ -399,7 +402,9 @@ class RedisState:
             *locks.values(),
             *(word for one in given_up for word in one),
         )
+        # From the clock that only goes forward: a step of the wall clock moves no entry.
         self._offset = int(clock) / 1e6 - time.monotonic()
+        # Now that the beat was answered: what was given up since is for the next one.
         for one in given_up:
             self._given_up.pop(one, None)
         if self._epoch is not None and epoch != self._epoch:
