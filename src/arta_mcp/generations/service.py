@@ -55,6 +55,7 @@ from arta_mcp.generations.callers import Call, Callers
 from arta_mcp.generations.downloads import read_saved, save_pictures
 from arta_mcp.generations.events import EventPublisher, Listener
 from arta_mcp.generations.hourly_limit import HourlyLimit
+from arta_mcp.generations.learning import LearntSchedules
 from arta_mcp.generations.live_styles import LiveCatalogue
 from arta_mcp.generations.polling import JobPoller, PhaseTimes
 from arta_mcp.generations.progress import OnUpdate, ProgressReporter
@@ -67,7 +68,6 @@ from arta_mcp.generations.results import (
     join_notes,
     request_of,
     to_generation,
-    to_sample,
 )
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.slots import ConcurrencySlot
@@ -81,7 +81,7 @@ from arta_mcp.generations.values import (
 )
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import UNANSWERED_TTL, State
-from arta_mcp.state.records import CallNote, JournalEntry, Pruned, Timing
+from arta_mcp.state.records import CallNote, JournalEntry, Pruned
 from arta_mcp.styles import SHIPPED, Catalogue
 
 log = logging.getLogger(__name__)
@@ -91,12 +91,6 @@ POLL_TIMEOUT = 10.0
 
 REFRESH_TIMEOUT = 2.0
 """seconds over its time that a call waits for fresh addresses of a finished generation"""
-
-SAMPLES_TIMEOUT = 2.0
-"""seconds that a call waits for what its poll schedule is learnt from"""
-
-MAX_SAMPLES = 50
-"""finished jobs of a style that its poll schedule is learnt from"""
 
 CANCEL_TIMEOUT = 1.0
 """seconds in which a process that draws sees that a job was cancelled; it looks each 0.2"""
@@ -186,7 +180,8 @@ class Generations:
         self.engine_summary, self._find_file = engine_summary, find_file
         self._remove_files, self._cancel_job = remove_files, cancel_job
         self._removed: dict[str, PicturesRemoved] = {}
-        self._clock, self._schedule = clock, schedule
+        self._clock = clock
+        self._schedules = LearntSchedules(service, schedule, floor=self.limits.min_poll_interval)
         self._callers = Callers()
         self._styles = LiveCatalogue(service, clock=clock, shipped=styles or SHIPPED)
         self._list_engine_models = list_engine_models
@@ -476,6 +471,8 @@ class Generations:
         return self._events.subscribe(listener, self._background)
 
     async def _open(self) -> Backend:
+        if self._opened is not None:
+            return self._opened
         async with self._opening:
             if self._opened is None:
                 connecting = self._connect(self._background)
@@ -631,20 +628,16 @@ class Generations:
         if entry.phase == "done":
             return None
         record_id = entry.record_id or ""
-        found: tuple[Timing, ...] = ()
-        # Without samples it is polled as a style that is new: the job counts, not its schedule.
-        with suppress(ArtaError), anyio.move_on_after(SAMPLES_TIMEOUT):
-            found = await backend.state.timings(self._service, entry.style, MAX_SAMPLES)
+        schedule = await self._schedules.schedule_for(entry.style, backend.state)
         # No await between here and `join`: two calls must not make two pollers of one job.
         poller = self._pollers.get(record_id)
         if poller is None or poller.is_ending:
-            samples = [sample for timing in found if (sample := to_sample(timing)) is not None]
             first_age = max(0.0, self._clock() - (entry.submitted_at or entry.created_at))
             began = anyio.current_time()
             poller = self._pollers[record_id] = JobPoller(
                 record_id,
                 client=backend.client,
-                schedule=self._schedule(samples, floor=self.limits.min_poll_interval),
+                schedule=schedule,
                 # By the clock that only goes forward: a step of the wall clock ages no job.
                 age=lambda: first_age + anyio.current_time() - began,
                 timeout=self.limits.job_timeout,
@@ -684,6 +677,7 @@ class Generations:
             raise failure
         seed = entry.seed if job.seed is None else job.seed
         done = await self._recorder(backend).finish(replace(entry, phase="done", seed=seed))
+        self._schedules.note_end(entry.style)
         return await self._save(backend, done)
 
     async def _save(self, backend: Backend, entry: JournalEntry) -> JournalEntry:

@@ -138,10 +138,18 @@ class Submission:
         """Begins the entry, with progress while another process keeps the journal busy."""
         timeout = max(MIN_TIME, self.left)
         begun: list[tuple[JournalEntry, bool]] = []
+
+        async def begin() -> None:
+            begun.append(await self.state.begin(intent, is_waiting=self.callers.is_waiting))
+
         try:
-            with anyio.move_on_after(timeout):
-                async with self.reporter.reporting("waiting"):
-                    begun.append(await self.state.begin(intent, is_waiting=self.callers.is_waiting))
+            # A free journal has it before a report is due, and needs no task that reports.
+            with anyio.move_on_after(min(timeout, self.reporter.due_in)):
+                await begin()
+            if not begun:
+                with anyio.move_on_after(timeout):
+                    async with self.reporter.reporting("waiting"):
+                        await begin()
         except BaseException as exc:  # it may be written all the same: a thread is not cancelled
             for entry, is_ours in begun:
                 if is_ours:
@@ -166,12 +174,13 @@ class Submission:
         """Takes a slot and a token, then submits in a task that no cancellation stops."""
         try:
             await self.slot.acquire(self.reporter, until=self.until)
-            timeout = max(MIN_TIME, self.left)
-            with anyio.move_on_after(timeout) as waiting:
-                preparing = self.background.detach(self.client.prepare_token)
-                await self.reporter.report_until(preparing, "ordering")
-            if waiting.cancelled_caught:
-                raise Unavailable(f"the identity host has not answered in {timeout:.0f} s")
+            if not self.client.has_token:
+                timeout = max(MIN_TIME, self.left)
+                with anyio.move_on_after(timeout) as waiting:
+                    preparing = self.background.detach(self.client.prepare_token)
+                    await self.reporter.report_until(preparing, "ordering")
+                if waiting.cancelled_caught:
+                    raise Unavailable(f"the identity host has not answered in {timeout:.0f} s")
             timeout = SUBMIT_TIMEOUT + self.left
             with anyio.move_on_after(timeout):
                 submitting = self.background.detach(
