@@ -209,7 +209,7 @@ async def check_state(settings: Settings) -> AsyncGenerator[Finding]:
     state = await open_state(settings).describe(settings.account_name)
     for finding in state.checks:
         yield finding
-    if settings.backend == "local":
+    if settings.backend == "local" and not settings.draws_with_ai:
         yield check_sketches(settings)
     if folder := settings.output_dir or pictures_dir(settings):
         yield check_folder("output folder", "ARTA_OUTPUT_DIR", folder, private=False)
@@ -272,11 +272,11 @@ async def check_hourly_limit(settings: Settings) -> AsyncGenerator[Finding]:
 
 
 def check_sketches(settings: Settings) -> Finding:
-    """How much is kept of what was drawn, and how much may be."""
+    """How much is kept of sketches, and how much may be."""
     from arta_mcp.app import service_dir
-    from arta_mcp.local.store import KEEP_RECORDS, measure_pictures
+    from arta_mcp.local.store import KEEP_RECORDS, measure_sketches
 
-    sizes = measure_pictures(service_dir(settings))
+    sizes = measure_sketches(service_dir(settings))
     megabytes = sum(sum(pictures.values()) for pictures in sizes.values()) / 1e6
     limit = f"{KEEP_RECORDS} jobs or {settings.sketch_limit / 1e6:.0f} MB"
     detail = f"{count_of(len(sizes), 'job')}, {megabytes:.0f} MB; beyond {limit} the oldest go"

@@ -92,6 +92,9 @@ POLL_TIMEOUT = 10.0
 REFRESH_TIMEOUT = 2.0
 """seconds over its time that a call waits for fresh addresses of a finished generation"""
 
+CANCEL_TIMEOUT = 1.0
+"""seconds in which a process that draws sees that a job was cancelled; it looks each 0.2"""
+
 MODELS_TIMEOUT = 2.0
 """seconds that a call waits for what an engine's server says that it has"""
 
@@ -389,7 +392,7 @@ class Generations:
         # Its end goes into the journal now, unless another process has yet to come to it.
         if self.backend == "local" and not cancelled.is_drawing:
             with suppress(ArtaError):
-                await self.get(record_id)
+                await self.get(record_id, max_wait=CANCEL_TIMEOUT)
         return cancelled
 
     async def catalogue(self) -> Catalogue:
