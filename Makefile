@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-quick test-engines interop-all check quick-replies bench bench-environment soak clean
+.PHONY: demo test test-quick test-engines interop-all roads check quick-replies bench bench-environment soak clean
 
 # Without the settings of the caller: a demo asks no service and spends nobody's pictures.
 demo: $(VENV)/.installed
@@ -20,6 +20,10 @@ test-quick: $(VENV)/.tested
 interop-all: $(VENV)/.tested
 	INTEROP_ALL=1 REQUIRE_ALL=1 $(BIN)/python -m pytest tests/interop/test_frameworks.py
 	$(BIN)/python tools/write_clients.py
+
+# each way in that the README names, on each Python of this machine: some minutes
+roads: $(VENV)/.tested
+	ROADS_ALL=1 REQUIRE_ALL=1 $(BIN)/python -m pytest tests/roads tests/test_packaging.py
 
 # the published types of other programs, in an environment of their own
 test-engines: $(VENV)/.tested .cache/engines/.made

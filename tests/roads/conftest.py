@@ -1,0 +1,9 @@
+"""What takes minutes runs with `make roads` only."""
+
+from __future__ import annotations
+
+import os
+
+RUNS_ALL = os.environ.get("ROADS_ALL") == "1"
+
+collect_ignore = [] if RUNS_ALL else ["test_pythons.py"]
