@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-quick test-engines interop-all roads check quick-replies bench bench-environment soak clean
+.PHONY: demo test test-quick test-engines interop-all dist bundle roads check quick-replies bench bench-environment soak clean
 
 # Without the settings of the caller: a demo asks no service and spends nobody's pictures.
 demo: $(VENV)/.installed
@@ -20,6 +20,13 @@ test-quick: $(VENV)/.tested
 interop-all: $(VENV)/.tested
 	INTEROP_ALL=1 REQUIRE_ALL=1 $(BIN)/python -m pytest tests/interop/test_frameworks.py
 	$(BIN)/python tools/write_clients.py
+
+# what is released: wheel, sdist, bundle, what a registry is told of them, checksums
+dist: $(VENV)/.tested
+	$(BIN)/python tools/build_dist.py dist
+
+# the bundle for Claude Desktop, validated and packed by the official tool, which npm brings
+bundle: dist
 
 # each way in that the README names, on each Python of this machine: some minutes
 roads: $(VENV)/.tested
@@ -62,7 +69,7 @@ $(VENV)/.tested: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .cache pictures
+	rm -rf $(VENV) .cache pictures dist
 
 quick-replies: $(VENV)/.tested
 	$(BIN)/python tools/write_quick_replies.py

@@ -32,7 +32,15 @@ SLOW_MODULES = {
     ),
     *("test_faults", "test_install", "test_loopback", "test_previews", "test_schedule"),
     *("test_secrets", "test_sketch", "test_startup", "test_state_machine"),
-    *("test_installers", "test_makefile", "test_pythons", "test_serve", "test_wire"),
+    *(
+        "test_bundle",
+        "test_dist",
+        "test_installers",
+        "test_makefile",
+        "test_pythons",
+        "test_serve",
+        "test_wire",
+    ),
 }
 
 
