@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-quick test-engines interop-all dist bundle roads check quick-replies bench bench-environment soak clean
+.PHONY: demo test test-quick test-engines interop-all dist bundle container roads check quick-replies bench bench-environment soak clean
 
 # Without the settings of the caller: a demo asks no service and spends nobody's pictures.
 demo: $(VENV)/.installed
@@ -27,6 +27,10 @@ dist: $(VENV)/.tested
 
 # the bundle for Claude Desktop, validated and packed by the official tool, which npm brings
 bundle: dist
+
+# the image of the Dockerfile, built and run without an engine: needs root, buildah and debootstrap
+container: $(VENV)/.tested
+	ROADS_ALL=1 REQUIRE_ALL=1 $(BIN)/python -m pytest tests/roads/test_container.py
 
 # each way in that the README names, on each Python of this machine: some minutes
 roads: $(VENV)/.tested

@@ -31,9 +31,8 @@ def test_a_release_is_wheel_sdist_bundle_and_their_checksums(release: Path) -> N
     names = {path.name for path in release.iterdir()}
     ours = {f"arta_mcp-{__version__}-py3-none-any.whl", f"arta_mcp-{__version__}.tar.gz"}
     assert names == {*ours, f"arta-mcp-{__version__}.mcpb", "server.json", "SHA256SUMS"}
-    sums = dict(
-        reversed(line.split("  ")) for line in (release / "SHA256SUMS").read_text().splitlines()
-    )
+    lines = (release / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    sums = {name: told for told, name in (line.split("  ") for line in lines)}
     assert sums.keys() == names - {"SHA256SUMS"}
     for name, told in sums.items():
         assert hashlib.sha256((release / name).read_bytes()).hexdigest() == told
