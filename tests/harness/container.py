@@ -71,8 +71,8 @@ exec chroot --userspec={user} {root} /usr/bin/env -i {given} {shlex.join(words)}
 
 
 @contextmanager
-def built_image(need: Need) -> Generator[Image]:
-    """The image of this checkout's Dockerfile; the Debian under it is made once and kept."""
+def built_image(checkout: Path, need: Need) -> Generator[Image]:
+    """The image of a checkout's Dockerfile; the Debian under it is made once and kept."""
     need(sys.platform == "linux" and os.geteuid() == 0, "only root builds an image on Linux here")
     for program in NEEDED:
         need(shutil.which(program) is not None, f"{program} is not installed")
@@ -85,14 +85,15 @@ def built_image(need: Need) -> Generator[Image]:
             _buildah("commit", "--quiet", "--rm", container, BASE)
     with tempfile.TemporaryDirectory() as folder:
         mounts = [f"--volume={name}" for name in _network_files(Path(folder))]
-        build = ("build", "--pull-never", "--format=docker", "--tag=arta-mcp", "--layers", *mounts)
-        _buildah(*build, str(ROOT))
+        build = ("build", "--pull-never", "--format=docker", "--tag=arta-mcp", *mounts)
+        _buildah(*build, str(checkout))
     config = json.loads(_buildah("inspect", "--type=image", "arta-mcp"))["Docker"]["config"]
     container = _buildah("from", "--pull-never", "arta-mcp")
     try:
         yield Image(Path(_buildah("mount", container)), config)
     finally:
         _buildah("rm", container)
+        _buildah("rmi", "arta-mcp")
 
 
 def _network_files(folder: Path) -> list[str]:

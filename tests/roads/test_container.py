@@ -19,8 +19,8 @@ from harness.roads import draw_through, run
 
 
 @pytest.fixture(scope="module")
-def image(need: Need) -> Iterator[Image]:
-    with built_image(need) as image:
+def image(checkout: Path, need: Need) -> Iterator[Image]:
+    with built_image(checkout, need) as image:
         yield image
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -56,15 +55,6 @@ ROADS: dict[str, Install] = {
     "pipx install": by_pipx,
     "python -P -m arta_mcp": by_module,
 }
-
-
-@pytest.fixture(scope="module")
-def checkout(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout as somebody has it who has just cloned: the sdist is one."""
-    folder = tmp_path_factory.mktemp("checkout")
-    with tarfile.open(sdist) as archive:
-        archive.extractall(folder, filter="data")
-    return folder / f"arta_mcp-{__version__}"
 
 
 @pytest.mark.parametrize("road", ROADS)
