@@ -78,11 +78,14 @@ def gather(folder: Path) -> None:
 def lead_out(page: Path) -> str:
     """The page; its links out of docs/ lead to the page that the file is here, or to the forge."""
     pages = {source: name for name, source in ELSEWHERE.items()}
+    settings = "README.md", "#settings"
 
     def lead(found: re.Match[str]) -> str:
         file, anchor = found[1], found[2] or ""
         if not (ROOT / file).exists():
             raise StalePage(f"{page.name} leads to {file}, which is not there")
+        if (file, anchor) == settings:
+            return "](settings.md)"
         return f"]({pages.get(file, SOURCE + file)}{anchor})"
 
     return re.sub(r"\]\(\.\./([^)#]+)(#[^)]*)?\)", lead, page.read_text(encoding="utf-8"))

@@ -26,14 +26,16 @@ class Host:
     """One program, in an empty home and an empty project."""
 
     def __init__(self, name: str, need: Need, machine: Machine) -> None:
-        node(need)
-        folder = install_node_packages("hosts", PINS, need)
-        self._program = folder / "node_modules" / ".bin" / name
+        packages = install_node_packages("hosts", PINS, need) / "node_modules"
+        self._command = [str(packages / ".bin" / name)]
+        if name == "claude":  # its own way for an installation that ran no script
+            wrapper = packages / "@anthropic-ai" / "claude-code" / "cli-wrapper.cjs"
+            self._command = [node(need), str(wrapper)]
         self.machine = machine
 
     def run(self, *arguments: str) -> str:
         ended = subprocess.run(
-            [self._program, *arguments],
+            [*self._command, *arguments],
             env=self.machine.environ,
             cwd=self.machine.elsewhere,
             stdin=subprocess.DEVNULL,
