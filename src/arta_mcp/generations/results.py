@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from arta_mcp.arta.protocol import MAX_MIME_TYPE, Job, LocalDetails, escape_address
 from arta_mcp.errors import (
@@ -26,7 +27,7 @@ from arta_mcp.untrusted_json import json_or_none
 FindFile = Callable[[str, int], str | None]
 """from record id and index to the path of a picture on this machine, None when it is not there"""
 
-RemoveFiles = Callable[[tuple[str, ...]], int]
+RemoveFiles = Callable[[tuple[str, ...], Literal["sketches", "all"]], int]
 """removes the pictures of these record ids that may go from this machine; blocking; how many"""
 
 
