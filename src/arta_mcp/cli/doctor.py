@@ -32,6 +32,7 @@ from arta_mcp.cli.console import (
     translate_hint,
 )
 from arta_mcp.cli.parser import Subparsers
+from arta_mcp.cli.report import print_report
 from arta_mcp.cli.serve import find_mark
 from arta_mcp.cli.stopping import run_until_stopped
 from arta_mcp.cli.tables import count_of, format_time
@@ -78,7 +79,11 @@ def add_doctor(commands: Subparsers) -> None:
         " (without key or token), and draws one real picture. Exit code 1 when something fails.",
     )
     parser.add_argument("--no-picture", action="store_true", help="order no picture")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print JSON")
+    how.add_argument(
+        "--report", action="store_true", help="print what a bug report needs, without secrets"
+    )
     parser.set_defaults(run_without_settings=run_doctor)
 
 
@@ -89,12 +94,14 @@ def run_doctor(options: argparse.Namespace) -> int:
     async def examine() -> None:
         async for finding in find_all(options.environ, draw=not options.no_picture):
             findings.append(finding)
-            if not options.json:
+            if not options.json and not options.report:
                 print_finding(finding, options.environ)
 
     run_until_stopped(examine)
     failed = sum(finding.status == "fail" for finding in findings)
-    if options.json:
+    if options.report:
+        print_report(findings, options.environ)
+    elif options.json:
         print_json({"ok": not failed, "findings": [asdict(finding) for finding in findings]})
     else:
         warned = sum(finding.status == "warn" for finding in findings)
