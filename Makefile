@@ -2,9 +2,12 @@
 # `make test-quick` is for the inner loop: no browser, no Node, no processes, under a minute.
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+# What is installed is pinned; `make test CONSTRAINTS=` takes the newest of everything instead.
+CONSTRAINTS ?= constraints.txt
+PINS := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: demo test test-quick test-engines interop-all docs dist bundle container hosts roads check quick-replies bench bench-environment soak clean
+.PHONY: demo test test-quick test-engines interop-all docs dist bundle container hosts roads check check-fast coverage quick-replies bench bench-environment soak clean
 
 # Without the settings of the caller: a demo asks no service and spends nobody's pictures.
 demo: $(VENV)/.installed
@@ -15,6 +18,13 @@ test: check
 
 test-quick: $(VENV)/.tested
 	$(BIN)/python -m pytest -q -m "not slow"
+
+# which branches no test takes; processes of ours count too
+coverage: $(VENV)/.tested
+	rm -f .cache/coverage .cache/coverage.*
+	COVERAGE_PROCESS_START=pyproject.toml $(BIN)/python -m coverage run -m pytest -q
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 # every client of docs/clients.md, whose tables it writes; the first run installs 3 GB into .cache
 interop-all: $(VENV)/.tested
@@ -27,7 +37,7 @@ docs: $(VENV)/.tested
 
 # what is released: wheel, sdist, bundle, what a registry is told of them, checksums
 dist: $(VENV)/.tested
-	$(BIN)/python tools/build_dist.py dist
+	$(BIN)/python tools/build_dist.py dist $(if $(CONTAINER),--container $(CONTAINER))
 
 # the bundle for Claude Desktop, validated and packed by the official tool, which npm brings
 bundle: dist
@@ -54,12 +64,14 @@ test-engines: $(VENV)/.tested .cache/engines/.made
 	.cache/engines/bin/python -m pip install --quiet "openai>=3.57,<4"
 	touch $@
 
+check: check-fast
+	$(BIN)/pyright
+
 # The replies first: a source of theirs that changed makes every start slow, and says so nowhere else.
-check: $(VENV)/.tested
+check-fast: $(VENV)/.tested
 	@$(BIN)/python tools/write_quick_replies.py --check
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
-	$(BIN)/pyright
 
 # In the Python of any year, for it is what an old one runs.
 CHECK_VERSION := -c 'import sys; v = "%d.%d" % sys.version_info[:2]; \
@@ -73,12 +85,12 @@ $(VENV)/.made:
 
 $(VENV)/.installed: $(VENV)/.made pyproject.toml constraints.txt
 	@$(BIN)/python $(CHECK_VERSION) || { rm -f $(VENV)/.made; exit 1; }
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet $(PINS) --editable .
 	touch $@
 
 $(VENV)/.tested: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
+	$(BIN)/python -m pip install --quiet $(PINS) --upgrade pip
+	$(BIN)/python -m pip install --quiet $(PINS) --group dev
 	touch $@
 
 clean:
