@@ -35,6 +35,7 @@ GOOD: dict[str, tuple[str, object]] = {
     "ARTA_JOB_TIMEOUT": ("1.5", 1.5),
     "ARTA_MAX_CONCURRENCY": ("0012", 12),
     "ARTA_SKETCH_LIMIT": ("500 MB", 500_000_000),
+    "ARTA_HOURLY_LIMIT": ("OFF", None),
     "ARTA_MIN_POLL_INTERVAL": ("1e-2", 0.01),
     "ARTA_OUTPUT_DIR": ("/tmp/pictures", Path("/tmp/pictures")),
     "ARTA_STATE_DIR": ("~/state", Path("~/state").expanduser()),
@@ -80,6 +81,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "ARTA_JOB_TIMEOUT": ("0", "86401"),
     "ARTA_SKETCH_LIMIT": ("0GB", "2", "-1GB", "1.5GB", "2PB", "GB", "9999999GB", "٣GB"),
     "ARTA_MAX_CONCURRENCY": ("0", "10001", "1.5", "-1", "²", "٣", "0000100009999", "9" * 5000),
+    "ARTA_HOURLY_LIMIT": ("0", "1.5", "-1", "none"),
     "ARTA_MIN_POLL_INTERVAL": ("0", "61"),
     "ARTA_OUTPUT_DIR": ("pictures", "./x", "~nobody-has-this-name/x"),
     "ARTA_STATE_DIR": ("state",),
@@ -248,6 +250,17 @@ def test_a_key_chooses_the_remote_service_unless_told_otherwise() -> None:
     assert Settings.from_env(key | {"ARTA_BACKEND": "auto"}).backend == "arta"
     assert Settings.from_env(key | {"ARTA_BACKEND": "arta"}).backend == "arta"
     assert Settings.from_env(key | {"ARTA_BACKEND": "local"}).backend == "local"
+
+
+def test_a_limit_an_hour_is_for_what_is_asked_with_a_key() -> None:
+    engine = {"ARTA_LOCAL_ENGINE": "openai", "ARTA_LOCAL_URL": "http://127.0.0.1:1"}
+    assert Settings.from_env({"ARTA_API_KEY": KEY}).has_key
+    assert Settings.from_env({**engine, "ARTA_LOCAL_KEY": KEY}).has_key
+    assert Settings.from_env({"ARTA_LOCAL_ENGINE": "openai", "OPENAI_API_KEY": KEY}).has_key
+    assert not Settings.from_env({**engine, "ARTA_API_KEY": KEY}).has_key
+    assert not Settings.from_env({"ARTA_LOCAL_KEY": KEY}).has_key
+    assert Settings.from_env({}).hourly_limit == 120
+    assert Settings.from_env({"ARTA_HOURLY_LIMIT": "7"}).hourly_limit == 7
 
 
 def test_the_remote_service_without_a_key_is_refused_with_both_ways_out() -> None:

@@ -36,6 +36,7 @@ SETTINGS_GONE_WRONG: list[dict[str, str]] = [
     {"ARTA_MAX_WAIT": "abc"},
     {"ARTA_MAX_CONCURRENCY": "0"},
     {"ARTA_SKETCH_LIMIT": "2"},
+    {"ARTA_HOURLY_LIMIT": "0"},
     {"ARTA_OUTPUT_DIR": "pictures"},
     {"ARTA_USER_AGENT": "naïve"},
     {"ARTA_PREVIEW": "yes"},
@@ -139,7 +140,7 @@ async def of_request(world: World, wish: dict[str, object]) -> str:
 
 async def of_trouble(world: World, fault: str) -> str:
     world.service.faults.add(Fault.parse(fault))
-    timeout = 5 if fault.startswith("done-") else 1  # it is polled three times, a second apart
+    timeout = 1 if fault.endswith("*always") and "done-" not in fault else 20
     async with world.generations(replace(LIMITS, job_timeout=timeout)) as generations:
         try:
             done = await generations.generate(GenerationRequest(prompt="a fox", n=2, seed=7))

@@ -151,11 +151,11 @@ def _number(
     return parse
 
 
-def _auto_or_number(low: float, high: float) -> Parse:
-    parse_number = _number(low, high)
+def _word_or(word: str, parse_other: Parse) -> Parse:
+    """None for that word."""
 
     def parse(name: str, value: str) -> object:
-        return None if value.lower() == "auto" else parse_number(name, value)
+        return None if value.lower() == word else parse_other(name, value)
 
     return parse
 
@@ -263,7 +263,8 @@ class Settings:
 
     backend: Literal["arta", "local"] = _choice(
         "auto",
-        "`arta`: the remote service; `local`: the embedded one; `auto`: `arta` when a key is set",
+        "`arta`: the remote service; `local`: the embedded one; `auto`: `arta` when a key is set"
+        " and no engine of yours",
         {"auto": "auto", "arta": "arta", "local": "local"},
     )
     api_key: Secret | None = _setting(
@@ -296,7 +297,7 @@ class Settings:
         "auto",
         "seconds one call waits before it answers `pending`; `auto`: 50, less where a host was"
         " seen to wait less",
-        _auto_or_number(0, 3600),
+        _word_or("auto", _number(0, 3600)),
     )
     job_timeout: float = _setting(
         "600", "seconds after which a job counts as lost", _number(1, 86400)
@@ -307,11 +308,20 @@ class Settings:
         " service, which has a queue of its own",
         _number(1, 10000, "whole number", _whole),
     )
+    hourly_limit: int | None = _setting(
+        "120",
+        "pictures that hosts may ask for in an hour where a key is used (the remote service's, or"
+        " `ARTA_LOCAL_KEY`); the command line is not limited; `off`: no limit",
+        _word_or("off", _number(1, 100_000, "whole number", _whole)),
+    )
     min_poll_interval: float = _setting(
         "0.5", "least seconds between two looks at a job", _number(0.01, 60)
     )
     output_dir: Path | None = _setting(
-        "", "finished pictures are also saved in this folder", _folder
+        "",
+        "finished pictures are also saved in this folder; not set: those of an engine of yours in"
+        " `arta-mcp` in your folder of pictures",
+        _folder,
     )
     state_dir: Path | None = _setting(
         "", "tokens and generations; the platform's state folder when not set", _folder
@@ -414,6 +424,24 @@ class Settings:
     def draws_with_ai(self) -> bool:
         """Whether the embedded service draws with an engine of the person's own."""
         return self.backend == "local" and self.local_engine != "sketch"
+
+    @property
+    def has_key(self) -> bool:
+        """Whether what draws is asked with a key of the person's: it may cost money or goodwill."""
+        return self.backend == "arta" or (self.draws_with_ai and self.local_key is not None)
+
+    @property
+    def may_cost(self) -> bool:
+        """Whether a picture of the engine may be billed: a key goes to a server outside."""
+        host = urlsplit(self.local_url or "").hostname or ""
+        return self.draws_with_ai and self.local_key is not None and _is_surely_outside(host)
+
+    @property
+    def travels_in_the_clear(self) -> bool:
+        """Whether others in the network can read what the engine's server is asked."""
+        parts = urlsplit(self.local_url or "")
+        is_plain = parts.scheme == "http" and not is_loopback(parts.hostname or "")
+        return self.draws_with_ai and is_plain
 
     @property
     def unused(self) -> str | None:

@@ -19,7 +19,7 @@ def test_in_a_pipe_lists_are_tabs_without_a_header(shell: Shell) -> None:
     shown = shell("history").out.splitlines()
     models = shell("models", "--search", "van gogh").out
     assert [line.split("\t")[1:] for line in shown] == [
-        ["done", drawn["record_id"], "flux", "a lake at night"]
+        ["done", drawn["record_id"], "flux", "arta", "a lake at night"]
     ]
     assert models == "vincent-van-gogh\tart\tVincent Van Gogh\n"
 
@@ -36,7 +36,7 @@ def test_at_a_terminal_lists_have_a_header_and_no_line_is_too_long(shell: Shell)
     said = shell.at_terminal("history", columns=90)
     header, row = said.err.splitlines()
     assert said.code == 0
-    assert header.split() == ["WHEN", "STATUS", "RECORD", "ID", "MODEL", "PROMPT"]
+    assert header.split() == ["WHEN", "STATUS", "RECORD", "ID", "MODEL", "DRAWN", "BY", "PROMPT"]
     assert len(row) == 90
     assert row.endswith("…")
     assert row.index("flux") == header.index("MODEL")

@@ -15,6 +15,7 @@ from datetime import date
 from email.utils import parsedate_to_datetime
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -31,6 +32,7 @@ from arta_mcp.cli.console import (
     print_message,
     translate_hint,
 )
+from arta_mcp.cli.engine import check_engine
 from arta_mcp.cli.parser import Subparsers
 from arta_mcp.cli.report import print_report
 from arta_mcp.cli.serve import find_mark
@@ -76,9 +78,12 @@ def add_doctor(commands: Subparsers) -> None:
         "doctor",
         help="try everything that a picture needs, and say what to do about what is wrong",
         description="Looks at settings, state folder and account, asks each remote address for /"
-        " (without key or token), and draws one real picture. Exit code 1 when something fails.",
+        " (without key or token), and draws one real picture: a small one with an engine of your"
+        " own, and none without --draw where that may cost money. Exit code 1 for what fails.",
     )
-    parser.add_argument("--no-picture", action="store_true", help="order no picture")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--no-picture", action="store_true", help="order no picture")
+    which.add_argument("--draw", action="store_true", help="draw one even if it may cost money")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--json", action="store_true", help="print JSON")
     how.add_argument(
@@ -92,7 +97,8 @@ def run_doctor(options: argparse.Namespace) -> int:
     findings: list[Finding] = []
 
     async def examine() -> None:
-        async for finding in find_all(options.environ, draw=not options.no_picture):
+        draw = None if options.no_picture else options.draw
+        async for finding in find_all(options.environ, draw=draw):
             findings.append(finding)
             if not options.json and not options.report:
                 print_finding(finding, options.environ)
@@ -126,8 +132,11 @@ def print_finding(finding: Finding, environ: Mapping[str, str]) -> None:
         head = " " * INDENT
 
 
-async def find_all(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[Finding]:
-    """Everything in the order in which a picture needs it; stops where nothing further can work."""
+async def find_all(environ: Mapping[str, str], *, draw: bool | None) -> AsyncGenerator[Finding]:
+    """Everything in the order in which a picture needs it; stops where nothing further can work.
+
+    `draw`: a picture, even where it may cost money; False: only where it does not; None: none.
+    """
     packages = ", ".join(f"{name} {version(name)}" for name in ("mcp", "httpx", "pydantic"))
     about = f"arta-mcp {__version__}, Python {platform.python_version()}, {packages}"
     yield Finding("program", "ok", about)
@@ -140,6 +149,8 @@ async def find_all(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[
         yield finding
     failed = set[str]()
     yield check_quick_start(settings, environ)
+    if settings.local_styles is not None:
+        yield check_own_styles(settings.local_styles)
     checks = [("state folder", check_state(settings)), ("account", check_account(settings))]
     if settings.backend == "arta":
         checks.append(("address", check_addresses(settings)))
@@ -154,8 +165,27 @@ async def find_all(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[
         detail = "not tried: it would fail for the reason above"
         yield Finding("picture", "warn", detail, "mend that first")
         return
-    async for finding in guard("picture", check_service(settings, draw=draw)):
+    async for finding in check_pictures(settings, draw=draw):
         yield finding
+
+
+async def check_pictures(settings: Settings, *, draw: bool | None) -> AsyncGenerator[Finding]:
+    """What can be drawn, how often, and one picture of it; `draw` as for `find_all`."""
+    if settings.has_key and settings.hourly_limit is not None:
+        async for finding in guard("hourly limit", check_hourly_limit(settings)):
+            yield finding
+    is_own = settings.draws_with_ai
+    by_service = draw is not None and not is_own
+    async for finding in guard("picture", check_service(settings, draw=by_service)):
+        yield finding
+    if not is_own:
+        return
+    by_engine = draw is True or (draw is False and not settings.may_cost)
+    async for finding in guard("engine", check_engine(settings, draw=by_engine)):
+        yield finding
+    if draw is False and settings.may_cost:
+        detail = f"not tried: it may cost money at {settings.local_url}; --draw draws one"
+        yield Finding("picture", "ok", detail)
 
 
 async def guard(name: str, check: AsyncGenerator[Finding]) -> AsyncGenerator[Finding]:
@@ -177,7 +207,7 @@ async def guard(name: str, check: AsyncGenerator[Finding]) -> AsyncGenerator[Fin
 
 async def check_state(settings: Settings) -> AsyncGenerator[Finding]:
     """Whether tokens, generations and pictures can be kept where the settings say."""
-    from arta_mcp.app import open_state
+    from arta_mcp.app import open_state, pictures_dir
     from arta_mcp.state.checks import check_folder
 
     # Never closed, because it is never opened: `describe` reads from outside.
@@ -186,7 +216,7 @@ async def check_state(settings: Settings) -> AsyncGenerator[Finding]:
         yield finding
     if settings.backend == "local":
         yield check_sketches(settings)
-    if folder := settings.output_dir:
+    if folder := settings.output_dir or pictures_dir(settings):
         yield check_folder("output folder", "ARTA_OUTPUT_DIR", folder, private=False)
 
 
@@ -197,12 +227,13 @@ def check_settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[F
     what = "the remote service" if settings.backend == "arta" else "sketches, no AI pictures"
     if settings.draws_with_ai:
         why = f"ARTA_LOCAL_ENGINE={settings.local_engine}"
-        what = f"AI pictures by the server at {settings.local_url}"
+        where = f" at {settings.local_url}" if settings.local_url else ""
+        what = f"AI pictures by {settings.local_model or 'the model that is loaded'}{where}"
     given = ", ".join(name for name in names if environ.get(name)) or "nothing"
     yield Finding("settings", "ok", f"backend {settings.backend} ({why}): {what}; set: {given}")
     if settings.unused:
         yield Finding("settings", "warn", settings.unused, "remove what is not meant")
-    if settings.draws_with_ai and settings.local_http and (settings.local_url or "")[:5] == "http:":
+    if settings.travels_in_the_clear:
         detail = f"prompts and key travel in the clear to {settings.local_url}"
         yield Finding("engine", "warn", detail, "use https:// where others share the network")
     for name in settings.unknown:
@@ -220,6 +251,28 @@ def check_quick_start(settings: Settings, environ: Mapping[str, str]) -> Finding
     except NoQuickReplies as exc:
         return Finding("quick start", "warn" if exc.hint else "ok", f"off: {exc}", exc.hint)
     return Finding("quick start", "ok", "on")
+
+
+def check_own_styles(path: Path) -> Finding:
+    """Whether a person's file of styles can be used, or in which line it cannot."""
+    from arta_mcp.engines.recipes import load_own
+
+    try:
+        count = count_of(len(load_own(path)), "style")
+    except ConfigError as exc:
+        return Finding("styles", "fail", exc.message, exc.hint)
+    return Finding("styles", "ok", f"{count} of yours in {path} (ARTA_LOCAL_STYLES)")
+
+
+async def check_hourly_limit(settings: Settings) -> AsyncGenerator[Finding]:
+    """How many pictures hosts may still ask for in this hour."""
+    from arta_mcp.app import count_hour, state_dir
+
+    used = await count_hour(settings) if state_dir(settings).is_dir() else 0
+    limit = settings.hourly_limit or 0
+    detail = f"hosts have asked for {used} of {limit} pictures of an hour (ARTA_HOURLY_LIMIT)"
+    remedy = "until then hosts are told when to ask again" if used >= limit else ""
+    yield Finding("hourly limit", "warn" if remedy else "ok", detail, remedy)
 
 
 def check_sketches(settings: Settings) -> Finding:
@@ -318,7 +371,7 @@ async def check_service(settings: Settings, *, draw: bool) -> AsyncGenerator[Fin
     from arta_mcp.app import open_generations
 
     warnings: list[str] = []
-    async with open_generations(settings, warn=warnings.append) as generations:
+    async with open_generations(settings, warn=warnings.append, resume=False) as generations:
         catalogue = await generations.catalogue()
         origin = "as the service lists them" if catalogue.source == "live" else "as shipped"
         detail = f"{count_of(len(catalogue.styles), 'model')}, {origin}, {catalogue.as_of}"
@@ -338,6 +391,8 @@ async def check_service(settings: Settings, *, draw: bool) -> AsyncGenerator[Fin
 
 async def check_picture(settings: Settings, generations: Generations) -> AsyncGenerator[Finding]:
     """One real picture, opened. Raises ArtaError."""
+    if settings.backend == "arta":
+        print_message("note: one picture is ordered now, with your key; --no-picture orders none")
     request = GenerationRequest.of(prompt="a sailing boat at night, a test by arta-mcp doctor")
     wait = min(settings.job_timeout, PICTURE_TIMEOUT)
     generation = await generations.generate(request, max_wait=wait)

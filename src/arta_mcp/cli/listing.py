@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from arta_mcp.cli.console import FAILED, OK, confirm, is_terminal, print_json, print_message
 from arta_mcp.cli.parser import Parser, Subparsers
@@ -12,10 +13,17 @@ from arta_mcp.cli.session import MAX_HISTORY, run_session
 from arta_mcp.cli.tables import count_of, format_time, print_table
 from arta_mcp.config import Settings
 from arta_mcp.errors import InvalidRequest
-from arta_mcp.redaction import redact, shorten
+from arta_mcp.redaction import redact, sanitize, shorten
+
+if TYPE_CHECKING:
+    from arta_mcp.generations.service import Generations
+    from arta_mcp.styles import Catalogue
 
 MAX_DAYS = 36_500
 """of `--prune`"""
+
+MAX_MODEL = 40
+"""characters of what drew: the end of a long name is a folder or a version"""
 
 MAX_PROMPT = 4000
 """characters of a prompt that a row shows at most"""
@@ -71,8 +79,9 @@ def run_history(settings: Settings, options: argparse.Namespace) -> int:
             # In its own letters: joiners, which `sanitize` would write out, make words and emoji.
             prompt = shorten(" ".join(redact(one.request.prompt).split()), MAX_PROMPT)
             when = format_time(one.created_at)
-            rows.append((when, one.status, one.record_id or "-", one.model, prompt))
-        print_table(("WHEN", "STATUS", "RECORD ID", "MODEL", "PROMPT"), rows)
+            drew = sanitize(one.engine_model or one.engine, MAX_MODEL)
+            rows.append((when, one.status, one.record_id or "-", one.model, drew, prompt))
+        print_table(("WHEN", "STATUS", "RECORD ID", "MODEL", "DRAWN BY", "PROMPT"), rows)
     return OK
 
 
@@ -128,7 +137,11 @@ def forget_history(settings: Settings, options: argparse.Namespace) -> int:
 
 def run_models(settings: Settings, options: argparse.Namespace) -> int:
     """Lists the models that match: one JSON object, or a table."""
-    catalogue = run_session(settings, None, lambda generations: generations.catalogue())
+
+    async def look(generations: Generations) -> tuple[Catalogue, tuple[str, ...]]:
+        return await generations.catalogue(), await generations.engine_models()
+
+    catalogue, of_server = run_session(settings, None, look)
     found = catalogue.search(options.search)
     if options.json:
         listed = [asdict(style) for style in found]
@@ -141,6 +154,9 @@ def run_models(settings: Settings, options: argparse.Namespace) -> int:
     # On stderr: a pipe gets models and nothing else.
     count = count_of(len(found), "model")
     print_message(f"{count}, {origin}, {catalogue.as_of}; default {catalogue.default.id}")
+    if of_server:
+        names = ", ".join(sanitize(name, 80) for name in of_server)
+        print_message(f"note: the engine's server has {names}; ARTA_LOCAL_MODEL chooses one")
     if not found:
         print_message("hint: `arta-mcp models` without --search shows all")
     return OK

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 NATIVE_AREA = 1024 * 1024
 """pixels that models of today are trained on; an engine that knows better says so"""
@@ -104,6 +104,18 @@ class Engine(Protocol):
 
     async def aclose(self) -> None:
         """Frees what was opened; a later call opens it again."""
+        ...
+
+
+@runtime_checkable
+class ListsModels(Protocol):
+    """An engine that can say which models it has."""
+
+    async def list_models(self) -> tuple[str, ...]:
+        """Their names; () without a list.
+
+        Raises EngineUnavailable where no engine answers, RequestRefused where it wants a key.
+        """
         ...
 
 

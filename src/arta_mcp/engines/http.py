@@ -129,9 +129,7 @@ class Server:
                 timeout=self.timeout,
             )
         except NotSent as exc:
-            raise EngineUnavailable(
-                exc.message, hint=exc.hint if "proxy" in exc.hint else ""
-            ) from exc
+            raise self._unavailable(exc) from exc
         except Unavailable as exc:
             raise AnswerLost(exc.message) from exc
         except ProtocolError as exc:
@@ -145,7 +143,10 @@ class Server:
         return found
 
     async def ask(self, path: str) -> object:
-        """The JSON that a GET gives; None where there is none. Raises nothing."""
+        """The JSON that a GET gives; None where there is none, or no answer in time.
+
+        Raises EngineUnavailable where nothing answers, RequestRefused where a key is missing.
+        """
         try:
             answer = await self.http.exchange(
                 "GET",
@@ -154,8 +155,12 @@ class Server:
                 limit=MAX_LISTING,
                 timeout=ASK_TIMEOUT,
             )
+        except NotSent as exc:
+            raise self._unavailable(exc) from exc
         except ArtaError:
             return None
+        if answer.status in (401, 403):
+            raise self.explain(path, answer)
         return json_or_none(answer.body) if answer.status == 200 else None
 
     async def fetch(self, url: str) -> bytes:
@@ -207,6 +212,10 @@ class Server:
         if status >= 500:
             return EngineCrashed(said)
         return RequestRefused(said)
+
+    def _unavailable(self, exc: NotSent) -> EngineUnavailable:
+        hint = exc.hint if "proxy" in exc.hint else ""
+        return EngineUnavailable(f"{self.origin}: {exc.message}", hint=hint)
 
     def _headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.key.reveal()}"} if self.key else {}

@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from urllib.parse import urljoin, urlsplit
 
@@ -121,17 +122,19 @@ class OpenAIImages:
     async def generate(self, request: ImageRequest, on_step: OnStep) -> GeneratedImage:
         """See `Engine.generate`."""
         if not self._asked and (self._model is None or self._dialect is None):
+            with suppress(RequestRefused):  # a key that may draw and not list
+                models = await self.list_models()
+                self._model = self._model or next(iter(models), None)
             self._asked = True
-            models = await self.list_models()
-            self._model = self._model or next(iter(models), None)
         dialect_name = self._dialect or "plain"
         size = nearest(request.size, self._sizes) if self._sizes else request.size
         try:
-            return await self._draw(replace(request, size=size), dialect_name)
+            return await self._draw(request, size, dialect_name)
         except ModelNotFound as exc:
-            listed = await self.list_models()
-            if listed:
-                exc.hint = f"set ARTA_LOCAL_MODEL to one of {', '.join(listed[:MAX_TOLD_MODELS])}"
+            with suppress(EngineError):
+                listed = await self.list_models()
+                names = ", ".join(listed[:MAX_TOLD_MODELS])
+                exc.hint = f"set ARTA_LOCAL_MODEL to one of {names}" if names else exc.hint
             raise
         except RequestRefused as exc:
             # Refused for its size: nothing was drawn. A second refusal is the end.
@@ -139,7 +142,7 @@ class OpenAIImages:
             if self._sizes or not re.search(r"(?i)\bsize\b", exc.message):
                 raise
             others = tuple(one for one in told if one != size) or STANDARD_SIZES
-            image = await self._draw(replace(request, size=nearest(size, others)), dialect_name)
+            image = await self._draw(request, nearest(size, others), dialect_name)
             self._sizes = others
             return image
 
@@ -147,8 +150,10 @@ class OpenAIImages:
         """See `Engine.aclose`."""
         await self._server.http.aclose()
 
-    async def _draw(self, request: ImageRequest, dialect_name: str) -> GeneratedImage:
-        dialect = DIALECTS[dialect_name]
+    async def _draw(
+        self, asked: ImageRequest, size: tuple[int, int], dialect_name: str
+    ) -> GeneratedImage:
+        dialect, request = DIALECTS[dialect_name], replace(asked, size=size)
         answer = await self._server.draw(PATH, write_body(request, dialect, self._model))
         entry = next(iter(list_or_empty(answer.get("data"))), None)
         if not is_object(entry):
@@ -164,7 +169,7 @@ class OpenAIImages:
             guidance=guidance if dialect.guidance_scale else None,
             honours_seed=dialect.seed is not None,
         )
-        data, size = await anyio.to_thread.run_sync(write_png, content, texts)
+        data, drawn = await anyio.to_thread.run_sync(write_png, content, texts)
         return GeneratedImage(
             data=data,
             model=sanitize(model, 200) if model else None,
@@ -174,7 +179,7 @@ class OpenAIImages:
                 if getattr(dialect, name) is None
                 and not (name == "negative_prompt" and dialect.folds_negative)
             ),
-            note=explain_difference(request, size, text(entry, "revised_prompt")),
+            note=explain_difference(asked, drawn, text(entry, "revised_prompt")),
         )
 
     async def _read_picture(self, entry: dict[str, object]) -> bytes:

@@ -107,7 +107,9 @@ class SdApi:
         last = 0
         while self._has_progress:
             await anyio.sleep(PROGRESS_INTERVAL)
-            answer = await self._server.ask(PROGRESS)
+            answer = None
+            with suppress(EngineError):  # the picture itself says what is wrong
+                answer = await self._server.ask(PROGRESS)
             state = answer.get("state") if is_object(answer) else None
             if not is_object(state):
                 self._has_progress = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -15,6 +16,7 @@ from arta_mcp.arta.protocol import Submit
 from arta_mcp.background import BackgroundTasks
 from arta_mcp.errors import ArtaError, JobFailed, KeyConflict, SubmitUnknown, Unavailable
 from arta_mcp.generations.callers import Call, Callers
+from arta_mcp.generations.hourly_limit import HourlyLimit
 from arta_mcp.generations.progress import ProgressReporter
 from arta_mcp.generations.recorder import Recorder
 from arta_mcp.generations.results import request_of
@@ -71,6 +73,7 @@ class Submission:
     call: Call
     service: str
     engine: EngineUsed
+    hourly: HourlyLimit | None
     clock: Callable[[], float]
 
     @property
@@ -102,7 +105,14 @@ class Submission:
                 answered_at=None if self.call.connection else now,
             )
             # The intent is on disk before anything is sent: a crash from here on is seen later.
-            entry, is_ours = await self._begin(intent)
+            async with self.hourly.lock() if self.hourly else nullcontext():
+                entry, is_ours = await self._begin(intent)
+                if is_ours and self.hourly:  # what repeats another call is never one too many
+                    try:
+                        await self.hourly.check(entry)
+                    except BaseException as exc:
+                        await self._free(entry, exc)
+                        raise
             if is_ours:
                 self.call.entry = entry
                 return await self._submit_ours(entry), False
@@ -128,10 +138,18 @@ class Submission:
         """Begins the entry, with progress while another process keeps the journal busy."""
         timeout = max(MIN_TIME, self.left)
         begun: list[tuple[JournalEntry, bool]] = []
+
+        async def begin() -> None:
+            begun.append(await self.state.begin(intent, is_waiting=self.callers.is_waiting))
+
         try:
-            with anyio.move_on_after(timeout):
-                async with self.reporter.reporting("waiting"):
-                    begun.append(await self.state.begin(intent, is_waiting=self.callers.is_waiting))
+            # A free journal has it before a report is due, and needs no task that reports.
+            with anyio.move_on_after(min(timeout, self.reporter.due_in)):
+                await begin()
+            if not begun:
+                with anyio.move_on_after(timeout):
+                    async with self.reporter.reporting("waiting"):
+                        await begin()
         except BaseException as exc:  # it may be written all the same: a thread is not cancelled
             for entry, is_ours in begun:
                 if is_ours:
@@ -156,12 +174,13 @@ class Submission:
         """Takes a slot and a token, then submits in a task that no cancellation stops."""
         try:
             await self.slot.acquire(self.reporter, until=self.until)
-            timeout = max(MIN_TIME, self.left)
-            with anyio.move_on_after(timeout) as waiting:
-                preparing = self.background.detach(self.client.prepare_token)
-                await self.reporter.report_until(preparing, "ordering")
-            if waiting.cancelled_caught:
-                raise Unavailable(f"the identity host has not answered in {timeout:.0f} s")
+            if not self.client.has_token:
+                timeout = max(MIN_TIME, self.left)
+                with anyio.move_on_after(timeout) as waiting:
+                    preparing = self.background.detach(self.client.prepare_token)
+                    await self.reporter.report_until(preparing, "ordering")
+                if waiting.cancelled_caught:
+                    raise Unavailable(f"the identity host has not answered in {timeout:.0f} s")
             timeout = SUBMIT_TIMEOUT + self.left
             with anyio.move_on_after(timeout):
                 submitting = self.background.detach(

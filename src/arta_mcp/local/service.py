@@ -150,6 +150,7 @@ class Service:
         self.workers = DrawingWorkers(
             self.store, engine or SketchEngine(), recipes=recipes, idle=idle
         )
+        self.catalogue = recipes.catalogue if recipes else SHIPPED
         routes = [Route("/", self.health)]
         for endpoint, method, paths, hosts in _ENDPOINTS:
             answer = partial(self.handle, endpoint)
@@ -272,7 +273,7 @@ class Service:
         await form.close()
         submission = Submit.parse(fields)
         # After the bounds, and in other words than theirs, as the captured refusal has it.
-        valid = [style.name for style in SHIPPED.styles]
+        valid = [style.name for style in self.catalogue.styles]
         if isinstance(submission, Submit) and submission.style not in valid:
             submission = style_refusal(submission.style, valid)
         if isinstance(submission, Refusal):
@@ -314,7 +315,7 @@ class Service:
         is_sketch = record.engine == SKETCH
         prompt, notes = record.submission.prompt, list(progress.notes)
         if progress.failure:
-            missing = len(self.workers.missing_pictures(record))
+            missing = len(self.store.missing_pictures(record))
             notes.append(f"{missing} of {record.submission.n} not drawn: {progress.failure}")
         if is_sketch and (gaps := name_gaps(prompt)):
             notes.append(gaps)
@@ -362,7 +363,7 @@ class Service:
         if self.workers.jobs_ahead(record) is not None:
             return Job(record.record_id, "IN_QUEUE", seed=record.seed)
         progress = self.store.progress(record.record_id)
-        missing = self.workers.missing_pictures(record)
+        missing = self.store.missing_pictures(record)
         drawn = [index for index in range(record.submission.n) if index not in missing]
         # What was drawn before a failure stays: it may have cost somebody something.
         if progress.failure and not drawn:
@@ -388,8 +389,8 @@ class Service:
     # The content host, and the root
 
     async def styles(self, request: Request) -> Response:
-        """The list of styles: what is drawn here is what is shipped."""
-        return JSONResponse(render_styles(tuple(style.name for style in SHIPPED.styles)))
+        """The list of styles: what is shipped, and a person's own."""
+        return JSONResponse(render_styles(tuple(style.name for style in self.catalogue.styles)))
 
     async def health(self, request: Request) -> Response:
         """That this is the service, and how many jobs its folder has."""
