@@ -354,3 +354,17 @@ def open_generations_with_styles(path: Path) -> None:
     from arta_mcp.cli.settings import read_settings
 
     read_settings({"ARTA_LOCAL_STYLES": str(path)})
+
+
+async def test_to_forget_removes_the_pictures_of_an_engine_too_but_none_saved_elsewhere(
+    tmp_path: Path, server: ImageServer
+) -> None:
+    kept = tmp_path / "state" / "local" / "images"
+    async with generations(tmp_path, server) as opened:
+        await opened.generate(GenerationRequest.of(prompt="a fox"))
+        assert len(list(kept.iterdir())) == 1
+        forgotten, pictures = await opened.forget()
+        assert (forgotten.count, forgotten.kept, pictures) == (1, 0, 1)
+        assert await opened.history() == ()
+    assert list(kept.iterdir()) == []
+    assert len(list((tmp_path / "pictures").iterdir())) == 1

@@ -34,6 +34,7 @@ from arta_mcp.cli.console import (
 )
 from arta_mcp.cli.engine import check_engine
 from arta_mcp.cli.parser import Subparsers
+from arta_mcp.cli.report import print_report
 from arta_mcp.cli.serve import find_mark
 from arta_mcp.cli.stopping import run_until_stopped
 from arta_mcp.cli.tables import count_of, format_time
@@ -83,7 +84,11 @@ def add_doctor(commands: Subparsers) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--no-picture", action="store_true", help="order no picture")
     which.add_argument("--draw", action="store_true", help="draw one even if it may cost money")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print JSON")
+    how.add_argument(
+        "--report", action="store_true", help="print what a bug report needs, without secrets"
+    )
     parser.set_defaults(run_without_settings=run_doctor)
 
 
@@ -95,12 +100,14 @@ def run_doctor(options: argparse.Namespace) -> int:
         draw = None if options.no_picture else options.draw
         async for finding in find_all(options.environ, draw=draw):
             findings.append(finding)
-            if not options.json:
+            if not options.json and not options.report:
                 print_finding(finding, options.environ)
 
     run_until_stopped(examine)
     failed = sum(finding.status == "fail" for finding in findings)
-    if options.json:
+    if options.report:
+        print_report(findings, options.environ)
+    elif options.json:
         print_json({"ok": not failed, "findings": [asdict(finding) for finding in findings]})
     else:
         warned = sum(finding.status == "warn" for finding in findings)

@@ -364,13 +364,26 @@ class Generations:
         Gives beside them how many pictures the backend itself kept of them and has removed. One
         that the next equal call could still take up is never old enough.
         """
-        backend = await self._open()
         before = self._clock() - max(days * 86400, UNANSWERED_TTL)
+        return await self._remove(before, "sketches", owner)
+
+    async def forget(self, *, owner: str = "") -> tuple[Pruned, int]:
+        """Removes all of the owner's generations that have ended, and the pictures of any engine.
+
+        As `prune`, but whenever they were made: an equal call orders anew. What is not known to
+        have ended stays, since its record keeps a second one from being ordered.
+        """
+        return await self._remove(self._clock() + UNANSWERED_TTL, "all", owner)
+
+    async def _remove(
+        self, before: float, pictures: Literal["sketches", "all"], owner: str
+    ) -> tuple[Pruned, int]:
+        backend = await self._open()
         pruned = await backend.state.prune(self._service, owner, before)
-        remove = self._remove_files
-        if remove is None:
+        if self._remove_files is None:
             return pruned, 0
-        return pruned, await anyio.to_thread.run_sync(remove, pruned.record_ids)
+        work = partial(self._remove_files, pruned.record_ids, pictures)
+        return pruned, await anyio.to_thread.run_sync(work)
 
     async def cancel(self, record_id: str) -> Cancellation:
         """Gives up a job of the embedded service: no further picture of it is begun.

@@ -17,6 +17,7 @@ from collections.abc import Collection, Generator, Iterable
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import jwt
 from filelock import FileLock, Timeout
@@ -364,16 +365,16 @@ class Store:
                     return True
         return False
 
-    def remove_sketches(self, record_ids: Collection[str]) -> int:
-        """Removes these jobs and their pictures, which it counts; nothing of another engine."""
+    def remove(self, record_ids: Collection[str], *, pictures: Literal["sketches", "all"]) -> int:
+        """Removes these jobs and their pictures, which it counts; `sketches`: those alone."""
         sizes, wanted, count = measure_pictures(self.folder), set(record_ids), 0
         for path in self.folder.glob("records/*.json"):
             if path.stem not in wanted:
                 continue
-            record, pictures = self.record(path.stem), sizes.get(path.stem, {})
-            if record is None or record.engine == "sketch":
-                self._remove(path, record, pictures)
-                count += len(pictures)
+            record, files = self.record(path.stem), sizes.get(path.stem, {})
+            if pictures == "all" or record is None or record.engine == "sketch":
+                self._remove(path, record, files)
+                count += len(files)
         return count
 
     def _remove(self, path: Path, record: Record | None, pictures: Iterable[Path]) -> None:
