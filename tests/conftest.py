@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from harness.stores import RedisServer, Store
 
 
-SLOW_FIXTURES = {"machine", "redis_servers", "shell_process", "node_folder"}
+SLOW_FIXTURES = {"dist", "machine", "redis_servers", "shell_process", "node_folder"}
 SLOW_MODULES = {
     *("test_end_to_end", "test_fault_matrix", "test_gallery", "test_identity_emulator"),
     *(
@@ -36,7 +36,15 @@ SLOW_MODULES = {
     ),
     *("test_faults", "test_install", "test_loopback", "test_previews", "test_schedule"),
     *("test_secrets", "test_sketch", "test_startup", "test_state_machine"),
-    *("test_makefile", "test_serve", "test_wire"),
+    *(
+        "test_bundle",
+        "test_dist",
+        "test_installers",
+        "test_makefile",
+        "test_pythons",
+        "test_serve",
+        "test_wire",
+    ),
 }
 
 
@@ -67,6 +75,26 @@ def need() -> Callable[[bool, str], None]:
         pytest.skip(reason)
 
     return check
+
+
+# What is released
+
+
+@pytest.fixture(scope="session")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    from harness.roads import build_dist
+
+    return build_dist(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="session")
+def sdist(dist: tuple[Path, Path]) -> Path:
+    return dist[0]
+
+
+@pytest.fixture(scope="session")
+def wheel(dist: tuple[Path, Path]) -> Path:
+    return dist[1]
 
 
 @pytest.fixture(autouse=True)

@@ -66,21 +66,21 @@ def test_the_readme_lists_every_argument_with_its_default() -> None:
             assert told[name].strip("`") == str(field.default)
 
 
-@pytest.mark.parametrize("block", re.findall(r"```json\n(.*?)```", README, re.DOTALL))
-def test_host_snippets_are_json_that_starts_our_command(block: str) -> None:
-    servers = json.loads(block)["mcpServers"]
-    assert servers["arta"]["args"][-1] == "arta-mcp"
-    assert Path(servers["arta"]["command"]).is_absolute()
+def test_the_snippet_for_a_host_is_the_one_of_the_page_of_hosts() -> None:
+    (block,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    hosts = (ROOT / "docs" / "hosts.md").read_text(encoding="utf-8")
+    assert block in hosts.split("## Claude Desktop")[1].split("\n## ")[0]
+    assert "claude mcp add arta -- /absolute/path/to/arta-mcp" in README
 
 
-def test_the_claude_code_snippet_starts_our_command() -> None:
-    assert "claude mcp add arta -- uvx arta-mcp" in README
-
-
-def test_the_first_screen_has_one_command_and_one_host() -> None:
+def test_the_first_screen_has_one_way_in_one_host_and_what_to_say() -> None:
     first_screen = "\n".join(README.splitlines()[:45])
-    for sign in ("make demo", "make test", "mcpServers", "claude mcp add"):
+    for sign in (
+        *("no AI pictures", "docs/contact-sheet.webp", "uv tool install .", "arta-mcp generate"),
+        *("mcpServers", "say: *Draw", "arta-mcp setup", "never run against the real service"),
+    ):
         assert sign in first_screen
+    assert first_screen.index("uv tool install .") < first_screen.index("uvx arta-mcp")
 
 
 def test_links_inside_the_repository_lead_somewhere() -> None:

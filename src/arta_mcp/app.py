@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 import anyio
@@ -356,13 +356,15 @@ def _find_file(settings: Settings, record_id: str, index: int) -> str | None:
     return str(path) if path is not None and path.is_file() else None
 
 
-def _remove_files(settings: Settings, record_ids: tuple[str, ...]) -> int:
-    """Removes what the embedded service keeps of sketches; how many pictures."""
+def _remove_files(
+    settings: Settings, record_ids: tuple[str, ...], pictures: Literal["sketches", "all"]
+) -> int:
+    """Removes what the embedded service keeps of these jobs; how many pictures."""
     from arta_mcp.local.store import KEEP_RECORDS, Store
 
     try:
         store = Store(service_dir(settings), keep=KEEP_RECORDS, keep_bytes=settings.sketch_limit)
-        return store.remove_sketches(record_ids)
+        return store.remove(record_ids, pictures=pictures)
     except OSError as exc:
         raise explain_service_error(settings, exc) from exc
 

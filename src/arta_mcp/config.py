@@ -213,6 +213,9 @@ def _address(name: str, value: str) -> str:
 
 def _server(name: str, value: str) -> str:
     """As `_address`; whether plain http may go to another machine is for `ARTA_LOCAL_HTTP`."""
+    if "://" not in value and "@" not in value:
+        hint = "begin with http:// for this machine or https://, as in http://127.0.0.1:7860"
+        raise _refuse(name, re.split(r"[?#]", value)[0], ", no address", hint, limit=120)
     if _scheme_and_host(value)[0] == "http":
         _address(name, "https" + value[4:])
         return value.rstrip("/")
@@ -550,7 +553,9 @@ class Settings:
     def unused(self) -> str | None:
         """What is set and yet not used, because another setting goes before it; for people."""
         if self.local_engine == "sketch":
-            return None
+            given = {"URL": self.local_url, "MODEL": self.local_model, "KEY": self.local_key}
+            names = ", ".join(f"ARTA_LOCAL_{name}" for name, value in given.items() if value)
+            return f"not used: {names}, as ARTA_LOCAL_ENGINE is 'sketch'" if names else None
         if self.backend == "arta":
             return f"ARTA_LOCAL_ENGINE={self.local_engine} is not used: ARTA_BACKEND is arta"
         used = f"ARTA_LOCAL_ENGINE={self.local_engine} draws"

@@ -256,7 +256,12 @@ LOCAL = "ARTA_LOCAL_ENGINE"
         ),
         ({LOCAL: "openai", "ARTA_LOCAL_KEY": "abc"}, "ARTA_LOCAL_KEY is shorter", "no key"),
         ({LOCAL: "openai", "ARTA_LOCAL_URL": "http://u:p@h"}, "user name", "leave them out"),
-        ({LOCAL: "openai", "ARTA_LOCAL_URL": "nowhere"}, "'nowhere'", ""),
+        ({LOCAL: "openai", "ARTA_LOCAL_URL": "nowhere"}, "'nowhere'", "http://127.0.0.1:7860"),
+        (
+            {LOCAL: "openai", "ARTA_LOCAL_URL": "127.0.0.1:8000"},
+            "ARTA_LOCAL_URL is '127.0.0.1:8000', no address",
+            "begin with http:// for this machine",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together_name_themselves_and_the_way_out(
@@ -305,6 +310,10 @@ def test_an_engine_of_ones_own_goes_before_a_key_and_what_is_not_used_is_told() 
         "ARTA_LOCAL_ENGINE=openai is not used: ARTA_BACKEND is arta",
     )
     assert Settings.from_env({"ARTA_API_KEY": KEY}).unused is None
+    half = Settings.from_env({"ARTA_LOCAL_URL": "http://127.0.0.1:1", "ARTA_LOCAL_MODEL": "m"})
+    assert half.unused == (
+        "not used: ARTA_LOCAL_URL, ARTA_LOCAL_MODEL, as ARTA_LOCAL_ENGINE is 'sketch'"
+    )
 
 
 async def test_what_an_engine_drew_is_saved_among_the_persons_pictures_and_nothing_removes_it(
@@ -345,3 +354,17 @@ def open_generations_with_styles(path: Path) -> None:
     from arta_mcp.cli.settings import read_settings
 
     read_settings({"ARTA_LOCAL_STYLES": str(path)})
+
+
+async def test_to_forget_removes_the_pictures_of_an_engine_too_but_none_saved_elsewhere(
+    tmp_path: Path, server: ImageServer
+) -> None:
+    kept = tmp_path / "state" / "local" / "images"
+    async with generations(tmp_path, server) as opened:
+        await opened.generate(GenerationRequest.of(prompt="a fox"))
+        assert len(list(kept.iterdir())) == 1
+        forgotten, pictures = await opened.forget()
+        assert (forgotten.count, forgotten.kept, pictures) == (1, 0, 1)
+        assert await opened.history() == ()
+    assert list(kept.iterdir()) == []
+    assert len(list((tmp_path / "pictures").iterdir())) == 1

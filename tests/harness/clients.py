@@ -59,19 +59,22 @@ def node(need: Need) -> str:
 
 def node_folder(need: Need) -> Path:
     """A folder with everything of `package.json` in its `node_modules`, and with our scripts."""
-    npm = shutil.which("npm")
-    need(npm is not None, "npm is not installed")
-    pins = INTEROP / "package.json"
-    flags = ["--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
-
-    def install(folder: Path) -> list[list[str]]:
-        shutil.copy(pins, folder)
-        return [["npm", "install", "--loglevel=error", *flags]]
-
-    folder = _installed("node", pins, install, need)
+    folder = install_node_packages("node", INTEROP / "package.json", need)
     for script in INTEROP.glob("*.mjs"):  # Node looks for packages beside the script
         shutil.copy(script, folder)
     return folder
+
+
+def install_node_packages(name: str, pins: Path, need: Need) -> Path:
+    """A folder with everything of a `package.json` in its `node_modules`; no script of it runs."""
+    need(shutil.which("npm") is not None, "npm is not installed")
+    flags = ["--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
+
+    def install(folder: Path) -> list[list[str]]:
+        shutil.copy(pins, folder / "package.json")
+        return [["npm", "install", "--loglevel=error", *flags]]
+
+    return _installed(name, pins, install, need)
 
 
 def python_v1(need: Need) -> Path:

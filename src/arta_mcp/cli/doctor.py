@@ -34,6 +34,7 @@ from arta_mcp.cli.console import (
 )
 from arta_mcp.cli.engine import check_engine
 from arta_mcp.cli.parser import Subparsers
+from arta_mcp.cli.report import print_report
 from arta_mcp.cli.serve import find_mark
 from arta_mcp.cli.stopping import run_until_stopped
 from arta_mcp.cli.tables import count_of, format_time
@@ -83,7 +84,11 @@ def add_doctor(commands: Subparsers) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--no-picture", action="store_true", help="order no picture")
     which.add_argument("--draw", action="store_true", help="draw one even if it may cost money")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print JSON")
+    how.add_argument(
+        "--report", action="store_true", help="print what a bug report needs, without secrets"
+    )
     parser.set_defaults(run_without_settings=run_doctor)
 
 
@@ -95,12 +100,14 @@ def run_doctor(options: argparse.Namespace) -> int:
         draw = None if options.no_picture else options.draw
         async for finding in find_all(options.environ, draw=draw):
             findings.append(finding)
-            if not options.json:
+            if not options.json and not options.report:
                 print_finding(finding, options.environ)
 
     run_until_stopped(examine)
     failed = sum(finding.status == "fail" for finding in findings)
-    if options.json:
+    if options.report:
+        print_report(findings, options.environ)
+    elif options.json:
         print_json({"ok": not failed, "findings": [asdict(finding) for finding in findings]})
     else:
         warned = sum(finding.status == "warn" for finding in findings)
@@ -212,7 +219,7 @@ async def check_state(settings: Settings) -> AsyncGenerator[Finding]:
         await state.close()
     for finding in described.checks:
         yield finding
-    if settings.backend == "local":
+    if settings.backend == "local" and not settings.draws_with_ai:
         yield check_sketches(settings)
     if folder := settings.output_dir or pictures_dir(settings):
         yield check_folder("output folder", "ARTA_OUTPUT_DIR", folder, private=False)
@@ -275,11 +282,11 @@ async def check_hourly_limit(settings: Settings) -> AsyncGenerator[Finding]:
 
 
 def check_sketches(settings: Settings) -> Finding:
-    """How much is kept of what was drawn, and how much may be."""
+    """How much is kept of sketches, and how much may be."""
     from arta_mcp.app import service_dir
-    from arta_mcp.local.store import KEEP_RECORDS, measure_pictures
+    from arta_mcp.local.store import KEEP_RECORDS, measure_sketches
 
-    sizes = measure_pictures(service_dir(settings))
+    sizes = measure_sketches(service_dir(settings))
     megabytes = sum(sum(pictures.values()) for pictures in sizes.values()) / 1e6
     limit = f"{KEEP_RECORDS} jobs or {settings.sketch_limit / 1e6:.0f} MB"
     detail = f"{count_of(len(sizes), 'job')}, {megabytes:.0f} MB; beyond {limit} the oldest go"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from arta_mcp.cli.console import OK, print_json, print_message
-from arta_mcp.cli.parser import Subparsers
+from arta_mcp.cli.console import FAILED, OK, confirm, is_terminal, print_json, print_message
+from arta_mcp.cli.parser import Parser, Subparsers
 from arta_mcp.cli.session import MAX_HISTORY, run_session
 from arta_mcp.cli.tables import count_of, format_time, print_table
 from arta_mcp.config import Settings
@@ -38,8 +39,14 @@ def add_history(commands: Subparsers) -> None:
         metavar="DAYS",
         help="remove what ended and is older, with the sketches kept of it; asks nothing",
     )
+    parser.add_argument(
+        "--forget",
+        action="store_true",
+        help="remove all that has ended, with what was asked and every picture kept of it",
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask before --forget")
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
-    parser.set_defaults(run=run_history)
+    parser.set_defaults(run=run_history, parser=parser)
 
 
 def add_models(commands: Subparsers) -> None:
@@ -56,6 +63,8 @@ def run_history(settings: Settings, options: argparse.Namespace) -> int:
     """Lists the newest generations first: JSON lines, or a table."""
     if options.prune is not None:
         return prune_history(settings, options)
+    if options.forget:
+        return forget_history(settings, options)
     # SQLite reads a negative limit as none at all.
     limit = min(MAX_HISTORY, max(1, options.limit))
     found = run_session(settings, None, lambda generations: generations.history(limit))
@@ -97,6 +106,32 @@ def prune_history(settings: Settings, options: argparse.Namespace) -> int:
     if pruned.kept:
         what = count_of(pruned.kept, "generation")
         print_message(f"note: {what} as old stay, since their end is not known")
+    return OK
+
+
+def forget_history(settings: Settings, options: argparse.Namespace) -> int:
+    """Removes all that has ended, after a yes, and says what stays."""
+    if not options.yes:
+        if not sys.stdin.isatty() or not is_terminal():
+            parser: Parser = options.parser
+            parser.fail("history --forget asks first, and nobody is there", "add --yes")
+        print_message("This removes what was asked here and the pictures that are kept of it.")
+        if not confirm("Remove it?"):
+            print_message("nothing was changed")
+            return FAILED
+    forgotten, pictures = run_session(settings, None, lambda generations: generations.forget())
+    if options.json:
+        print_json({"forgotten": forgotten.count, "pictures": pictures, "kept": forgotten.kept})
+        return OK
+    what = count_of(forgotten.count, "generation")
+    print_message(f"forgot {what} and {count_of(pictures, 'picture')} kept of them")
+    print_message("note: the account stays, and what was saved in a folder of yours")
+    if forgotten.kept:
+        what = count_of(forgotten.kept, "generation")
+        print_message(f"note: kept {what}: the end is not known, and a second could be ordered")
+        print_message(
+            "hint: `arta-mcp history` lists them; `arta-mcp get RECORD_ID` asks for the end"
+        )
     return OK
 
 

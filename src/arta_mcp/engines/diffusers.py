@@ -139,6 +139,7 @@ class DiffusersEngine:
             num_inference_steps=own.num_inference_steps if steps is None else steps,
             guidance_scale=own.guidance_scale if guidance is None else guidance,
         )
+        # Whatever ended it, a process that is over must not be asked again.
         try:
             drawn = await worker.draw(order, on_step, timeout=self._timeout)
         finally:
@@ -224,6 +225,7 @@ class Worker:
                     _log.warning("fetching %s from the hub: %.2f GB", name, size / 1e9)
             worker.loaded = Loaded(**message["loaded"])
         except BaseException:
+            # Cancelled, too: half a model is of no use to the next picture.
             with anyio.CancelScope(shield=True):
                 await worker.close(at_once=True)
             raise

@@ -190,7 +190,8 @@ def serve(parent: Parent, load: Load) -> None:
             )
             parent.say(drawn=asdict(drawn))
         except OutOfMemory as exc:
-            return parent.say_error(exc)  # what was taken is given back with the process alone
+            # What was taken is given back with the process alone.
+            return parent.say_error(exc)
         except ArtaError as exc:
             parent.say_error(exc)
 
@@ -302,7 +303,8 @@ def find_folder(order: LoadOrder, *, is_half: bool, on_download: Callable[[int],
         try:
             _download(order.model, is_half=is_half, on_download=on_download)
         except EngineUnavailable as exc:
-            unreachable = exc  # what is here from before is as good
+            # What is here from before is as good.
+            unreachable = exc
     try:
         # A whole snapshot would be asked for all that the repository has.
         return Path(hf_hub_download(order.model, INDEX, local_files_only=True)).parent
@@ -348,8 +350,9 @@ def _download(model: str, *, is_half: bool, on_download: Callable[[int], None]) 
 def load_pipeline(order: LoadOrder, on_download: Callable[[int], None]) -> Pipeline:
     """The pipeline, ready to draw. Raises EngineError."""
     name = name_of(order.model)
+    # Before the import, which takes ten seconds.
     if is_folder(order.model):
-        check_folder(Path(order.model), name)  # before the import, which takes ten seconds
+        check_folder(Path(order.model), name)
     try:
         import diffusers
         import torch
@@ -368,7 +371,8 @@ def load_pipeline(order: LoadOrder, on_download: Callable[[int], None]) -> Pipel
     device = pick_device(order.device)
     dtype = pick_dtype(device, order.dtype)
     folder = find_folder(order, is_half=dtype.itemsize == 2, on_download=on_download)
-    constants.HF_HUB_OFFLINE = True  # nothing that is loaded from here on may ask the hub
+    # Nothing that is loaded from here on may ask the hub.
+    constants.HF_HUB_OFFLINE = True
     check_folder(folder, name)
     files = [file.relative_to(folder).as_posix() for file in folder.glob("*/*")]
     try:
@@ -419,6 +423,7 @@ def pick_dtype(device: str, wanted: str) -> torch.dtype:
         }[wanted]
     if device == "cpu":
         return torch.float32
+    # Older cards compute bfloat16 in software, or not at all.
     is_old = device == "cuda" and not torch.cuda.is_bf16_supported()
     return torch.float16 if is_old else torch.bfloat16
 
@@ -454,6 +459,7 @@ class DiffusersPipeline:
     ) -> None:
         self._pipe = pipe
         self._takes = inspect.signature(type(pipe).__call__).parameters
+        # Sana compresses 32 pixels into one, and takes multiples of that alone.
         factor = getattr(pipe, "vae_scale_factor", 8)
         self.loaded = Loaded(
             software=software,
@@ -472,6 +478,7 @@ class DiffusersPipeline:
         def after_step(
             pipe: DiffusionPipeline, index: int, timestep: object, inputs: dict[str, object]
         ) -> dict[str, object]:
+            # A scheduler may do more than it said at first, and no step comes after the last.
             on_step(index + 1, max(index + 1, pipe.num_timesteps))
             return inputs
 
@@ -513,6 +520,7 @@ class DiffusersPipeline:
         given = {name: value for name, value in asked.items() if value is not None}
         missed = [name for name in given if name not in self._takes]
         fixed = {"prompt": order.prompt, "width": order.width, "height": order.height}
+        # The pipeline's own values are given to it, too: so the result can say what was used.
         known = {
             name: parameter.default
             for name, parameter in self._takes.items()

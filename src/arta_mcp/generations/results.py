@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from arta_mcp.arta.protocol import MAX_MIME_TYPE, Job, LocalDetails, escape_address
 from arta_mcp.errors import (
@@ -29,7 +30,7 @@ FindFile = Callable[[str, int], str | None]
 CancelJob = Callable[[str], Cancellation | None]
 """gives up a job of this record id on this machine; blocking; None where there is none"""
 
-RemoveFiles = Callable[[tuple[str, ...]], int]
+RemoveFiles = Callable[[tuple[str, ...], Literal["sketches", "all"]], int]
 """removes the pictures of these record ids that may go from this machine; blocking; how many"""
 
 

@@ -92,6 +92,9 @@ POLL_TIMEOUT = 10.0
 REFRESH_TIMEOUT = 2.0
 """seconds over its time that a call waits for fresh addresses of a finished generation"""
 
+CANCEL_TIMEOUT = 1.0
+"""seconds in which a process that draws sees that a job was cancelled; it looks each 0.2"""
+
 MODELS_TIMEOUT = 2.0
 """seconds that a call waits for what an engine's server says that it has"""
 
@@ -364,13 +367,28 @@ class Generations:
         Gives beside them how many pictures the backend itself kept of them and has removed. One
         that the next equal call could still take up is never old enough.
         """
-        backend, owner = await self._open(), self.owner if owner is None else owner
+        await self._open()  # whose clock it is
         before = self._clock() - max(days * 86400, UNANSWERED_TTL)
+        return await self._remove(before, "sketches", owner)
+
+    async def forget(self, *, owner: str | None = None) -> tuple[Pruned, int]:
+        """Removes all of the owner's generations that have ended, and the pictures of any engine.
+
+        As `prune`, but whenever they were made: an equal call orders anew. What is not known to
+        have ended stays, since its record keeps a second one from being ordered.
+        """
+        await self._open()
+        return await self._remove(self._clock() + UNANSWERED_TTL, "all", owner)
+
+    async def _remove(
+        self, before: float, pictures: Literal["sketches", "all"], owner: str | None
+    ) -> tuple[Pruned, int]:
+        backend, owner = await self._open(), self.owner if owner is None else owner
         pruned = await backend.state.prune(self._service, owner, before)
-        remove = self._remove_files
-        if remove is None:
+        if self._remove_files is None:
             return pruned, 0
-        return pruned, await anyio.to_thread.run_sync(remove, pruned.record_ids)
+        work = partial(self._remove_files, pruned.record_ids, pictures)
+        return pruned, await anyio.to_thread.run_sync(work)
 
     async def health(self) -> Health:
         """How the store of the state stands; raises nothing of it, but what opening it does."""
@@ -396,7 +414,7 @@ class Generations:
         # Its end goes into the journal now, unless another process has yet to come to it.
         if self.backend == "local" and not cancelled.is_drawing:
             with suppress(ArtaError):
-                await self.get(record_id)
+                await self.get(record_id, max_wait=CANCEL_TIMEOUT)
         return cancelled
 
     async def catalogue(self) -> Catalogue:

@@ -17,6 +17,7 @@ from collections.abc import Collection, Generator, Iterable
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import jwt
 from filelock import FileLock, Timeout
@@ -364,16 +365,16 @@ class Store:
                     return True
         return False
 
-    def remove_sketches(self, record_ids: Collection[str]) -> int:
-        """Removes these jobs and their pictures, which it counts; nothing of another engine."""
+    def remove(self, record_ids: Collection[str], *, pictures: Literal["sketches", "all"]) -> int:
+        """Removes these jobs and their pictures, which it counts; `sketches`: those alone."""
         sizes, wanted, count = measure_pictures(self.folder), set(record_ids), 0
         for path in self.folder.glob("records/*.json"):
             if path.stem not in wanted:
                 continue
-            record, pictures = self.record(path.stem), sizes.get(path.stem, {})
-            if record is None or record.engine == "sketch":
-                self._remove(path, record, pictures)
-                count += len(pictures)
+            record, files = self.record(path.stem), sizes.get(path.stem, {})
+            if pictures == "all" or record is None or record.engine == "sketch":
+                self._remove(path, record, files)
+                count += len(files)
         return count
 
     def _remove(self, path: Path, record: Record | None, pictures: Iterable[Path]) -> None:
@@ -454,6 +455,16 @@ def measure_pictures(folder: Path) -> dict[str, dict[Path, int]]:
         with suppress(FileNotFoundError):
             found.setdefault(path.stem.partition("-")[0], {})[path] = path.stat().st_size
     return found
+
+
+def measure_sketches(folder: Path) -> dict[str, dict[Path, int]]:
+    """As `measure_pictures`, without those of another engine, which stay."""
+
+    def is_sketch(record_id: str) -> bool:
+        engine = text(_read_fields(folder / "records", record_id), "engine")
+        return engine in ("", "sketch")  # empty: of 0.1.0
+
+    return {name: sizes for name, sizes in measure_pictures(folder).items() if is_sketch(name)}
 
 
 def picture_path(folder: Path, record_id: str, index: int) -> Path | None:
