@@ -184,10 +184,9 @@ class RedisState:
     ) -> tuple[JournalEntry, bool]:
         await self._start()
         self._tell_lost_memory()
-        entry_id = entry.id or secrets.token_hex(16)
-        kind, index = _kind(entry)
+        entry_id, (kind, index) = entry.id or secrets.token_hex(16), _kind(entry)
         # An equal call that was just cut may be on its way to its POST: found once it says so.
-        for sent in self._sending.get(index, ()):
+        for sent in tuple(self._sending.get(index, ())):
             await sent.wait()
         keys = [_key("entry", entry_id), _newest(entry), _key("epoch"), index]
         draft = (
