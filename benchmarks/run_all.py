@@ -15,7 +15,7 @@ from pathlib import Path
 from bench_world import RESULTS, is_missed, print_rows
 
 HERE = Path(__file__).parent
-NAMES = ("startup", "schedule", "call", "load", "crowd", "growth")
+NAMES = ("startup", "loading", "schedule", "call", "load", "crowd", "growth")
 
 
 def main() -> int:

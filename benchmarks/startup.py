@@ -15,13 +15,14 @@ What is measured is what people install: a wheel with the newest dependencies, n
     python -m venv --clear .cache/bench && .cache/bench/bin/pip install .
 
 Five other image servers are started beside them if they are installed; a tool that they do not
-have stands for their first call, as they would need keys for more. The recipe:
+have stands for their first call, as they would need keys for more. The recipe, as it was tried:
 
-    npm install --prefix .cache/rivals/node server-everart replicate-mcp mcp-image
+    npm install --prefix .cache/rivals/node @modelcontextprotocol/server-everart@0.6.2 \\
+        replicate-mcp@0.9.0 mcp-image@0.14.0
     python -m venv .cache/rivals/python
-    .cache/rivals/python/bin/pip install comfy-mcp hoobnn-minimax-mcp
+    .cache/rivals/python/bin/pip install comfy-mcp==0.10.0 hoobnn-minimax-mcp==0.3.0
 
-Where the name of a package has changed, look it up; a rival whose program is not there is left out.
+A rival whose program is not there, or does not answer, is left out; `make bench` installs none.
 """
 
 import argparse
@@ -43,12 +44,13 @@ HERE = Path(__file__).parent
 CACHE = HERE.parent / ".cache"
 FRESH = CACHE / "bench" / "bin"
 BARE = "bare MCPServer"
+NODE, PYTHON = CACHE / "rivals/node/node_modules", CACHE / "rivals/python/bin"
 RIVALS = {
-    "server-everart": (CACHE / "rivals/node/node_modules/.bin/server-everart", "EVERART_API_KEY"),
-    "replicate-mcp": (CACHE / "rivals/node/node_modules/.bin/replicate-mcp", "REPLICATE_API_TOKEN"),
-    "mcp-image": (CACHE / "rivals/node/node_modules/.bin/mcp-image", "GEMINI_API_KEY"),
-    "comfy-mcp": (CACHE / "rivals/python/bin/comfy-mcp", "COMFY_API_KEY"),
-    "hoobnn-minimax-mcp": (CACHE / "rivals/python/bin/hoobnn-minimax-mcp", "MINIMAX_API_KEY"),
+    "server-everart": (NODE / ".bin/mcp-server-everart", "EVERART_API_KEY"),
+    "replicate-mcp": (NODE / "replicate-mcp/index.js", "REPLICATE_API_TOKEN"),
+    "mcp-image": (NODE / ".bin/mcp-image", "GEMINI_API_KEY"),
+    "comfy-mcp": (PYTHON / "comfy-mcp", "COMFY_API_KEY"),
+    "hoobnn-minimax-mcp": (PYTHON / "hoobnn-minimax-mcp", "MINIMAX_API_KEY"),
 }
 """name -> its program, and the variable of the key that it wants to see; it gets a word"""
 METRICS = ("initialize", "tools/list", "first call", "cpu", "memory")
@@ -103,7 +105,9 @@ class Host:
             first = self._ask("initialize", opening)
             self._say({"method": "notifications/initialized"})
             listed = self._ask("tools/list", {})
-            called = self._ask("tools/call", {"name": "list_models", "arguments": {}})
+            # One that no rival has: replicate-mcp has a `list_models`, which asks its service.
+            tool = "no_such_tool" if self._is_rival else "list_models"
+            called = self._ask("tools/call", {"name": tool, "arguments": {}})
             return first, listed, called, worked(self._process.pid), resident(self._process.pid)
 
     def _ask(self, method: str, params: Mapping[str, object]) -> float:
@@ -146,9 +150,20 @@ def cases(bin_folder: Path) -> dict[str, tuple[list[str], dict[str, str]]]:
         "no quick replies": (ours, {"ARTA_QUICK_REPLIES": "off"}),
     }
     for name, (program, key) in RIVALS.items():
-        if program.exists():
+        if program.exists() and answers([str(program)], {key: "none"}):
             found[name] = ([str(program)], {key: "none"})
     return found
+
+
+def answers(rival: list[str], settings: dict[str, str]) -> bool:
+    """Whether it starts here: one may want a newer Node, another an older SDK."""
+    with tempfile.TemporaryDirectory() as folder:
+        environ = environment(folder, settings, bytecode=False)
+        try:
+            Host(rival, environ, is_rival=True).measure()
+        except (OSError, ValueError):  # it is no program, or it ended
+            return False
+    return True
 
 
 def run(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from harness.stores import RedisServer, Store
 
 
-SLOW_FIXTURES = {"machine", "redis_servers", "shell_process", "node_folder"}
+SLOW_FIXTURES = {"dist", "machine", "redis_servers", "shell_process", "node_folder"}
 SLOW_MODULES = {
     *("test_end_to_end", "test_fault_matrix", "test_gallery", "test_identity_emulator"),
     *(
@@ -35,14 +37,18 @@ SLOW_MODULES = {
     *("test_faults", "test_install", "test_loopback", "test_previews", "test_schedule"),
     *("test_secrets", "test_sketch", "test_startup", "test_state_machine"),
     *(
-        "test_makefile",
-        "test_serve",
-        "test_wire",
+        "test_bundle",
+        "test_dist",
         "test_http",
         "test_http_abuse",
         "test_http_auth",
+        "test_installers",
+        "test_makefile",
         "test_nginx",
+        "test_pythons",
+        "test_serve",
         "test_serve_http",
+        "test_wire",
     ),
 }
 
@@ -74,6 +80,26 @@ def need() -> Callable[[bool, str], None]:
         pytest.skip(reason)
 
     return check
+
+
+# What is released
+
+
+@pytest.fixture(scope="session")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    from harness.roads import build_dist
+
+    return build_dist(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="session")
+def sdist(dist: tuple[Path, Path]) -> Path:
+    return dist[0]
+
+
+@pytest.fixture(scope="session")
+def wheel(dist: tuple[Path, Path]) -> Path:
+    return dist[1]
 
 
 @pytest.fixture(autouse=True)
@@ -124,6 +150,20 @@ def store(
     need(find_server(request.param) is not None, f"there is no {request.param} server here")
     servers: Callable[[str], RedisServer] = request.getfixturevalue("redis_servers")
     return Store(request.param, tmp_path / "state", servers(request.param))
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Builds pipelines with random weights when they are first wanted, in a process with torch."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def build() -> Path:
+        if not any(folder.iterdir()):
+            program = Path(__file__).parent / "harness/tiny_models.py"
+            subprocess.run([sys.executable, str(program), str(folder)], check=True, timeout=120)
+        return folder
+
+    return build
 
 
 # A computer, and a service that stands for the remote one

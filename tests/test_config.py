@@ -35,6 +35,7 @@ GOOD: dict[str, tuple[str, object]] = {
     "ARTA_JOB_TIMEOUT": ("1.5", 1.5),
     "ARTA_MAX_CONCURRENCY": ("0012", 12),
     "ARTA_SKETCH_LIMIT": ("500 MB", 500_000_000),
+    "ARTA_HOURLY_LIMIT": ("OFF", None),
     "ARTA_MIN_POLL_INTERVAL": ("1e-2", 0.01),
     "ARTA_OUTPUT_DIR": ("/tmp/pictures", Path("/tmp/pictures")),
     "ARTA_STATE_DIR": ("~/state", Path("~/state").expanduser()),
@@ -49,6 +50,14 @@ GOOD: dict[str, tuple[str, object]] = {
     "ARTA_LOCAL_MODEL": ("black-forest-labs/FLUX.2-klein", "black-forest-labs/FLUX.2-klein"),
     "ARTA_LOCAL_DIALECT": ("vllm-omni", "vllm-omni"),
     "ARTA_LOCAL_STYLES": ("/tmp/styles.json", Path("/tmp/styles.json")),
+    "ARTA_LOCAL_SIZES": ("1024x1024, 832x1216", ((1024, 1024), (832, 1216))),
+    "ARTA_LOCAL_DEVICE": ("CUDA", "cuda"),
+    "ARTA_LOCAL_DTYPE": ("float16", "float16"),
+    "ARTA_LOCAL_OFFLOAD": ("sequential", "sequential"),
+    "ARTA_LOCAL_DOWNLOAD": ("on", True),
+    "ARTA_LOCAL_STEPS": ("4", 4),
+    "ARTA_LOCAL_GUIDANCE": ("0", 0.0),
+    "ARTA_LOCAL_IDLE": ("0", 0.0),
     "ARTA_LOCAL_HTTP": ("on", True),
     "ARTA_PREVIEW": ("On", "on"),
     "ARTA_RESOURCE_LINKS": ("on", True),
@@ -105,6 +114,7 @@ BAD: dict[str, tuple[str, ...]] = {
     "ARTA_JOB_TIMEOUT": ("0", "86401"),
     "ARTA_SKETCH_LIMIT": ("0GB", "2", "-1GB", "1.5GB", "2PB", "GB", "9999999GB", "٣GB"),
     "ARTA_MAX_CONCURRENCY": ("0", "10001", "1.5", "-1", "²", "٣", "0000100009999", "9" * 5000),
+    "ARTA_HOURLY_LIMIT": ("0", "1.5", "-1", "none"),
     "ARTA_MIN_POLL_INTERVAL": ("0", "61"),
     "ARTA_OUTPUT_DIR": ("pictures", "./x", "~nobody-has-this-name/x"),
     "ARTA_STATE_DIR": ("state",),
@@ -121,6 +131,14 @@ BAD: dict[str, tuple[str, ...]] = {
     "ARTA_LOCAL_MODEL": ("a\nb", "x" * 201),
     "ARTA_LOCAL_DIALECT": ("vllm",),
     "ARTA_LOCAL_STYLES": ("styles.json",),
+    "ARTA_LOCAL_SIZES": ("1024", "1024x", "1020x1024", "8x8", "1024x1024;512x512", "a" * 99),
+    "ARTA_LOCAL_DEVICE": ("gpu",),
+    "ARTA_LOCAL_DTYPE": ("fp8",),
+    "ARTA_LOCAL_OFFLOAD": ("on",),
+    "ARTA_LOCAL_DOWNLOAD": ("yes",),
+    "ARTA_LOCAL_STEPS": ("0", "201", "4.5"),
+    "ARTA_LOCAL_GUIDANCE": ("-1", "31", "nan"),
+    "ARTA_LOCAL_IDLE": ("-1", "never"),
     "ARTA_LOCAL_HTTP": ("1",),
     "ARTA_PREVIEW": ("yes",),
     "ARTA_RESOURCE_LINKS": ("1",),
@@ -171,6 +189,8 @@ QUOTED = ('"{}"', "'{}'", "`{}`", "“{}”", "\u2018{}\u2019", " '{}' ")
 
 def read(name: str, value: str) -> object:
     server = {"ARTA_LOCAL_URL": "http://127.0.0.1:1"}  # for the engines that are one
+    if value == "diffusers":
+        server = {"ARTA_LOCAL_MODEL": "a-model"}
     key = {} if name == "ARTA_API_KEY" else {"ARTA_API_KEY": KEY}
     environ = {**server, **key, name: value}
     return getattr(Settings.from_env(environ), BY_NAME[name].field)
@@ -323,6 +343,17 @@ def test_a_key_chooses_the_remote_service_unless_told_otherwise() -> None:
     assert Settings.from_env(key | {"ARTA_BACKEND": "local"}).backend == "local"
 
 
+def test_a_limit_an_hour_is_for_what_is_asked_with_a_key() -> None:
+    engine = {"ARTA_LOCAL_ENGINE": "openai", "ARTA_LOCAL_URL": "http://127.0.0.1:1"}
+    assert Settings.from_env({"ARTA_API_KEY": KEY}).has_key
+    assert Settings.from_env({**engine, "ARTA_LOCAL_KEY": KEY}).has_key
+    assert Settings.from_env({"ARTA_LOCAL_ENGINE": "openai", "OPENAI_API_KEY": KEY}).has_key
+    assert not Settings.from_env({**engine, "ARTA_API_KEY": KEY}).has_key
+    assert not Settings.from_env({"ARTA_LOCAL_KEY": KEY}).has_key
+    assert Settings.from_env({}).hourly_limit == 120
+    assert Settings.from_env({"ARTA_HOURLY_LIMIT": "7"}).hourly_limit == 7
+
+
 def test_the_remote_service_without_a_key_is_refused_with_both_ways_out() -> None:
     error = refused({"ARTA_BACKEND": "arta"})
     assert error.message == "ARTA_BACKEND is 'arta' but ARTA_API_KEY is not set"
@@ -400,7 +431,7 @@ def test_every_setting_that_is_read_as_a_secret_is_marked_as_one() -> None:
 
 def test_the_choices_that_are_shown_are_all_taken() -> None:
     shown = [(setting.name, choice) for setting in SETTINGS for choice in setting.choices]
-    assert len(shown) == 22
+    assert len(shown) == 38
     for name, choice in shown:
         read(name, choice)
 

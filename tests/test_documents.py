@@ -13,7 +13,8 @@ import write_clients
 import write_documents
 import write_performance
 from arta_mcp import __version__
-from arta_mcp.config import SETTINGS
+from arta_mcp.cli.setup import PROGRAMS
+from arta_mcp.config import SETTINGS, Settings
 from arta_mcp.generations.values import GenerationRequest
 
 ROOT = Path(__file__).parent.parent
@@ -65,21 +66,21 @@ def test_the_readme_lists_every_argument_with_its_default() -> None:
             assert told[name].strip("`") == str(field.default)
 
 
-@pytest.mark.parametrize("block", re.findall(r"```json\n(.*?)```", README, re.DOTALL))
-def test_host_snippets_are_json_that_starts_our_command(block: str) -> None:
-    servers = json.loads(block)["mcpServers"]
-    assert servers["arta"]["args"][-1] == "arta-mcp"
-    assert Path(servers["arta"]["command"]).is_absolute()
+def test_the_snippet_for_a_host_is_the_one_of_the_page_of_hosts() -> None:
+    (block,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    hosts = (ROOT / "docs" / "hosts.md").read_text(encoding="utf-8")
+    assert block in hosts.split("## Claude Desktop")[1].split("\n## ")[0]
+    assert "claude mcp add arta -- /absolute/path/to/arta-mcp" in README
 
 
-def test_the_claude_code_snippet_starts_our_command() -> None:
-    assert "claude mcp add arta -- uvx arta-mcp" in README
-
-
-def test_the_first_screen_has_one_command_and_one_host() -> None:
+def test_the_first_screen_has_one_way_in_one_host_and_what_to_say() -> None:
     first_screen = "\n".join(README.splitlines()[:45])
-    for sign in ("make demo", "make test", "mcpServers", "claude mcp add"):
+    for sign in (
+        *("no AI pictures", "docs/contact-sheet.webp", "uv tool install .", "arta-mcp generate"),
+        *("mcpServers", "say: *Draw", "arta-mcp setup", "never run against the real service"),
+    ):
         assert sign in first_screen
+    assert first_screen.index("uv tool install .") < first_screen.index("uvx arta-mcp")
 
 
 def test_links_inside_the_repository_lead_somewhere() -> None:
@@ -124,3 +125,26 @@ def test_no_number_of_performance_is_older_than_its_run() -> None:
     benchmarks = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
     measured = set(re.findall(r"<!-- results: (\w+) -->", document))
     assert measured == benchmarks - {"bench_world", "bare_server", "run_all"}
+
+
+LOCAL = (ROOT / "docs" / "local.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("block", re.findall(r"```sh\n(ARTA_LOCAL_.*?)```", LOCAL, re.DOTALL))
+def test_the_settings_on_the_page_of_engines_are_taken_as_they_stand(block: str) -> None:
+    lines = [line.partition("=") for line in block.strip().splitlines()]
+    environ = {name: value.replace("sk-...", "sk-0123456789") for name, _, value in lines}
+    if environ.keys() == {"ARTA_LOCAL_STYLES"}:
+        assert Settings.from_env(environ).local_styles is not None
+    else:
+        assert Settings.from_env(environ).draws_with_ai
+        assert not Settings.from_env(environ).unknown
+
+
+def test_the_page_of_engines_starts_each_program_that_setup_knows() -> None:
+    for program in PROGRAMS:
+        assert f"`{program.name}`" in LOCAL, program.name
+        if program.url:
+            assert f"ARTA_LOCAL_URL={program.url}\n" in LOCAL, program.name
+    for name in re.findall(r"--run (\S+)", LOCAL):
+        assert name in {program.name for program in PROGRAMS} or name.startswith("`"), name

@@ -46,8 +46,10 @@ HOMES = {
     "PIL": "cli engines generations server",
     "argparse": "cli",
     "asyncio": "bounded_http local server",
+    "diffusers": "engines",
     "filelock": "local state",
     "httpx": "arta",
+    "huggingface_hub": "engines",
     "httpcore": "arta",
     "h2": "arta",
     "jwt": "local server",
@@ -59,7 +61,9 @@ HOMES = {
     "socket": "arta cli local server",
     "sqlite3": "state",
     "starlette": "local server",
+    "torch": "engines",
     "tqdm": "cli",
+    "transformers": "engines",
     "uvicorn": "bounded_http local server",
 }
 """foreign package, or one of Python's that reaches out -> the rooms that may know it"""
@@ -184,6 +188,16 @@ def test_the_embedded_service_knows_the_wire_and_not_our_client() -> None:
 def test_a_foreign_package_is_known_in_its_homes_only(package: str) -> None:
     users = {room(name) for name, tree in modules().items() if package in foreign(tree)}
     assert sorted(users - set(HOMES[package].split())) == []
+
+
+def test_what_draws_with_torch_is_the_process_of_its_own() -> None:
+    extra = {"torch", "diffusers", "transformers", "huggingface_hub"}
+    users = {name for name, tree in modules().items() if extra & foreign(tree)}
+    assert users == {"engines.worker"}
+    # Its parent imports it, for the words that the two exchange.
+    body = modules()["engines.worker"].body
+    at_once = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not extra & foreign(ast.Module([*at_once], type_ignores=[]))
 
 
 def test_every_package_that_is_not_pythons_has_a_home() -> None:

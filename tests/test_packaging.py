@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
+from email.message import Message
 from email.parser import HeaderParser
 from pathlib import Path
 
@@ -15,21 +18,10 @@ import pytest
 
 from arta_mcp import __version__
 from harness.installed import Machine, connect, content_of, decode
+from harness.roads import BIN, build_dist, run
 from test_quick_replies import INITIALIZED, GatedServer, initialize, rpc
 
 ROOT = Path(__file__).parent.parent
-INSTALL_TIMEOUT = 300
-"""seconds; it takes 10 on two cores"""
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel made from the sdist, so that the sdist is shown to be whole as well."""
-    folder = tmp_path_factory.mktemp("dist")
-    _run(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT))
-    assert len(list(folder.glob("*.tar.gz"))) == 1
-    (made,) = folder.glob("*.whl")
-    return made
 
 
 @pytest.fixture(scope="module")
@@ -41,23 +33,16 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def install(folder: Path, *what: str) -> Path:
     """The `bin` folder of a new environment with what pip makes of these arguments."""
-    _run(sys.executable, "-m", "venv", "--without-pip", str(folder))
+    run(sys.executable, "-m", "venv", "--without-pip", folder)
     pip = (sys.executable, "-m", "pip", "--python", str(folder / "bin" / "python"))
-    _run(*pip, "install", "--quiet", *what)
-    _run(*pip, "check")
+    run(*pip, "install", "--quiet", *what)
+    run(*pip, "check")
     return folder / "bin"
 
 
 @pytest.fixture
 def machine(installed: Path, tmp_path: Path) -> Machine:
     return Machine.new(tmp_path, program=installed / "arta-mcp")
-
-
-def _run(*command: str) -> None:
-    ended = subprocess.run(
-        command, capture_output=True, text=True, timeout=INSTALL_TIMEOUT, check=False
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
@@ -75,15 +60,53 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     assert information / "licenses" / "LICENSE" in names
 
 
-def test_the_wheel_says_what_it_is_to_an_index(wheel: Path) -> None:
+def read_metadata(wheel: Path) -> Message:
     with zipfile.ZipFile(wheel) as archive:
         text = archive.read(f"arta_mcp-{__version__}.dist-info/METADATA").decode()
-    metadata = HeaderParser().parsestr(text)
+    return HeaderParser().parsestr(text)
+
+
+def test_the_wheel_says_what_it_is_to_an_index(wheel: Path) -> None:
+    metadata = read_metadata(wheel)
     assert (metadata["Name"], metadata["Version"]) == ("arta-mcp", __version__)
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Description-Content-Type"] == "text/markdown"
-    assert "mcp-name: " in text  # how the registry of servers knows that the package is ours
+    assert metadata["Author"] == "The arta-mcp authors"
+    links = dict(line.split(", ") for line in metadata.get_all("Project-URL", []))
+    assert links.keys() == {"Homepage", "Documentation", "Source", "Issues", "Changelog"}
+    # how the registry of servers knows that the package is ours
+    assert "mcp-name: " in metadata.get_payload()
+
+
+def test_what_is_released_passes_the_check_of_an_index(sdist: Path, wheel: Path) -> None:
+    assert run(BIN / "twine", "--no-color", "check", "--strict", sdist, wheel).count("PASSED") == 2
+
+
+def test_every_picture_and_link_of_the_readme_works_on_an_index(wheel: Path) -> None:
+    text = str(read_metadata(wheel).get_payload())
+    ours = "https://(?:raw.githubusercontent|github).com/arta-mcp/arta-mcp/(?:blob/)?"
+    targets = re.findall(r"\]\(([^)]+)\)", text)
+    relative = [one for one in targets if not one.startswith(("https://", "#"))]
+    inside = [
+        re.sub(ours + f"v{__version__}/", "", one) for one in targets if f"/v{__version__}/" in one
+    ]
+    assert relative == []
+    assert len(inside) > 5
+    assert [name for name in inside if not (ROOT / name.split("#")[0]).exists()] == []
+
+
+def test_the_wheel_is_the_same_bytes_wherever_and_whenever_it_is_built(
+    sdist: Path, wheel: Path, tmp_path: Path
+) -> None:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    source = tmp_path / f"arta_mcp-{__version__}"
+    for path in source.rglob("*"):
+        os.utime(path, (1_000_000_000, 1_000_000_000))
+    (source / "README.md").chmod(0o600)
+    again = build_dist(tmp_path / "dist", source)
+    assert [path.read_bytes() for path in again] == [sdist.read_bytes(), wheel.read_bytes()]
 
 
 @pytest.mark.parametrize("module", [True, False], ids=["python -m arta_mcp", "arta-mcp"])
@@ -156,4 +179,4 @@ def test_a_start_is_quick_with_whatever_pip_chooses(name: str, wheel: Path, tmp_
     assert "ERROR" not in errors
     if wanted:
         # The tool of this checkout, with the packages of that installation.
-        _run(python, str(ROOT / "tools" / "write_quick_replies.py"), "--check-all")
+        run(python, str(ROOT / "tools" / "write_quick_replies.py"), "--check-all")

@@ -22,24 +22,54 @@ def settings_table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def server_json() -> str:
+def server_json(bundle_sha256: str | None = None, container: str | None = None) -> str:
+    """What the registry of servers is told: the package, and of bundle and container what exists.
+
+    `bundle_sha256` is that of the bundle which the release of this version holds, `container` the
+    whole name of a pushed image, with its tag.
+    """
+    source = "https://github.com/arta-mcp/arta-mcp"
+    stdio = {"type": "stdio"}
+    variables = [_variable(setting) for setting in SETTINGS]
+    packages: list[dict[str, object]] = [
+        {
+            "registryType": "pypi",
+            "identifier": "arta-mcp",
+            "version": __version__,
+            "runtimeHint": "uvx",
+            "transport": stdio,
+            "environmentVariables": variables,
+        }
+    ]
+    if bundle_sha256:
+        address = f"{source}/releases/download/v{__version__}/arta-mcp-{__version__}.mcpb"
+        packages.append(
+            {
+                "registryType": "mcpb",
+                "identifier": address,
+                "fileSha256": bundle_sha256,
+                "transport": stdio,
+            }
+        )
+    if container:
+        packages.append(
+            {
+                "registryType": "oci",
+                "identifier": container,
+                "runtimeHint": "docker",
+                "transport": stdio,
+                "environmentVariables": variables,
+            }
+        )
     server = {
         "$schema": "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json",
         "name": NAME,
         "title": "ARTA image generation",
         "description": "Draws pictures from text, through the ARTA API or offline, with progress.",
         "version": __version__,
-        "websiteUrl": "https://github.com/arta-mcp/arta-mcp",
-        "packages": [
-            {
-                "registryType": "pypi",
-                "identifier": "arta-mcp",
-                "version": __version__,
-                "runtimeHint": "uvx",
-                "transport": {"type": "stdio"},
-                "environmentVariables": [_variable(setting) for setting in SETTINGS],
-            }
-        ],
+        "repository": {"url": source, "source": "github"},
+        "websiteUrl": "https://arta-mcp.github.io/arta-mcp/",
+        "packages": packages,
     }
     return json.dumps(server, indent=2, ensure_ascii=False) + "\n"
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
 
 import anyio
@@ -21,18 +21,20 @@ from arta_mcp.arta.transport import Transport
 from arta_mcp.arta.url_guard import is_inside
 from arta_mcp.background import BackgroundTasks, open_background
 from arta_mcp.config import Settings
-from arta_mcp.engines.base import Engine
+from arta_mcp.engines.base import Engine, EngineInfo, ListsModels
 from arta_mcp.engines.open import open_engine
 from arta_mcp.engines.sketch.info import describe
-from arta_mcp.errors import ArtaError, ConfigError, Unavailable
+from arta_mcp.errors import ArtaError, ConfigError, NotCancellable, Unavailable
 from arta_mcp.files import make_private_folder, write_atomically
+from arta_mcp.generations.hourly_limit import HourlyLimit
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import DEFAULT_MAX_WAIT, Backend, Generations, Limits
-from arta_mcp.generations.values import EngineUsed
+from arta_mcp.generations.values import Cancellation, EngineUsed
 from arta_mcp.redaction import Secret, sanitize
 from arta_mcp.state.contract import State
 
 if TYPE_CHECKING:
+    from arta_mcp.engines.recipes import Recipes
     from arta_mcp.local.service import Service
 
 LOCAL_KEY = "arta-mcp-local"
@@ -47,12 +49,14 @@ def open_generations(
     owner_concurrency: int | None = None,
     owner_hourly: int | None = None,
     schedule: type[PollSchedule] = PollSchedule,
+    resume: bool = True,
 ) -> Generations:
     """The Generations that the settings describe; nothing is opened before its first call.
 
     `output_dir` goes before the setting; `warn` takes what a person should know;
     `owner_concurrency` bounds the jobs of one owner, `owner_hourly` what it orders in an hour;
-    `schedule` decides when to poll.
+    `schedule` decides when to poll. With `resume` the embedded service draws what processes that
+    died have left; a process that ends at once must not begin a picture, which would be lost.
     """
 
     is_local = settings.backend == "local"
@@ -64,7 +68,7 @@ def open_generations(
         state = open_state(settings, background=background, warn=warn)
         try:
             async with (
-                _addresses(settings, engine) as addresses,
+                _addresses(settings, engine, resume=resume) as addresses,
                 open_transport(settings) as transport,
             ):
                 yield connect(
@@ -91,13 +95,19 @@ def open_generations(
             owner_concurrency=owner_concurrency,
             owner_hourly=owner_hourly,
             min_poll_interval=settings.min_poll_interval,
+            hourly=settings.hourly_limit if settings.has_key else None,
         ),
         output_dir=output_dir or settings.output_dir or pictures_dir(settings),
         engine=EngineUsed(drawn_by.engine, drawn_by.model) if drawn_by else None,
         engine_notice=_explain_engine,
-        engine_summary=drawn_by.summary if drawn_by else None,
+        engine_summary=_summarize(settings, drawn_by),
+        list_engine_models=(
+            partial(list_engine_models, settings) if settings.draws_with_ai else None
+        ),
+        styles=load_recipes(settings).catalogue if settings.draws_with_ai else None,
         find_file=partial(find_picture, settings) if drawn_by else None,
         remove_files=partial(_remove_files, settings) if drawn_by else None,
+        cancel_job=partial(cancel_job, settings),
         schedule=schedule,
     )
 
@@ -111,6 +121,14 @@ def _explain_engine(used: EngineUsed) -> str | None:
             return describe().notice
         case _:
             return f"drawn by {used.model or 'a model that it does not name'} through {used.name}"
+
+
+def _summarize(settings: Settings, drawn_by: EngineInfo | None) -> str | None:
+    """What a model is told of the engine before it asks, and how often it may."""
+    parts = [drawn_by.summary] if drawn_by else []
+    if settings.has_key and settings.hourly_limit:
+        parts.append(f"At most {settings.hourly_limit} pictures an hour (ARTA_HOURLY_LIMIT).")
+    return " ".join(parts) or None
 
 
 def connect(
@@ -224,6 +242,17 @@ def state_dir(settings: Settings) -> Path:
     return folder
 
 
+async def count_hour(settings: Settings) -> int:
+    """The pictures that hosts have asked for in the last hour; see `HourlyLimit`."""
+    engine = settings.local_engine if settings.backend == "local" else "arta"
+    state = open_state(settings)
+    try:
+        limit = HourlyLimit(0, state, settings.service, owner_of(settings), engine, state.now)
+        return await limit.used()
+    finally:
+        await state.close()
+
+
 def service_dir(settings: Settings) -> Path:
     """The folder of the embedded service: its accounts, jobs and pictures."""
     return state_dir(settings) / "local"
@@ -252,6 +281,13 @@ def pictures_dir(settings: Settings) -> Path | None:
     return folder / "arta-mcp" if folder.is_absolute() else None
 
 
+def load_recipes(settings: Settings) -> Recipes:
+    """The styles of an engine that draws with a model. Raises ConfigError for a person's file."""
+    from arta_mcp.engines.recipes import Recipes
+
+    return Recipes.load(settings.local_styles)
+
+
 def open_service(
     settings: Settings,
     engine: Engine | None,
@@ -265,13 +301,11 @@ def open_service(
 
     `queue`, `draw` and `latency` as `Service` says; a job of an engine takes only its own time.
     """
-    from arta_mcp.engines.recipes import Recipes
-
     is_ai = engine is not None and engine.describe().is_ai
     return service(
         make_service_dir(settings),
         engine=engine,
-        recipes=Recipes.load(settings.local_styles) if is_ai else None,
+        recipes=load_recipes(settings) if is_ai else None,
         # A person who watches sees a sketch queue and be drawn.
         queue=0.0 if is_ai and queue is None else queue,
         draw=0.0 if is_ai and draw is None else draw,
@@ -292,6 +326,22 @@ def open_engine_transport(settings: Settings) -> Transport:
         # A server says nothing while it draws.
         download_timeout=settings.job_timeout,
     )
+
+
+@asynccontextmanager
+async def opened_engine(settings: Settings) -> AsyncGenerator[Engine]:
+    """Another engine of these settings, for this event loop: the one that draws has its own."""
+    engine = open_engine(settings, open_engine_transport(settings))
+    try:
+        yield engine
+    finally:
+        await engine.aclose()
+
+
+async def list_engine_models(settings: Settings) -> tuple[str, ...]:
+    """The models that the engine says it has; () where it has no list. Raises EngineError."""
+    async with opened_engine(settings) as engine:
+        return await engine.list_models() if isinstance(engine, ListsModels) else ()
 
 
 def explain_service_error(settings: Settings, exc: OSError) -> ArtaError:
@@ -327,15 +377,39 @@ def make_link_key(settings: Settings) -> bytes:
         raise explain_service_error(settings, exc) from exc
 
 
-def _remove_files(settings: Settings, record_ids: tuple[str, ...]) -> int:
-    """Removes what the embedded service keeps of sketches; how many pictures."""
+def _remove_files(
+    settings: Settings, record_ids: tuple[str, ...], pictures: Literal["sketches", "all"]
+) -> int:
+    """Removes what the embedded service keeps of these jobs; how many pictures."""
     from arta_mcp.local.store import KEEP_RECORDS, Store
 
     try:
         store = Store(service_dir(settings), keep=KEEP_RECORDS, keep_bytes=settings.sketch_limit)
-        return store.remove_sketches(record_ids)
+        return store.remove(record_ids, pictures=pictures)
     except OSError as exc:
         raise explain_service_error(settings, exc) from exc
+
+
+def cancel_job(settings: Settings, record_id: str) -> Cancellation | None:
+    """Cancels a job of the embedded service's folder, whatever draws now. Raises NotCancellable."""
+    if not service_dir(settings).is_dir():
+        return None
+    from arta_mcp.local import workers
+    from arta_mcp.local.store import KEEP_RECORDS, Store
+
+    try:
+        store = Store(service_dir(settings), keep=KEEP_RECORDS, keep_bytes=settings.sketch_limit)
+        if (record := store.record(record_id)) is None:
+            return None
+        count, failure = record.submission.n, store.progress(record_id).failure
+        if store.is_over(record):
+            why = f": {failure}" if failure else ", all of its pictures are drawn"
+            raise NotCancellable(f"the job has ended{why}", record_id=record_id)
+        is_drawing = workers.cancel_job(store, record)
+        drawn = count - len(store.missing_pictures(record))
+    except OSError as exc:
+        raise explain_service_error(settings, exc) from exc
+    return Cancellation(record_id, drawn, count, is_drawing)
 
 
 def open_transport(settings: Settings) -> Transport:
@@ -368,7 +442,9 @@ def _remote_addresses(settings: Settings) -> Addresses:
 
 
 @asynccontextmanager
-async def _addresses(settings: Settings, engine: Engine | None) -> AsyncGenerator[Addresses]:
+async def _addresses(
+    settings: Settings, engine: Engine | None, *, resume: bool
+) -> AsyncGenerator[Addresses]:
     """The remote addresses, or those of an embedded service that runs as long."""
     if settings.backend == "arta":
         yield _remote_addresses(settings)
@@ -379,7 +455,8 @@ async def _addresses(settings: Settings, engine: Engine | None) -> AsyncGenerato
     def start() -> LoopbackServer:
         service = open_service(settings, engine, Service)
         server = LoopbackServer(service).__enter__()
-        service.workers.resume()
+        if resume:
+            service.workers.resume()
         return server
 
     try:

@@ -34,6 +34,12 @@ DIALECTS = ("openai", "plain", "vllm-omni", "localai", "lemonade", "sd-server")
 NEAR = (".local", ".lan", ".home", ".internal", ".home.arpa")
 """endings of names inside a network"""
 
+MIN_SIDE = 64
+"""pixels of a picture's side"""
+
+HUB_NAME = re.compile(r"\w[\w.-]{0,95}(/\w[\w.-]{0,95})?")
+"""what a model at the hub is called"""
+
 MAX_MODEL = 200
 """characters of a model's name"""
 
@@ -161,11 +167,11 @@ def _number(
     return parse
 
 
-def _auto_or_number(low: float, high: float) -> Parse:
-    parse_number = _number(low, high)
+def _word_or(word: str, parse_other: Parse) -> Parse:
+    """None for that word."""
 
     def parse(name: str, value: str) -> object:
-        return None if value.lower() == "auto" else parse_number(name, value)
+        return None if value.lower() == word else parse_other(name, value)
 
     return parse
 
@@ -214,6 +220,9 @@ def _address(name: str, value: str) -> str:
 
 def _server(name: str, value: str) -> str:
     """As `_address`; whether plain http may go to another machine is for `ARTA_LOCAL_HTTP`."""
+    if "://" not in value and "@" not in value:
+        hint = "begin with http:// for this machine or https://, as in http://127.0.0.1:7860"
+        raise _refuse(name, re.split(r"[?#]", value)[0], ", no address", hint, limit=120)
     if _scheme_and_host(value)[0] == "http":
         _address(name, "https" + value[4:])
         return value.rstrip("/")
@@ -317,6 +326,24 @@ def _tokens(name: str, value: str) -> tuple[tuple[str, Secret], ...]:
 
 
 _HOST = r"[a-z0-9._-]+|\[[0-9a-f:.]+\]"
+
+
+def _model(name: str, value: str) -> str:
+    if value.startswith("~"):
+        return str(_folder(name, value))
+    return _text(name, value)
+
+
+def _sizes(name: str, value: str) -> tuple[tuple[int, int], ...]:
+    parts = [part.strip() for part in value.split(",")]
+    found = [re.fullmatch(r"([0-9]{2,4})[x\u00d7]([0-9]{2,4})", part) for part in parts]
+    sizes = tuple((int(one[1]), int(one[2])) for one in found if one)
+    if len(sizes) < len(parts) or any(side % 8 or side < MIN_SIDE for one in sizes for side in one):
+        why = f", not sizes with sides that are multiples of 8, {MIN_SIDE} or more"
+        raise _refuse(name, value, why, "use sizes such as 1024x1024,832x1216")
+    return sizes
+
+
 _LOG_LEVELS = {name.lower(): name for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")}
 _SWITCH = {"on": True, "off": False}
 
@@ -327,7 +354,8 @@ class Settings:
 
     backend: Literal["arta", "local"] = _choice(
         "auto",
-        "`arta`: the remote service; `local`: the embedded one; `auto`: `arta` when a key is set",
+        "`arta`: the remote service; `local`: the embedded one; `auto`: `arta` when a key is set"
+        " and no engine of yours",
         {"auto": "auto", "arta": "arta", "local": "local"},
     )
     api_key: Secret | None = _setting(
@@ -360,7 +388,7 @@ class Settings:
         "auto",
         "seconds one call waits before it answers `pending`; `auto`: 50, less where a host was"
         " seen to wait less",
-        _auto_or_number(0, 3600),
+        _word_or("auto", _number(0, 3600)),
     )
     job_timeout: float = _setting(
         "600", "seconds after which a job counts as lost", _number(1, 86400)
@@ -371,11 +399,20 @@ class Settings:
         " service, which has a queue of its own",
         _number(1, 10000, "whole number", _whole),
     )
+    hourly_limit: int | None = _setting(
+        "120",
+        "pictures that hosts may ask for in an hour where a key is used (the remote service's, or"
+        " `ARTA_LOCAL_KEY`); the command line is not limited; `off`: no limit",
+        _word_or("off", _number(1, 100_000, "whole number", _whole)),
+    )
     min_poll_interval: float = _setting(
         "0.5", "least seconds between two looks at a job", _number(0.01, 60)
     )
     output_dir: Path | None = _setting(
-        "", "finished pictures are also saved in this folder", _folder
+        "",
+        "finished pictures are also saved in this folder; not set: those of an engine of yours in"
+        " `arta-mcp` in your folder of pictures",
+        _folder,
     )
     state_dir: Path | None = _setting(
         "", "tokens and generations; the platform's state folder when not set", _folder
@@ -397,11 +434,11 @@ class Settings:
         " oldest go first",
         _size,
     )
-    local_engine: Literal["sketch", "openai", "sdapi"] = _choice(
+    local_engine: Literal["sketch", "openai", "sdapi", "diffusers"] = _choice(
         "sketch",
         "what draws for the embedded service: `sketch`, no AI; `openai`, `sdapi`: a server of yours"
-        " that speaks that API (docs/local.md)",
-        {name: name for name in ("sketch", "openai", "sdapi")},
+        " that speaks that API; `diffusers`: a model on this machine (docs/local.md)",
+        {name: name for name in ("sketch", "openai", "sdapi", "diffusers")},
     )
     local_url: str | None = _setting(
         "", "address of that server; `openai` without one: OpenAI itself", _server
@@ -410,7 +447,10 @@ class Settings:
         "", "key for that server, where it asks for one", _key, secret=True
     )
     local_model: str | None = _setting(
-        "", "model that it draws with; not set: the one that it has loaded", _text
+        "",
+        "model that draws; not set: the one that a server has loaded; for `diffusers` the absolute"
+        " path of a folder, or a name at the hub",
+        _model,
     )
     local_dialect: str = _choice(
         "auto",
@@ -422,6 +462,49 @@ class Settings:
         "",
         "file of styles, each with `name`, `prompt` and `negative_prompt`, that go before ours",
         _folder,
+    )
+    local_sizes: tuple[tuple[int, int], ...] | None = _setting(
+        "",
+        "the only sizes that the model draws: `1024x1024,832x1216`; not set: what fits the ratio",
+        _sizes,
+    )
+    local_device: str = _choice(
+        "auto",
+        "`diffusers`: what computes; `auto`: a graphics card where torch finds one",
+        {name: name for name in ("auto", "cuda", "xpu", "mps", "cpu")},
+    )
+    local_dtype: str = _choice(
+        "auto",
+        "`diffusers`: how numbers are kept; `auto`: in 16 bits, on a CPU in 32",
+        {name: name for name in ("auto", "bfloat16", "float16", "float32")},
+    )
+    local_offload: str = _choice(
+        "auto",
+        "`diffusers`: what stays in the computer's memory until a graphics card needs it: `model`,"
+        " whole parts; `sequential`, layers, slow; `auto`: `model` where the weights do not fit",
+        {name: name for name in ("auto", "off", "model", "sequential")},
+    )
+    local_download: bool = _choice(
+        "off",
+        "`on`: a model that `diffusers` does not find on this machine is fetched from the hub",
+        _SWITCH,
+    )
+    local_steps: int | None = _setting(
+        "",
+        "`diffusers`: steps where a call names none, such as 4 for a turbo model; not set: the"
+        " pipeline's",
+        _number(1, 200, "whole number", _whole),
+    )
+    local_guidance: float | None = _setting(
+        "",
+        "`diffusers`: guidance where a call names none, such as 0 for a turbo model; not set: the"
+        " pipeline's",
+        _number(0, 30, "number"),
+    )
+    local_idle: float = _setting(
+        "600",
+        "`diffusers`: seconds without a picture after which the model leaves the memory",
+        _number(0, 86400),
     )
     local_http: bool = _choice(
         "off",
@@ -546,10 +629,30 @@ class Settings:
         return self.backend == "local" and self.local_engine != "sketch"
 
     @property
+    def has_key(self) -> bool:
+        """Whether what draws is asked with a key of the person's: it may cost money or goodwill."""
+        return self.backend == "arta" or (self.draws_with_ai and self.local_key is not None)
+
+    @property
+    def may_cost(self) -> bool:
+        """Whether a picture of the engine may be billed: a key goes to a server outside."""
+        host = urlsplit(self.local_url or "").hostname or ""
+        return self.draws_with_ai and self.local_key is not None and _is_surely_outside(host)
+
+    @property
+    def travels_in_the_clear(self) -> bool:
+        """Whether others in the network can read what the engine's server is asked."""
+        parts = urlsplit(self.local_url or "")
+        is_plain = parts.scheme == "http" and not is_loopback(parts.hostname or "")
+        return self.draws_with_ai and is_plain
+
+    @property
     def unused(self) -> str | None:
         """What is set and yet not used, because another setting goes before it; for people."""
         if self.local_engine == "sketch":
-            return None
+            given = {"URL": self.local_url, "MODEL": self.local_model, "KEY": self.local_key}
+            names = ", ".join(f"ARTA_LOCAL_{name}" for name, value in given.items() if value)
+            return f"not used: {names}, as ARTA_LOCAL_ENGINE is 'sketch'" if names else None
         if self.backend == "arta":
             return f"ARTA_LOCAL_ENGINE={self.local_engine} is not used: ARTA_BACKEND is arta"
         used = f"ARTA_LOCAL_ENGINE={self.local_engine} draws"
@@ -586,6 +689,9 @@ def _complete_engine(values: Mapping[str, object], environ: Mapping[str, str]) -
     engine, url, key = values["local_engine"], values["local_url"], values["local_key"]
     if engine == "sketch":
         return {}
+    if engine == "diffusers":
+        _check_model(values["local_model"])
+        return {}
     if engine == "openai" and url is None:
         if key is None and (given := environ.get(OPENAI_KEY, "").strip()):
             key = _key(OPENAI_KEY, given)
@@ -611,6 +717,18 @@ def _complete_engine(values: Mapping[str, object], environ: Mapping[str, str]) -
         why = "; plain http is for this machine only"
         raise _refuse("ARTA_LOCAL_URL", url, why, hint, limit=120)
     return {}
+
+
+def _check_model(model: object) -> None:
+    hint = "set ARTA_LOCAL_MODEL to the absolute path of a folder with a model_index.json, or to a"
+    hint += " name at the hub such as stabilityai/sd-turbo"
+    if not isinstance(model, str):
+        why = "ARTA_LOCAL_ENGINE is 'diffusers' but ARTA_LOCAL_MODEL is not set"
+        raise ConfigError(why, hint=hint)
+    # Nothing else reaches diffusers, which looks for a folder of that name wherever we are started.
+    if not Path(model).is_absolute() and not HUB_NAME.fullmatch(model):
+        why = ", neither an absolute path nor a name at the hub"
+        raise _refuse("ARTA_LOCAL_MODEL", model, why, hint)
 
 
 def _is_surely_outside(host: str) -> bool:

@@ -26,6 +26,7 @@
           EngineBusy            .retry_after: wait
           AnswerLost            a picture may have been drawn: look before asking again
       JobTimedOut               we gave up: take it up with the record id
+      NotCancellable            nothing to be done: it has ended, or its service cannot
       UnknownRecord             no such generation
         PicturesRemoved         there were pictures, and no wait brings them back: draw again
       ProtocolError             the service broke its contract: report it
@@ -308,6 +309,12 @@ ENGINE_ERRORS: dict[str, type[EngineError]] = {
     )
 }
 """code on the wire of the embedded service -> class"""
+
+
+class NotCancellable(ArtaError):
+    """The job has ended, or it is a job of a service that takes no cancellation."""
+
+    default_hint = "call get_generation with the record id later"
 
 
 class UnknownRecord(ArtaError):

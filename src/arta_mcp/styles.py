@@ -170,15 +170,22 @@ class Catalogue:
     """The styles known at one time, by category and then by name.
 
     `as_of` is the ISO date (or time) of the list; `source` says whether the service gave it.
+    `hidden` are names that are taken when somebody gives them, and listed to nobody.
     """
 
     styles: tuple[Style, ...]
     as_of: str
     source: Literal["live", "shipped"]
+    hidden: frozenset[str] = frozenset()
 
     @classmethod
     def from_names(
-        cls, names: Iterable[str], as_of: str, source: Literal["live", "shipped"] = "live"
+        cls,
+        names: Iterable[str],
+        as_of: str,
+        source: Literal["live", "shipped"] = "live",
+        *,
+        hidden: Iterable[str] = (),
     ) -> Catalogue:
         """The catalogue of a list of wire names in any order; unknown ones get an id and category.
 
@@ -205,7 +212,7 @@ class Catalogue:
             taken.values(),
             key=lambda s: (places[s.category], s.is_leaked, s.name.casefold(), s.name),
         )
-        return cls(tuple(styles), as_of, source) if styles else SHIPPED
+        return cls(tuple(styles), as_of, source, frozenset(hidden)) if styles else SHIPPED
 
     @property
     def default(self) -> Style:
@@ -235,7 +242,7 @@ class Catalogue:
         """
         key = normalize((text or "")[:MAX_WORD])
         if not key:
-            return tuple(style for style in self.styles if not style.is_leaked)
+            return tuple(style for style in self.styles if not self._is_hidden(style))
         words = key.split("-")[:MAX_WORDS]
         if found := self._find_all(words):
             return found
@@ -244,6 +251,9 @@ class Catalogue:
         nearest = [word if word in known else [*suggest(word, known), word][0] for word in words]
         return self._find_all(nearest)
 
+    def _is_hidden(self, style: Style) -> bool:
+        return style.is_leaked or style.name in self.hidden
+
     def _find_all(self, words: list[str]) -> tuple[Style, ...]:
         """The styles that all `words` occur in: the exact name first, what a tag finds last."""
         key = "-".join(words)
@@ -251,7 +261,7 @@ class Catalogue:
         tags = [tag for tag in _TAGS if f"-{tag}-" in f"-{key}-"]
         hits: list[tuple[bool, int, Style]] = []
         for style in self.styles:
-            if style.is_leaked and style != exact:
+            if self._is_hidden(style) and style != exact:
                 continue
             mine = [tag for tag in tags if style.name in _TAGS[tag]]
             tagged = {word for tag in mine for word in (tag, *tag.split("-"))}

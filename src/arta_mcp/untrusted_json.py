@@ -33,7 +33,9 @@ def json_or_none(body: bytes) -> object:
     except (ValueError, RecursionError):  # a kilobyte of `[` is enough for the second
         return None
     # What walks or writes the answer later may have less stack left than json.loads had here.
-    return None if _is_deeper(answer, MAX_DEPTH) else answer
+    # Most answers have too few brackets to be deep, and need no walk to see it.
+    may_be_deep = body.count(b"[") + body.count(b"{") > MAX_DEPTH
+    return None if may_be_deep and _is_deeper(answer, MAX_DEPTH) else answer
 
 
 def excerpt(body: bytes, limit: int) -> str:

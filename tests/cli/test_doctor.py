@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import re
 import socket
 import sys
@@ -11,12 +12,14 @@ import time
 from collections.abc import Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from arta_mcp import quick_replies
+from arta_mcp import __version__, quick_replies
 from arta_mcp.cli.doctor import check_quick_start
 from arta_mcp.config import Settings
 from arta_mcp.local.faults.catalogue import Fault
@@ -72,6 +75,20 @@ def test_a_picture_that_made_room_is_told_as_removed_and_fails_the_command(shell
     assert "note: the pictures are gone: this sketch was removed to make room" in said.err
     assert "draw them again: the same arguments with the same seed" in said.err
     assert "later" not in said.err
+
+
+@pytest.mark.skipif(find_spec("torch") is not None, reason="the extra is installed")
+def test_an_engine_whose_packages_are_not_there_is_told_with_the_line_that_installs_them(
+    shell: Shell,
+) -> None:
+    shell.set(ARTA_LOCAL_ENGINE="diffusers", ARTA_LOCAL_MODEL="stabilityai/sd-turbo")
+    said = shell("doctor")
+    assert said.code == 1
+    assert "AI pictures on this machine by stabilityai/sd-turbo" in said.out
+    found = " ".join(lines(said, "engine"))
+    assert "torch, diffusers, transformers cannot be imported" in found
+    assert "pip install 'arta-mcp[diffusers]'" in found
+    assert "not tried" in lines(said, "picture")[0]
 
 
 def test_with_a_key_every_address_is_asked_and_a_picture_drawn(
@@ -435,3 +452,49 @@ def assert_well_ended(said: CommandResult) -> None:
         assert line[:4] in ("ok  ", "    ") or after.strip().startswith("->"), line
     assert re.search(r"lines?: \d+ fail, \d+ warn$", said.err.strip())
     assert "Traceback" not in said.err
+
+
+def test_a_report_has_what_a_bug_needs_and_nothing_that_is_a_secret(
+    shell: Shell, service: ScriptedServer
+) -> None:
+    secrets = {
+        "ARTA_API_KEY": "a-key-that-nobody-may-see",
+        "ARTA_LOCAL_KEY": "another-key-of-mine",
+        "ARTA_PROXY": "",
+    }
+    pictures = f"{Path.home()}/pictures-of-mine"
+    shell.set(**remote_settings(service) | secrets | {"ARTA_LOG_LEVEL": "INFO"})
+    shell.set(ARTA_OUTPUT_DIR=pictures)
+    drawn = shell("generate", "a lighthouse", "--no-save", "--json").json
+    said = shell("doctor", "--report", "--no-picture")
+    assert said.code == 0, said.out
+    assert f"| arta-mcp | {__version__}, started as" in said.out
+    assert f"Python {platform.python_version()}" in said.out
+    assert f"pillow {version('pillow')}" in said.out
+    assert "ARTA_API_KEY (set)" in said.out
+    assert "ARTA_LOG_LEVEL=INFO" in said.out
+    assert f"ARTA_OUTPUT_DIR=~{pictures.removeprefix(str(Path.home()))}" in said.out
+    assert "| state folder | ok: " in said.out
+    for secret in (*filter(None, secrets.values()), "a lighthouse", str(Path.home())):
+        assert secret not in said.out
+    assert str(drawn["record_id"]) not in said.out
+    tokens = (shell.machine.state).glob("account-*.json")
+    for account in map(json.loads, (path.read_text(encoding="utf-8") for path in tokens)):
+        assert str(account["id_token"]) not in said.out
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ARTA_BASE_URL", "https://me:a-password-of-mine@example.com"),
+        ("ARTA_MAX_WAIT", "a-password-of-mine"),
+    ],
+)
+def test_a_report_of_wrong_settings_says_that_they_are_and_shows_none(
+    shell: Shell, name: str, value: str
+) -> None:
+    shell.set(**{name: value})
+    said = shell("doctor", "--report")
+    assert said.code == 1
+    assert f"{name} (wrong)" in said.out
+    assert ("a-password-of-mine" in said.out) is (name == "ARTA_MAX_WAIT")  # quoted by its error

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from arta_mcp.styles import SHIPPED
 from harness.installed import Machine
+from harness.service import ScriptedServer
 from harness.shell import Shell
 
 
@@ -17,7 +19,7 @@ def test_in_a_pipe_lists_are_tabs_without_a_header(shell: Shell) -> None:
     shown = shell("history").out.splitlines()
     models = shell("models", "--search", "van gogh").out
     assert [line.split("\t")[1:] for line in shown] == [
-        ["done", drawn["record_id"], "flux", "a lake at night"]
+        ["done", drawn["record_id"], "flux", "arta", "a lake at night"]
     ]
     assert models == "vincent-van-gogh\tart\tVincent Van Gogh\n"
 
@@ -34,7 +36,7 @@ def test_at_a_terminal_lists_have_a_header_and_no_line_is_too_long(shell: Shell)
     said = shell.at_terminal("history", columns=90)
     header, row = said.err.splitlines()
     assert said.code == 0
-    assert header.split() == ["WHEN", "STATUS", "RECORD", "ID", "MODEL", "PROMPT"]
+    assert header.split() == ["WHEN", "STATUS", "RECORD", "ID", "MODEL", "DRAWN", "BY", "PROMPT"]
     assert len(row) == 90
     assert row.endswith("…")
     assert row.index("flux") == header.index("MODEL")
@@ -135,6 +137,61 @@ def test_sketches_go_with_their_generations_and_are_told_as_removed(shell: Shell
     assert "error: the pictures are gone" in said.err
     assert "hint: draw them again: the same arguments with the same seed" in said.err
     assert "later" not in said.err
+
+
+def test_to_forget_leaves_no_word_and_no_picture_in_the_state_folder(machine: Machine) -> None:
+    secret = "a lighthouse for nobody else"
+    assert machine.run("generate", secret, "-o", "mine").returncode == 0
+    assert files_with(machine.state, secret)
+    said = machine.run("history", "--forget", "--yes")
+    assert said.returncode == 0, said.stderr
+    assert said.stderr.startswith("forgot 1 generation and 1 picture kept of them\n")
+    assert files_with(machine.state, secret) == []
+    assert list(machine.state.glob("local/images/*")) == []
+    assert len(list((machine.elsewhere / "mine").iterdir())) == 1  # a folder of the person's own
+    assert machine.run("history").stdout == ""
+
+
+def files_with(folder: Path, words: str) -> list[Path]:
+    """Every file below that holds these words as they are, in JSON or in SQLite's pages."""
+    return [
+        path for path in folder.rglob("*") if path.is_file() and words.encode() in path.read_bytes()
+    ]
+
+
+@pytest.mark.parametrize("phase", ["intended", "sending", "submitted", "unknown"])
+def test_what_is_not_known_to_have_ended_is_not_forgotten_and_told(
+    shell: Shell, used: Machine, phase: str
+) -> None:
+    shell("generate", "a hill", "--no-save")
+    with closing(sqlite3.connect(used.state / "generations.sqlite3")) as db:
+        db.execute("UPDATE journal SET phase = ? WHERE request LIKE '%a lake%'", (phase,))
+        db.commit()
+    said = shell("history", "--forget", "--yes")
+    assert (said.code, said.out) == (0, "")
+    assert said.err.startswith("forgot 1 generation and 0 pictures kept of them\n")
+    assert "note: kept 1 generation: the end is not known" in said.err
+    assert [row["prompt"] for row in shell("history", "--json").json_lines] == ["a lake"]
+
+
+@pytest.mark.usefixtures("used")
+def test_to_forget_asks_first(shell: Shell) -> None:
+    said = shell("history", "--forget")
+    assert said.code == 2
+    assert "error: history --forget asks first, and nobody is there\nhint: add --yes" in said.err
+    assert len(shell("history").out.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("used")
+def test_what_was_forgotten_is_ordered_anew(shell: Shell, service: ScriptedServer) -> None:
+    before = service.service.seen["submit"]
+    assert shell("history", "--forget", "--yes", "--json").json == {
+        "forgotten": 1,
+        "pictures": 0,
+        "kept": 0,
+    }
+    assert shell("generate", "a lake", "--no-save").code == 0
+    assert service.service.seen["submit"] == before + 1
 
 
 @pytest.mark.parametrize("days", ["-1", "99999"])

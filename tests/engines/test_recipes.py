@@ -72,7 +72,7 @@ def test_a_file_of_ones_own_goes_before_ours_by_name_in_any_case(tmp_path: Path)
         ("", "line 1"),
         ("[" * 100000, "no json"),
         (b"\xff\xfe[]", "no text in UTF-8"),
-        (None, "No such file"),
+        (None, "no such file"),
     ],
 )
 def test_a_mistake_in_it_is_told_with_its_line_and_the_setting(

@@ -222,6 +222,7 @@ async def test_a_size_that_is_refused_is_replaced_once_by_the_nearest_that_the_s
         first = await engine.generate(FOX, no_step)
         await engine.generate(replace(FOX, size=(768, 1360)), no_step)
     assert opened(first.data).size == (1792, 1024)
+    assert first.note == "the server drew 1792 x 1024 pixels in place of 1360 x 768"
     assert [body["size"] for body in server.bodies] == ["1360x768", "1792x1024", "1024x1792"]
 
 

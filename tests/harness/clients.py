@@ -60,10 +60,7 @@ def node(need: Need) -> str:
 
 def node_folder(need: Need) -> Path:
     """A folder with everything of `package.json` in its `node_modules`, and with our scripts."""
-    npm = shutil.which("npm")
-    need(npm is not None, "npm is not installed")
-    pins = INTEROP / "package.json"
-    folder = _installed("node", pins, _install_node(pins), need)
+    folder = install_node_packages("node", INTEROP / "package.json", need)
     for script in INTEROP.glob("*.mjs"):  # Node looks for packages beside the script
         shutil.copy(script, folder)
     return folder
@@ -80,7 +77,19 @@ def conformance(need: Need) -> tuple[Path, Path]:
         check=True,
     ).stdout.strip()
     pins = CONFORMANCE / "package.json"
-    return Path(found) / "bin" / "node", _installed("conformance", pins, _install_node(pins), need)
+    return Path(found) / "bin" / "node", install_node_packages("conformance", pins, need)
+
+
+def install_node_packages(name: str, pins: Path, need: Need) -> Path:
+    """A folder with everything of a `package.json` in its `node_modules`; no script of it runs."""
+    need(shutil.which("npm") is not None, "npm is not installed")
+    flags = ["--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
+
+    def install(folder: Path) -> list[list[str]]:
+        shutil.copy(pins, folder / "package.json")
+        return [["npm", "install", "--loglevel=error", *flags]]
+
+    return _installed(name, pins, install, need)
 
 
 def python_v1(need: Need) -> Path:
@@ -111,16 +120,6 @@ def pinned(name: str, package: str) -> str | None:
 def _framework(name: str, need: Need) -> Path:
     pins = PINS.get(name, name)
     return _python(f"framework-{pins}", FRAMEWORKS / f"{pins}.txt", need)
-
-
-def _install_node(pins: Path) -> Callable[[Path], list[list[str]]]:
-    flags = ["--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund"]
-
-    def install(folder: Path) -> list[list[str]]:
-        shutil.copy(pins, folder)
-        return [["npm", "install", "--loglevel=error", *flags]]
-
-    return install
 
 
 def _python(name: str, pins: Path, need: Need) -> Path:

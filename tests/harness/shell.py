@@ -220,6 +220,9 @@ class Terminal:
             assert self._screen.read(), self.screen
         return found[0]
 
+    def type(self, text: str) -> None:
+        self._screen.type(text)
+
     def interrupt(self) -> None:
         """What Ctrl-C does."""
         self._process.send_signal(signal.SIGINT)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.clients import Need, node, node_folder
+from harness.image_server import ImageServer
 from harness.installed import TIMEOUT, Machine
 
 LISTS = {
@@ -26,7 +27,9 @@ class Inspector:
     def __init__(self, need: Need, machine: Machine) -> None:
         self._machine = machine
         program = node_folder(need) / "node_modules" / ".bin" / "mcp-inspector"
-        self._command = [node(need), str(program), "--cli", str(machine.program)]
+        # It hands on nothing of its own environment but what every program needs.
+        given = [word for one in machine.settings.items() for word in ("-e", "=".join(one))]
+        self._command = [node(need), str(program), "--cli", *given, str(machine.program)]
 
     def ask(self, method: str, *arguments: str, code: int = 0) -> Any:
         command = [*self._command, "--method", method, *arguments, "--format", "json"]
@@ -72,6 +75,22 @@ def test_it_calls_every_tool_and_reads_what_came_of_it(inspector: Inspector) -> 
     assert [model["id"] for model in models["models"]] == ["vincent-van-gogh"]
     assert picture["mimeType"] == "image/webp"
     assert "a lighthouse" in prompt["messages"][0]["content"]["text"]
+
+
+@pytest.mark.parametrize(("engine", "model"), [("openai", "flux-schnell"), ("sdapi", "turbo-v1")])
+def test_it_draws_with_an_engine_of_the_persons_own(
+    need: Need, tmp_path: Path, engine: str, model: str
+) -> None:
+    server = ImageServer(models=[{"id": "flux-schnell"}])
+    with server.running() as url:
+        machine = Machine.new(tmp_path).set(ARTA_LOCAL_ENGINE=engine, ARTA_LOCAL_URL=url)
+        given = json.dumps({"prompt": "a red fox", "n": 2, "aspect_ratio": "3:2"})
+        words = ("--tool-name", "generate_image", "--tool-args-json", given)
+        drawn = Inspector(need, machine).ask("tools/call", *words)["structuredContent"]
+    assert (drawn["status"], drawn["engine"], drawn["engine_model"]) == ("done", engine, model)
+    assert len(drawn["images"]) == len(server.bodies) == 2
+    assert all(Path(image["path"]).is_file() for image in drawn["images"])
+    assert "sketch" not in json.dumps(drawn)
 
 
 def test_a_wrong_argument_is_an_error_of_the_tool(inspector: Inspector) -> None:

@@ -15,12 +15,12 @@ from PIL import Image
 
 from arta_mcp.arta.protocol import Job
 from arta_mcp.engines.base import EngineInfo, GeneratedImage, ImageRequest, OnStep
-from arta_mcp.errors import EngineBusy, EngineError, OutOfMemory, PromptRejected
+from arta_mcp.errors import EngineBusy, EngineError, JobCancelled, OutOfMemory, PromptRejected
 from arta_mcp.generations.results import failure_of
 from arta_mcp.generations.service import Limits
 from arta_mcp.generations.values import GenerationRequest
-from arta_mcp.local.store import Progress
-from arta_mcp.local.workers import ABANDONED_AFTER
+from arta_mcp.local.store import Progress, Record, Store
+from arta_mcp.local.workers import ABANDONED_AFTER, cancel_job
 from arta_mcp.server.tools import progress_reporter
 from harness.service import ScriptedService
 from harness.service_calls import poll_job, submit
@@ -37,6 +37,7 @@ class CountingEngine:
     steps: int = 4
     pause: float = 0.001
     is_repeatable: bool = True
+    idle: float = 1.0
     asked: list[ImageRequest] = field(default_factory=list[ImageRequest])
     at_once: int = 0
     most_at_once: int = 0
@@ -52,6 +53,7 @@ class CountingEngine:
             summary="",
             native_area=64 * 64,
             is_repeatable=self.is_repeatable,
+            idle=self.idle,
         )
 
     async def generate(self, request: ImageRequest, on_step: OnStep) -> GeneratedImage:
@@ -165,8 +167,8 @@ async def test_two_services_on_one_folder_draw_each_picture_once_and_one_at_a_ti
 async def test_the_engine_is_closed_when_nothing_was_to_be_drawn_for_a_while(
     tmp_path: Path,
 ) -> None:
-    engine = CountingEngine()
-    service = ScriptedService(tmp_path, engine=engine, queue=0, draw=0, idle=0.05)
+    engine = CountingEngine(idle=0.05)
+    service = serve(tmp_path, engine)
     for count in (1, 2):
         await submit(service, images_num="1")
         with anyio.fail_after(30):
@@ -264,3 +266,65 @@ async def test_what_no_call_waits_for_comes_later_and_is_given_up_after_ten_minu
     service.finish_drawing()
     assert [request.prompt for request in engine.asked] == ["first", "waited for", "left"]
     assert (await poll(service, gone.record_id)).error_code == "CANCELLED"
+
+
+async def test_a_persons_cancellation_lets_the_picture_under_way_end_and_begins_no_next_one(
+    tmp_path: Path,
+) -> None:
+    engine = CountingEngine(may_go=False, is_repeatable=False)
+    service = serve(tmp_path, engine)
+    job = await submit(service, images_num="3")
+    with anyio.fail_after(10):
+        while not engine.at_once:
+            await anyio.sleep(0.01)
+    # As in another process: a store of its own on the folder.
+    other = Store(tmp_path, keep=100)
+    assert cancel_job(other, record_of(other, job)) is True
+    await anyio.sleep(0.5)  # in which the queue is looked at twice: nothing is given up
+    assert (await poll(service, job.record_id)).status == "IN_PROGRESS"
+    engine.may_go = True
+    service.finish_drawing()
+    done = await poll(service, job.record_id)
+    assert (done.is_done, len(done.images), len(engine.asked)) == (True, 1, 1)
+    assert done.local is not None
+    assert "2 of 3 not drawn: a person has cancelled it" in done.local.not_drawn
+
+
+async def test_a_job_that_nobody_draws_ends_at_once_and_is_never_begun(tmp_path: Path) -> None:
+    engine = CountingEngine()
+    service = serve(tmp_path, engine)
+    service.close()  # as if it had died
+    job = await submit(service, images_num="2")
+    other = Store(tmp_path, keep=100)
+    assert cancel_job(other, record_of(other, job)) is False
+    heir = serve(tmp_path, engine)
+    heir.workers.resume()
+    found = await poll(heir, job.record_id)
+    assert found.error_code == "CANCELLED"
+    assert isinstance(failure_of(found), JobCancelled)
+    assert engine.asked == []
+    assert not heir.workers.is_busy
+
+
+async def test_a_cancelled_job_makes_way_for_the_next_one_in_the_queue(tmp_path: Path) -> None:
+    engine = CountingEngine(may_go=False)
+    service = serve(tmp_path, engine)
+    jobs = [await submit(service, images_num="1", prompt=name) for name in ("one", "two", "three")]
+    with anyio.fail_after(10):
+        while not engine.at_once:
+            await anyio.sleep(0.01)
+    assert cancel_job(service.store, record_of(service.store, jobs[1])) is False
+    engine.may_go = True
+    service.finish_drawing()
+    assert [request.prompt for request in engine.asked] == ["one", "three"]
+    assert [(await poll(service, job.record_id)).status for job in jobs] == [
+        "DONE",
+        "FAILED",
+        "DONE",
+    ]
+
+
+def record_of(store: Store, job: Job) -> Record:
+    record = store.record(job.record_id)
+    assert record is not None
+    return record

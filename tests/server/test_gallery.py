@@ -271,7 +271,8 @@ def test_a_result_is_shown_with_all_that_is_known_of_it(host: Host) -> None:
     assert frame.locator("#prompt").inner_text() == PROMPT
     facts = re.sub(r"\s+", " ", frame.locator("#facts").inner_text())
     assert facts == (
-        "Model Flux Ratio 1:1 Seed 48213377 Time 12.4 s Saved as /home/ada/pictures/fox-1.png"
+        "Model Flux Drawn by sketch Ratio 1:1 Seed 48213377 Time 12.4 s"
+        " Saved as /home/ada/pictures/fox-1.png"
     )
     assert frame.locator("#notice").inner_text() == _sentence(NOTICE)
     assert frame.locator("#status").inner_text() == "2 pictures ready."
@@ -298,6 +299,8 @@ def test_roles_and_names_are_what_a_screen_reader_needs(host: Host) -> None:
             - button "Save"
             - term: Model
             - definition: Flux
+            - term: Drawn by
+            - definition: sketch
             - term: Ratio
             - definition: 1:1
             - term: Seed

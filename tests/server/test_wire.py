@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
+import anyio.to_thread
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arta_mcp.server.wire import NoMessage, NoReply, parse_message
+from arta_mcp.server.wire import MessagesAhead, NoMessage, NoReply, parse_message
 from test_quick_replies import INITIALIZED, initialize, rpc
 
 CALL = rpc("tools/call", 9, name="list_models", arguments={"search": "flux \ud83e"})
@@ -139,3 +141,50 @@ def test_a_request_with_half_an_emoji_is_answered(tmp_path: Path, quick: str) ->
         assert process.wait(20) == 0
     assert [answer["id"] for answer in answers] == [1, 9]
     assert answers[1]["result"]["structuredContent"]["backend"] == "local"
+
+
+class HeldLines:
+    """A wire with these lines, of which all but the first come when `rest` is set."""
+
+    read_at = 0.0
+
+    def __init__(self, *lines: str) -> None:
+        self.lines, self.has_begun = [*lines], False
+        self.rest, self.all_read = threading.Event(), threading.Event()
+
+    def readline(self) -> str:
+        if not self.lines:
+            self.all_read.set()
+            return ""
+        if self.has_begun:
+            self.rest.wait(10)
+        self.has_begun = True
+        return f"{self.lines.pop(0)}\n"
+
+    def write(self, text: str, /) -> None: ...
+
+    async def read_all(self) -> None:
+        self.rest.set()
+        await anyio.to_thread.run_sync(self.all_read.wait, 10)
+
+
+def id_of(message: object) -> object:
+    return getattr(message, "id", None)
+
+
+@pytest.mark.anyio
+async def test_a_ping_goes_before_the_calls_that_wait() -> None:
+    calls = [rpc("tools/call", number, name="list_models", arguments={}) for number in (2, 3, 4)]
+    wire = HeldLines(initialize(1), *calls, rpc("ping", 5), rpc("ping", 6))
+    messages = aiter(MessagesAhead(wire))
+    first, _ = await anext(messages)
+    await wire.read_all()
+    assert [id_of(first), *[id_of(found) async for found, _ in messages]] == [1, 5, 6, 2, 3, 4]
+
+
+@pytest.mark.anyio
+async def test_nothing_goes_before_the_opening() -> None:
+    wire = HeldLines(initialize(1), rpc("ping", 2))
+    messages = MessagesAhead(wire)
+    await wire.read_all()
+    assert [id_of(found) async for found, _ in messages] == [1, 2]

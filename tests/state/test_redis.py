@@ -257,6 +257,26 @@ async def test_what_a_lost_answer_leaves_is_freed_and_a_repeated_write_is_writte
         assert not (await begin(state, key="kept"))[1]
 
 
+async def test_an_equal_call_finds_what_this_process_is_about_to_send(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each exchange has a connection of its own, and the later one may be the faster."""
+    command = RedisClient.command
+
+    async def dawdle(client: RedisClient, *words: Any) -> Any:
+        if "sending" in words:
+            await anyio.sleep(0.5)
+        return await command(client, *words)
+
+    first, _ = await begin(state)
+    monkeypatch.setattr(RedisClient, "command", dawdle)
+    async with anyio.create_task_group() as group:
+        group.start_soon(written, state, replace(first, phase="sending"))
+        await anyio.sleep(0.1)
+        second = await begin(state, caller="2")
+        assert (second[0].id, second[0].phase, second[1]) == (first.id, "sending", False)
+
+
 async def test_calls_that_are_cancelled_give_no_other_call_a_wrong_answer(state: State) -> None:
     entries: list[JournalEntry] = []
     for number in range(20):

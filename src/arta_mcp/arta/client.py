@@ -85,6 +85,11 @@ class ArtaClient:
         """Whether there is an address to ask for the live list."""
         return bool(self._styles_url)
 
+    @property
+    def has_token(self) -> bool:
+        """Whether a fresh token is at hand, so that nothing has to be asked for it."""
+        return self._tokens.fresh_token is not None
+
     async def prepare_token(self) -> None:
         """Makes sure of a fresh token, so that `submit` has one thing left to do: the POST."""
         await self._tokens.get_token()

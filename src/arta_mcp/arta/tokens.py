@@ -129,15 +129,19 @@ class TokenSource:
         self._lock = anyio.Lock()
         self._lock_name = f"account-{identity.name}"
 
+    @property
+    def fresh_token(self) -> Secret | None:
+        """The token that is kept, while it is fresh."""
+        account = self._account
+        return account.id_token if account and account.is_fresh(self._clock()) else None
+
     async def get_token(self) -> Secret:
         """A fresh id token: as kept, else as stored, else refreshed, else from a new account.
 
         Raises AuthError, RateLimited or Unavailable. Cancelling the caller stops its waiting and
         not the request, whose answer is kept.
         """
-        if self._account is not None and self._account.is_fresh(self._clock()):
-            return self._account.id_token
-        return await self._background.run_detached(self._get_or_request)
+        return self.fresh_token or await self._background.run_detached(self._get_or_request)
 
     async def renew_token(self, refused: Secret) -> Secret:
         """Another id token than the one the image host refused; asks only if none is there yet."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -20,6 +20,8 @@ from arta_mcp.arta.protocol import MAX_JSON, is_web_address
 from arta_mcp.arta.url_guard import is_inside
 from arta_mcp.errors import ConfigError, NotSent, ProtocolError, Unavailable
 from arta_mcp.redaction import Secret, redact, sanitize
+
+log = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     import ssl  # at run time on first use, like httpx: for the first call, not the first answer
@@ -51,7 +53,7 @@ PROXY_HINT = (
 )
 
 _HTTPCORE = ("connection", "http11", "http2", "proxy", "socks")
-_LEAKING_LOGGERS = ("httpx", *map("httpcore.{}".format, _HTTPCORE))
+_LEAKING_LOGGERS = (__name__, *map("httpcore.{}".format, _HTTPCORE))
 """the loggers that see what is sent"""
 
 
@@ -184,15 +186,18 @@ class Transport:
 
         from arta_mcp.arta.connections import BoundedStream, has_surplus, says_untouched
 
-        host, response = sanitize(request.url.host, 80), None
+        response: httpx.Response | None = None
         chosen = client._transport_for_url(request.url)  # pyright: ignore[reportPrivateUsage]  # public nowhere
-        is_proxied = chosen is not _transports(client)[0]
-        where, hint = (f"{host} through the proxy", PROXY_HINT) if is_proxied else (host, "")
         for password in self._passwords:
             password.reveal()  # what is in use stays among what is redacted
         try:
             with anyio.fail_after(timeout):
-                response = await client.send(request, stream=True, follow_redirects=False)
+                # Not by the client: its layers for cookies, redirects and other logins, of which
+                # nothing is wanted here, cost a quarter of the exchange.
+                response = await chosen.handle_async_request(request)
+                log.info(
+                    "HTTP Request: %s %s %d", request.method, request.url, response.status_code
+                )
                 stream = response.extensions.get("network_stream")
                 ours = stream if isinstance(stream, BoundedStream) else None  # None: an `app`
                 try:
@@ -202,24 +207,13 @@ class Transport:
                 finally:
                     with anyio.move_on_after(1, shield=True):
                         await response.aclose()
-        # NotSent only where httpx never had a connection, or HTTP/2 says that nothing was done: a
-        # submit is sent again after it, so whatever may have had its effect must not become it.
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as exc:
-            raise NotSent(f"no connection to {where}: {_reason(exc)}", hint=hint) from exc
-        except httpx.ProxyError as exc:
-            # The status alone: a proxy's words can hold the password that it was sent.
-            status = re.match(r"\d{3}\b", str(exc))
-            why = f"the proxy answers with {status[0]}" if status else "the proxy refuses"
-            raise NotSent(f"no way to {host}: {why}", hint=hint) from exc
-        except httpx.UnsupportedProtocol as exc:
-            raise NotSent(f"no way to {host}: {_reason(exc)}") from exc
-        except TimeoutError as exc:
-            raise Unavailable(f"no answer from {where} in {timeout:g} s", hint=hint) from exc
-        # InvalidURL: httpx reads the address of a redirect although it is not to follow it
-        except (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError) as exc:
-            if response is None and says_untouched(exc.__cause__):  # behind a head it is untrue
+        except (httpx.HTTPError, httpx.StreamError, OSError) as exc:
+            host = sanitize(request.url.host, 80)
+            is_proxied = chosen is not _transports(client)[0]
+            # HTTP/2 says that nothing was done; behind a head of an answer it is untrue
+            if response is None and says_untouched(exc.__cause__):
                 raise NotSent(f"{host} turned the request away unread") from exc
-            raise Unavailable(f"no whole answer from {where}: {_reason(exc)}", hint=hint) from exc
+            raise _explain(exc, host, is_proxied=is_proxied, timeout=timeout) from exc
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, headers, body)
 
@@ -299,7 +293,7 @@ class Transport:
 
 
 class _RedactingFilter(logging.Filter):
-    """Takes secrets out of what a library logs: at INFO httpx writes addresses, with the key."""
+    """Takes secrets out of what is logged of an exchange: an address holds the key."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = redact(record.getMessage()), None
@@ -344,8 +338,11 @@ async def _read_body(response: httpx.Response, limit: int, stream: BoundedStream
         raise ProtocolError(f"an answer is packed as {sanitize(repr(packed), 80)}, unasked")
     if stream is not None:
         stream.note_answer()
+    assert isinstance(response.stream, AsyncIterable)  # noqa: S101  # for pyright: it may be a sync client's
     body, pieces = bytearray(), 0
-    async for piece in response.aiter_bytes():
+    async for piece in response.stream:
+        if not piece:  # an empty frame, which the stream below counts
+            continue
         if stream is not None:
             stream.note_body(len(piece))
         body += piece
@@ -355,6 +352,31 @@ async def _read_body(response: httpx.Response, limit: int, stream: BoundedStream
         if pieces > FREE_PIECES + len(body) // MIN_PIECE:
             raise ProtocolError("an answer comes in crumbs")
     return bytes(body)
+
+
+def _explain(exc: Exception, host: str, *, is_proxied: bool, timeout: float) -> Unavailable:
+    """The error for an exchange that came to no whole answer.
+
+    NotSent only where httpx never had a connection: a submit is sent again after it, so whatever
+    may have had its effect must not become it.
+    """
+    import httpx
+
+    where, hint = (f"{host} through the proxy", PROXY_HINT) if is_proxied else (host, "")
+    match exc:
+        case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout():
+            return NotSent(f"no connection to {where}: {_reason(exc)}", hint=hint)
+        case httpx.ProxyError():
+            # The status alone: a proxy's words can hold the password that it was sent.
+            status = re.match(r"\d{3}\b", str(exc))
+            why = f"the proxy answers with {status[0]}" if status else "the proxy refuses"
+            return NotSent(f"no way to {host}: {why}", hint=hint)
+        case httpx.UnsupportedProtocol():
+            return NotSent(f"no way to {host}: {_reason(exc)}")
+        case TimeoutError():
+            return Unavailable(f"no answer from {where} in {timeout:g} s", hint=hint)
+        case _:
+            return Unavailable(f"no whole answer from {where}: {_reason(exc)}", hint=hint)
 
 
 def _reason(exc: Exception) -> str:

@@ -174,7 +174,7 @@ class Batch:
             )
         with closing(Bar(self.bar_state)) if is_terminal() else nullcontext():
             try:
-                run_session(self._settings, self._folder, self.draw)
+                run_session(self._settings, self._folder, self.draw, draws=True)
             except KeyboardInterrupt:
                 # Jobs in flight are in the journal under their keys: the next run waits for them.
                 print_message(f"{self.summary()}; run it again to go on, nothing is ordered twice")

@@ -99,6 +99,26 @@ def confirm(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
+def ask(question: str, default: str = "") -> str:
+    """What the person at this terminal answers; the default for an empty line.
+
+    Raises ArtaError when the terminal was closed.
+    """
+    shown = f" [{default}]" if default else ""
+    print(redact(f"{question}{shown}"), end=" ", file=sys.stderr, flush=True)
+    if not (line := sys.stdin.readline()):
+        print(file=sys.stderr)
+        raise ArtaError("no answer came", hint="nothing was changed")
+    return line.strip() or default
+
+
+def ask_secret(question: str) -> str:
+    """What the person types, without showing it."""
+    from getpass import getpass
+
+    return getpass(f"{question} ", sys.stderr).strip()
+
+
 def is_terminal() -> bool:
     """Whether stderr, where a bar and pictures go, is a terminal."""
     return sys.stderr.isatty()

@@ -15,6 +15,7 @@ from datetime import date
 from email.utils import parsedate_to_datetime
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -31,7 +32,9 @@ from arta_mcp.cli.console import (
     print_message,
     translate_hint,
 )
+from arta_mcp.cli.engine import check_engine
 from arta_mcp.cli.parser import Subparsers
+from arta_mcp.cli.report import print_report
 from arta_mcp.cli.serve import find_mark
 from arta_mcp.cli.stopping import run_until_stopped
 from arta_mcp.cli.tables import count_of, format_time
@@ -75,10 +78,17 @@ def add_doctor(commands: Subparsers) -> None:
         "doctor",
         help="try everything that a picture needs, and say what to do about what is wrong",
         description="Looks at settings, state folder and account, asks each remote address for /"
-        " (without key or token), and draws one real picture. Exit code 1 when something fails.",
+        " (without key or token), and draws one real picture: a small one with an engine of your"
+        " own, and none without --draw where that may cost money. Exit code 1 for what fails.",
     )
-    parser.add_argument("--no-picture", action="store_true", help="order no picture")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--no-picture", action="store_true", help="order no picture")
+    which.add_argument("--draw", action="store_true", help="draw one even if it may cost money")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print JSON")
+    how.add_argument(
+        "--report", action="store_true", help="print what a bug report needs, without secrets"
+    )
     parser.set_defaults(run_without_settings=run_doctor)
 
 
@@ -87,14 +97,17 @@ def run_doctor(options: argparse.Namespace) -> int:
     findings: list[Finding] = []
 
     async def examine() -> None:
-        async for finding in find_all(options.environ, draw=not options.no_picture):
+        draw = None if options.no_picture else options.draw
+        async for finding in find_all(options.environ, draw=draw):
             findings.append(finding)
-            if not options.json:
+            if not options.json and not options.report:
                 print_finding(finding, options.environ)
 
     run_until_stopped(examine)
     failed = sum(finding.status == "fail" for finding in findings)
-    if options.json:
+    if options.report:
+        print_report(findings, options.environ)
+    elif options.json:
         print_json({"ok": not failed, "findings": [asdict(finding) for finding in findings]})
     else:
         warned = sum(finding.status == "warn" for finding in findings)
@@ -119,8 +132,11 @@ def print_finding(finding: Finding, environ: Mapping[str, str]) -> None:
         head = " " * INDENT
 
 
-async def find_all(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[Finding]:
-    """Everything in the order in which a picture needs it; stops where nothing further can work."""
+async def find_all(environ: Mapping[str, str], *, draw: bool | None) -> AsyncGenerator[Finding]:
+    """Everything in the order in which a picture needs it; stops where nothing further can work.
+
+    `draw`: a picture, even where it may cost money; False: only where it does not; None: none.
+    """
     packages = ", ".join(f"{name} {version(name)}" for name in ("mcp", "httpx", "pydantic"))
     about = f"arta-mcp {__version__}, Python {platform.python_version()}, {packages}"
     yield Finding("program", "ok", about)
@@ -133,9 +149,13 @@ async def find_all(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[
         yield finding
     failed = set[str]()
     yield check_quick_start(settings, environ)
+    if settings.local_styles is not None:
+        yield check_own_styles(settings.local_styles)
     checks = [("state folder", check_state(settings)), ("account", check_account(settings))]
     if settings.backend == "arta":
         checks.append(("address", check_addresses(settings)))
+    if settings.draws_with_ai and settings.local_engine == "diffusers":
+        checks.append(("engine", check_diffusers(settings)))
     for name, check in checks:
         if name == "account" and failed & {"state folder", "shared state"}:
             await check.aclose()
@@ -147,8 +167,27 @@ async def find_all(environ: Mapping[str, str], *, draw: bool) -> AsyncGenerator[
         detail = "not tried: it would fail for the reason above"
         yield Finding("picture", "warn", detail, "mend that first")
         return
-    async for finding in guard("picture", check_service(settings, draw=draw)):
+    async for finding in check_pictures(settings, draw=draw):
         yield finding
+
+
+async def check_pictures(settings: Settings, *, draw: bool | None) -> AsyncGenerator[Finding]:
+    """What can be drawn, how often, and one picture of it; `draw` as for `find_all`."""
+    if settings.has_key and settings.hourly_limit is not None:
+        async for finding in guard("hourly limit", check_hourly_limit(settings)):
+            yield finding
+    is_own = settings.draws_with_ai
+    by_service = draw is not None and not is_own
+    async for finding in guard("picture", check_service(settings, draw=by_service)):
+        yield finding
+    if not is_own:
+        return
+    by_engine = draw is True or (draw is False and not settings.may_cost)
+    async for finding in guard("engine", check_engine(settings, draw=by_engine)):
+        yield finding
+    if draw is False and settings.may_cost:
+        detail = f"not tried: it may cost money at {settings.local_url}; --draw draws one"
+        yield Finding("picture", "ok", detail)
 
 
 async def guard(name: str, check: AsyncGenerator[Finding]) -> AsyncGenerator[Finding]:
@@ -170,7 +209,7 @@ async def guard(name: str, check: AsyncGenerator[Finding]) -> AsyncGenerator[Fin
 
 async def check_state(settings: Settings) -> AsyncGenerator[Finding]:
     """Whether tokens, generations and pictures can be kept where the settings say."""
-    from arta_mcp.app import open_state
+    from arta_mcp.app import open_state, pictures_dir
     from arta_mcp.state.checks import check_folder
 
     state = open_state(settings)
@@ -180,9 +219,9 @@ async def check_state(settings: Settings) -> AsyncGenerator[Finding]:
         await state.close()
     for finding in described.checks:
         yield finding
-    if settings.backend == "local":
+    if settings.backend == "local" and not settings.draws_with_ai:
         yield check_sketches(settings)
-    if folder := settings.output_dir:
+    if folder := settings.output_dir or pictures_dir(settings):
         yield check_folder("output folder", "ARTA_OUTPUT_DIR", folder, private=False)
 
 
@@ -193,12 +232,14 @@ def check_settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[F
     what = "the remote service" if settings.backend == "arta" else "sketches, no AI pictures"
     if settings.draws_with_ai:
         why = f"ARTA_LOCAL_ENGINE={settings.local_engine}"
-        what = f"AI pictures by the server at {settings.local_url}"
+        where = f" at {settings.local_url}" if settings.local_url else ""
+        where = " on this machine" if settings.local_engine == "diffusers" else where
+        what = f"AI pictures by {settings.local_model or 'the model that is loaded'}{where}"
     given = ", ".join(name for name in names if environ.get(name)) or "nothing"
     yield Finding("settings", "ok", f"backend {settings.backend} ({why}): {what}; set: {given}")
     if settings.unused:
         yield Finding("settings", "warn", settings.unused, "remove what is not meant")
-    if settings.draws_with_ai and settings.local_http and (settings.local_url or "")[:5] == "http:":
+    if settings.travels_in_the_clear:
         detail = f"prompts and key travel in the clear to {settings.local_url}"
         yield Finding("engine", "warn", detail, "use https:// where others share the network")
     for name in settings.unknown:
@@ -218,16 +259,49 @@ def check_quick_start(settings: Settings, environ: Mapping[str, str]) -> Finding
     return Finding("quick start", "ok", "on")
 
 
-def check_sketches(settings: Settings) -> Finding:
-    """How much is kept of what was drawn, and how much may be."""
-    from arta_mcp.app import service_dir
-    from arta_mcp.local.store import KEEP_RECORDS, measure_pictures
+def check_own_styles(path: Path) -> Finding:
+    """Whether a person's file of styles can be used, or in which line it cannot."""
+    from arta_mcp.engines.recipes import load_own
 
-    sizes = measure_pictures(service_dir(settings))
+    try:
+        count = count_of(len(load_own(path)), "style")
+    except ConfigError as exc:
+        return Finding("styles", "fail", exc.message, exc.hint)
+    return Finding("styles", "ok", f"{count} of yours in {path} (ARTA_LOCAL_STYLES)")
+
+
+async def check_hourly_limit(settings: Settings) -> AsyncGenerator[Finding]:
+    """How many pictures hosts may still ask for in this hour."""
+    from arta_mcp.app import count_hour, state_dir
+
+    used = await count_hour(settings) if state_dir(settings).is_dir() else 0
+    limit = settings.hourly_limit or 0
+    detail = f"hosts have asked for {used} of {limit} pictures of an hour (ARTA_HOURLY_LIMIT)"
+    remedy = "until then hosts are told when to ask again" if used >= limit else ""
+    yield Finding("hourly limit", "warn" if remedy else "ok", detail, remedy)
+
+
+def check_sketches(settings: Settings) -> Finding:
+    """How much is kept of sketches, and how much may be."""
+    from arta_mcp.app import service_dir
+    from arta_mcp.local.store import KEEP_RECORDS, measure_sketches
+
+    sizes = measure_sketches(service_dir(settings))
     megabytes = sum(sum(pictures.values()) for pictures in sizes.values()) / 1e6
     limit = f"{KEEP_RECORDS} jobs or {settings.sketch_limit / 1e6:.0f} MB"
     detail = f"{count_of(len(sizes), 'job')}, {megabytes:.0f} MB; beyond {limit} the oldest go"
     return Finding("sketches", "ok", f"{detail} (ARTA_SKETCH_LIMIT)")
+
+
+async def check_diffusers(settings: Settings) -> AsyncGenerator[Finding]:
+    """Whether the extra is installed and the folder a model. Raises ConfigError."""
+    from arta_mcp.engines.worker import check_start
+
+    check_start(settings.local_model or "")
+    packages = ", ".join(f"{name} {version(name)}" for name in ("diffusers", "torch"))
+    device = f"device {settings.local_device}, dtype {settings.local_dtype}"
+    fetched = "may be fetched from the hub" if settings.local_download else "nothing is fetched"
+    yield Finding("engine", "ok", f"{packages}; {device}; {fetched}")
 
 
 async def check_account(settings: Settings) -> AsyncGenerator[Finding]:
@@ -314,7 +388,7 @@ async def check_service(settings: Settings, *, draw: bool) -> AsyncGenerator[Fin
     from arta_mcp.app import open_generations
 
     warnings: list[str] = []
-    async with open_generations(settings, warn=warnings.append) as generations:
+    async with open_generations(settings, warn=warnings.append, resume=False) as generations:
         catalogue = await generations.catalogue()
         origin = "as the service lists them" if catalogue.source == "live" else "as shipped"
         detail = f"{count_of(len(catalogue.styles), 'model')}, {origin}, {catalogue.as_of}"
@@ -334,6 +408,8 @@ async def check_service(settings: Settings, *, draw: bool) -> AsyncGenerator[Fin
 
 async def check_picture(settings: Settings, generations: Generations) -> AsyncGenerator[Finding]:
     """One real picture, opened. Raises ArtaError."""
+    if settings.backend == "arta":
+        print_message("note: one picture is ordered now, with your key; --no-picture orders none")
     request = GenerationRequest.of(prompt="a sailing boat at night, a test by arta-mcp doctor")
     wait = min(settings.job_timeout, PICTURE_TIMEOUT)
     generation = await generations.generate(request, max_wait=wait)

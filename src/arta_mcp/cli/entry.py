@@ -57,7 +57,7 @@ def run_command(arguments: list[str], environ: Mapping[str, str]) -> int:
     Raises SystemExit for a wrong command line, and what the command raises.
     """
     # Not at the top: the server on stdio has replied before argparse and these were loaded.
-    from arta_mcp.cli import account, completion, doctor, generate, listing, local, serve
+    from arta_mcp.cli import account, completion, doctor, generate, listing, local, serve, setup
     from arta_mcp.cli.install import command as install
     from arta_mcp.cli.parser import build_parser
 
@@ -68,10 +68,12 @@ def run_command(arguments: list[str], environ: Mapping[str, str]) -> int:
         serve.add_serve,
         generate.add_generate,
         generate.add_get,
+        generate.add_cancel,
         listing.add_history,
         listing.add_models,
         account.add_account,
         doctor.add_doctor,
+        setup.add_setup,
         install.add_install,
         install.add_uninstall,
         local.add_local,

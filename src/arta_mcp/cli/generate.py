@@ -1,4 +1,4 @@
-"""The `generate` and `get` commands: a new generation, or an earlier one by its record id."""
+"""The `generate`, `get` and `cancel` commands: a new generation, or an earlier one by its id."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import argparse
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from arta_mcp.arta.protocol import RATIOS
 from arta_mcp.cli.batch import Batch
-from arta_mcp.cli.console import translate_hint
+from arta_mcp.cli.console import OK, print_json, print_message, translate_hint
 from arta_mcp.cli.parser import Parser, Subparsers
-from arta_mcp.cli.session import run_generation
+from arta_mcp.cli.session import find_record_id, run_generation, run_session
+from arta_mcp.cli.tables import count_of
 from arta_mcp.config import Settings
 from arta_mcp.errors import InvalidRequest
-from arta_mcp.generations.values import GenerationRequest
+from arta_mcp.generations.values import Cancellation, GenerationRequest
+
+if TYPE_CHECKING:
+    from arta_mcp.generations.service import Generations
 
 OPTIONS = {
     "model": ("-m", "--model"),
@@ -66,6 +72,41 @@ def add_get(commands: Subparsers) -> None:
     )
     add_output_options(parser)
     parser.set_defaults(run=run_generation)
+
+
+def add_cancel(commands: Subparsers) -> None:
+    """The `cancel` command."""
+    parser = commands.add_parser(
+        "cancel",
+        help="give up what is still to be drawn of a job on this machine",
+        description="Begins no further picture of a job of the embedded service, whichever process"
+        " draws it; the one under way is still drawn, and what is drawn stays.",
+    )
+    parser.add_argument(
+        "record_id",
+        metavar="RECORD_ID",
+        help="as generate or history told it; its beginning is enough",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.set_defaults(run=run_cancel)
+
+
+def run_cancel(settings: Settings, options: argparse.Namespace) -> int:
+    """Cancels one job and says what there is of it. Raises NotCancellable, UnknownRecord."""
+
+    async def cancel(generations: Generations) -> Cancellation:
+        return await generations.cancel(await find_record_id(generations, options.record_id))
+
+    done = run_session(settings, None, cancel)
+    if options.json:
+        print_json(asdict(done))
+        return OK
+    of_all = f"{done.drawn} of {count_of(done.n, 'picture')}"
+    more = "; the one under way is still drawn" if done.is_drawing else ""
+    print_message(f"cancelled; {of_all} drawn{more}")
+    if done.drawn or done.is_drawing:
+        print_message(f"hint: `arta-mcp get {done.record_id}` fetches what there is")
+    return OK
 
 
 def add_output_options(parser: Parser) -> None:

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from arta_mcp.cli.console import OK, print_json, print_message
-from arta_mcp.cli.parser import Subparsers
+from arta_mcp.cli.console import FAILED, OK, confirm, is_terminal, print_json, print_message
+from arta_mcp.cli.parser import Parser, Subparsers
 from arta_mcp.cli.session import MAX_HISTORY, run_session
 from arta_mcp.cli.tables import count_of, format_time, print_table
 from arta_mcp.config import Settings
 from arta_mcp.errors import InvalidRequest
-from arta_mcp.redaction import redact, shorten
+from arta_mcp.redaction import redact, sanitize, shorten
+
+if TYPE_CHECKING:
+    from arta_mcp.generations.service import Generations
+    from arta_mcp.styles import Catalogue
 
 MAX_DAYS = 36_500
 """of `--prune`"""
+
+MAX_MODEL = 40
+"""characters of what drew: the end of a long name is a folder or a version"""
 
 MAX_PROMPT = 4000
 """characters of a prompt that a row shows at most"""
@@ -30,8 +39,14 @@ def add_history(commands: Subparsers) -> None:
         metavar="DAYS",
         help="remove what ended and is older, with the sketches kept of it; asks nothing",
     )
+    parser.add_argument(
+        "--forget",
+        action="store_true",
+        help="remove all that has ended, with what was asked and every picture kept of it",
+    )
+    parser.add_argument("--yes", action="store_true", help="do not ask before --forget")
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
-    parser.set_defaults(run=run_history)
+    parser.set_defaults(run=run_history, parser=parser)
 
 
 def add_models(commands: Subparsers) -> None:
@@ -48,6 +63,8 @@ def run_history(settings: Settings, options: argparse.Namespace) -> int:
     """Lists the newest generations first: JSON lines, or a table."""
     if options.prune is not None:
         return prune_history(settings, options)
+    if options.forget:
+        return forget_history(settings, options)
     # SQLite reads a negative limit as none at all.
     limit = min(MAX_HISTORY, max(1, options.limit))
     found = run_session(settings, None, lambda generations: generations.history(limit))
@@ -62,8 +79,9 @@ def run_history(settings: Settings, options: argparse.Namespace) -> int:
             # In its own letters: joiners, which `sanitize` would write out, make words and emoji.
             prompt = shorten(" ".join(redact(one.request.prompt).split()), MAX_PROMPT)
             when = format_time(one.created_at)
-            rows.append((when, one.status, one.record_id or "-", one.model, prompt))
-        print_table(("WHEN", "STATUS", "RECORD ID", "MODEL", "PROMPT"), rows)
+            drew = sanitize(one.engine_model or one.engine, MAX_MODEL)
+            rows.append((when, one.status, one.record_id or "-", one.model, drew, prompt))
+        print_table(("WHEN", "STATUS", "RECORD ID", "MODEL", "DRAWN BY", "PROMPT"), rows)
     return OK
 
 
@@ -91,9 +109,39 @@ def prune_history(settings: Settings, options: argparse.Namespace) -> int:
     return OK
 
 
+def forget_history(settings: Settings, options: argparse.Namespace) -> int:
+    """Removes all that has ended, after a yes, and says what stays."""
+    if not options.yes:
+        if not sys.stdin.isatty() or not is_terminal():
+            parser: Parser = options.parser
+            parser.fail("history --forget asks first, and nobody is there", "add --yes")
+        print_message("This removes what was asked here and the pictures that are kept of it.")
+        if not confirm("Remove it?"):
+            print_message("nothing was changed")
+            return FAILED
+    forgotten, pictures = run_session(settings, None, lambda generations: generations.forget())
+    if options.json:
+        print_json({"forgotten": forgotten.count, "pictures": pictures, "kept": forgotten.kept})
+        return OK
+    what = count_of(forgotten.count, "generation")
+    print_message(f"forgot {what} and {count_of(pictures, 'picture')} kept of them")
+    print_message("note: the account stays, and what was saved in a folder of yours")
+    if forgotten.kept:
+        what = count_of(forgotten.kept, "generation")
+        print_message(f"note: kept {what}: the end is not known, and a second could be ordered")
+        print_message(
+            "hint: `arta-mcp history` lists them; `arta-mcp get RECORD_ID` asks for the end"
+        )
+    return OK
+
+
 def run_models(settings: Settings, options: argparse.Namespace) -> int:
     """Lists the models that match: one JSON object, or a table."""
-    catalogue = run_session(settings, None, lambda generations: generations.catalogue())
+
+    async def look(generations: Generations) -> tuple[Catalogue, tuple[str, ...]]:
+        return await generations.catalogue(), await generations.engine_models()
+
+    catalogue, of_server = run_session(settings, None, look)
     found = catalogue.search(options.search)
     if options.json:
         listed = [asdict(style) for style in found]
@@ -106,6 +154,9 @@ def run_models(settings: Settings, options: argparse.Namespace) -> int:
     # On stderr: a pipe gets models and nothing else.
     count = count_of(len(found), "model")
     print_message(f"{count}, {origin}, {catalogue.as_of}; default {catalogue.default.id}")
+    if of_server:
+        names = ", ".join(sanitize(name, 80) for name in of_server)
+        print_message(f"note: the engine's server has {names}; ARTA_LOCAL_MODEL chooses one")
     if not found:
         print_message("hint: `arta-mcp models` without --search shows all")
     return OK

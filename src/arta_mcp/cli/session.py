@@ -61,14 +61,22 @@ def choose_max_wait(options: argparse.Namespace, settings: Settings) -> float:
 
 
 def run_session(
-    settings: Settings, folder: Path | None, use: Callable[[Generations], Awaitable[T]]
+    settings: Settings,
+    folder: Path | None,
+    use: Callable[[Generations], Awaitable[T]],
+    *,
+    draws: bool = False,
 ) -> T:
-    """What `use` gives of Generations that save into `folder`; everything is closed by then."""
+    """What `use` gives of Generations that save into `folder`; everything is closed by then.
+
+    `draws`: it waits for pictures, and so draws those too that come before them.
+    """
     with ExitAtInterrupt():
         from arta_mcp.app import open_generations
 
     async def run() -> T:
-        async with open_generations(settings, output_dir=folder, warn=print_message) as generations:
+        opened = open_generations(settings, output_dir=folder, warn=print_message, resume=draws)
+        async with opened as generations:
             return await use(generations)
 
     return run_until_stopped(run)
@@ -108,7 +116,7 @@ def run_generation(
         return generation
 
     try:
-        generation = run_session(settings, folder, run)
+        generation = run_session(settings, folder, run, draws=True)
     except KeyboardInterrupt:
         # A job that was submitted goes on at the service, so it can still be had.
         if record_id := display.record_id:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 NATIVE_AREA = 1024 * 1024
 """pixels that models of today are trained on; an engine that knows better says so"""
@@ -39,7 +39,8 @@ class ImageRequest:
     aspect_ratio: str
     """one of the nine of the protocol: `16:9`"""
     size: tuple[int, int] = (1024, 1024)
-    """width and height that the engine can draw and that are nearest to the ratio"""
+    """width and height that the engine can draw and that are nearest to the ratio; one that knows
+    more of its model once that is loaded fits them anew"""
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
 
@@ -72,6 +73,8 @@ class EngineInfo:
     """of `negative_prompt`, `guidance_scale`, `num_inference_steps`, `seed`"""
     parallel: int = 1
     """pictures that it draws at a time"""
+    idle: float = 1.0
+    """seconds without a job after which it is closed"""
     is_repeatable: bool = True
     """whether a request whose answer was lost may be sent again: it costs nobody anything"""
 
@@ -104,6 +107,18 @@ class Engine(Protocol):
 
     async def aclose(self) -> None:
         """Frees what was opened; a later call opens it again."""
+        ...
+
+
+@runtime_checkable
+class ListsModels(Protocol):
+    """An engine that can say which models it has."""
+
+    async def list_models(self) -> tuple[str, ...]:
+        """Their names; () without a list.
+
+        Raises EngineUnavailable where no engine answers, RequestRefused where it wants a key.
+        """
         ...
 
 

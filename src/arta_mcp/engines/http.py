@@ -109,6 +109,7 @@ class Server:
 
     def has(self, url: str) -> bool:
         """Whether an address is of this server, so that the key may go there."""
+        # To the letter: another port of the same host may be somebody else's.
         return (urlsplit(url).scheme, urlsplit(url).netloc) == (
             urlsplit(self.url).scheme,
             urlsplit(self.url).netloc,
@@ -129,9 +130,7 @@ class Server:
                 timeout=self.timeout,
             )
         except NotSent as exc:
-            raise EngineUnavailable(
-                exc.message, hint=exc.hint if "proxy" in exc.hint else ""
-            ) from exc
+            raise self._unavailable(exc) from exc
         except Unavailable as exc:
             raise AnswerLost(exc.message) from exc
         except ProtocolError as exc:
@@ -145,7 +144,10 @@ class Server:
         return found
 
     async def ask(self, path: str) -> object:
-        """The JSON that a GET gives; None where there is none. Raises nothing."""
+        """The JSON that a GET gives; None where there is none, or no answer in time.
+
+        Raises EngineUnavailable where nothing answers, RequestRefused where a key is missing.
+        """
         try:
             answer = await self.http.exchange(
                 "GET",
@@ -154,8 +156,12 @@ class Server:
                 limit=MAX_LISTING,
                 timeout=ASK_TIMEOUT,
             )
+        except NotSent as exc:
+            raise self._unavailable(exc) from exc
         except ArtaError:
             return None
+        if answer.status in (401, 403):
+            raise self.explain(path, answer)
         return json_or_none(answer.body) if answer.status == 200 else None
 
     async def fetch(self, url: str) -> bytes:
@@ -185,6 +191,7 @@ class Server:
         words, code = read_error(answer.body)
         said = f"{self.origin} answers {answer.status}" + (f": {words}" if words else "")
         status = answer.status
+        # By code and status before words, which are anybody's.
         if code in MODERATION:
             return PromptRejected(said)
         if status in (401, 403):
@@ -200,6 +207,7 @@ class Server:
         if 300 <= status < 400:
             return EngineUnavailable(said, hint="set ARTA_LOCAL_URL to where it leads")
         retry_after = read_retry_after(answer.headers)
+        # A 503 may also come from what drew: only one that names a time was not begun.
         if status == 429 or (status in (408, 409, 503) and retry_after is not None):
             return EngineBusy(said, retry_after=retry_after)
         if _MEMORY.search(words):
@@ -207,6 +215,10 @@ class Server:
         if status >= 500:
             return EngineCrashed(said)
         return RequestRefused(said)
+
+    def _unavailable(self, exc: NotSent) -> EngineUnavailable:
+        hint = exc.hint if "proxy" in exc.hint else ""
+        return EngineUnavailable(f"{self.origin}: {exc.message}", hint=hint)
 
     def _headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.key.reveal()}"} if self.key else {}
@@ -222,6 +234,7 @@ def read_error(body: bytes) -> tuple[str, str]:
         return sanitize(text(error, "message"), 300), text(error, "code") or text(error, "type")
     detail = answer.get("detail") or answer.get("errors") or answer.get("message")
     parts = [one for one in (error, detail) if isinstance(one, str)]
+    # FastAPI's: what is wrong, each with the path to its field
     for entry in list_or_empty(detail):
         if is_object(entry):
             where = str((list_or_empty(entry.get("loc")) or [""])[-1])

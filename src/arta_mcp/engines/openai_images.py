@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from urllib.parse import urljoin, urlsplit
 
@@ -72,15 +73,23 @@ the plain dialect sends none"""
 class OpenAIImages:
     """Draws through such a server, one picture a request."""
 
-    def __init__(self, server: Server, *, model: str | None = None, dialect: str = "auto") -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        model: str | None = None,
+        dialect: str = "auto",
+        sizes: tuple[tuple[int, int], ...] = (),
+    ) -> None:
         url = server.url.removesuffix("/").removesuffix("/v1")
         self._server = replace(server, url=url)
         is_openai = urlsplit(url).hostname == "api.openai.com"
         self._model = model or (OPENAI_MODEL if is_openai else None)
+        # Known by its name: nobody has to be asked.
         if dialect == "auto" and (is_openai or re.match("gpt-image|chatgpt-image", model or "")):
             dialect = "openai"
         self._dialect = None if dialect == "auto" else dialect
-        self._sizes: tuple[tuple[int, int], ...] = ()
+        self._sizes = sizes
         self._asked = False
 
     def describe(self) -> EngineInfo:
@@ -110,6 +119,7 @@ class OpenAIImages:
         models = [entry for entry in listed if is_object(entry) and text(entry, "id")]
         if self._dialect is None:
             owners = {text(entry, "owned_by").lower() for entry in models}
+            # sd-server calls whatever it has loaded so; vLLM names itself as the owner.
             if any(text(entry, "id") == "sd-cpp-local" for entry in models):
                 self._dialect = "sd-server"
             elif owners & {"vllm", "vllm-omni"}:
@@ -121,25 +131,29 @@ class OpenAIImages:
     async def generate(self, request: ImageRequest, on_step: OnStep) -> GeneratedImage:
         """See `Engine.generate`."""
         if not self._asked and (self._model is None or self._dialect is None):
+            with suppress(RequestRefused):  # a key that may draw and not list
+                models = await self.list_models()
+                self._model = self._model or next(iter(models), None)
+            # Once: a server without a list would be asked for it before every picture.
             self._asked = True
-            models = await self.list_models()
-            self._model = self._model or next(iter(models), None)
         dialect_name = self._dialect or "plain"
         size = nearest(request.size, self._sizes) if self._sizes else request.size
         try:
-            return await self._draw(replace(request, size=size), dialect_name)
+            return await self._draw(request, size, dialect_name)
         except ModelNotFound as exc:
-            listed = await self.list_models()
-            if listed:
-                exc.hint = f"set ARTA_LOCAL_MODEL to one of {', '.join(listed[:MAX_TOLD_MODELS])}"
+            with suppress(EngineError):
+                listed = await self.list_models()
+                names = ", ".join(listed[:MAX_TOLD_MODELS])
+                exc.hint = f"set ARTA_LOCAL_MODEL to one of {names}" if names else exc.hint
             raise
         except RequestRefused as exc:
             # Refused for its size: nothing was drawn. A second refusal is the end.
+            # The list is nowhere to be asked for; most refusals name it.
             told = tuple(read_sizes(exc.message))
             if self._sizes or not re.search(r"(?i)\bsize\b", exc.message):
                 raise
             others = tuple(one for one in told if one != size) or STANDARD_SIZES
-            image = await self._draw(replace(request, size=nearest(size, others)), dialect_name)
+            image = await self._draw(request, nearest(size, others), dialect_name)
             self._sizes = others
             return image
 
@@ -147,8 +161,10 @@ class OpenAIImages:
         """See `Engine.aclose`."""
         await self._server.http.aclose()
 
-    async def _draw(self, request: ImageRequest, dialect_name: str) -> GeneratedImage:
-        dialect = DIALECTS[dialect_name]
+    async def _draw(
+        self, asked: ImageRequest, size: tuple[int, int], dialect_name: str
+    ) -> GeneratedImage:
+        dialect, request = DIALECTS[dialect_name], replace(asked, size=size)
         answer = await self._server.draw(PATH, write_body(request, dialect, self._model))
         entry = next(iter(list_or_empty(answer.get("data"))), None)
         if not is_object(entry):
@@ -164,7 +180,7 @@ class OpenAIImages:
             guidance=guidance if dialect.guidance_scale else None,
             honours_seed=dialect.seed is not None,
         )
-        data, size = await anyio.to_thread.run_sync(write_png, content, texts)
+        data, drawn = await anyio.to_thread.run_sync(write_png, content, texts)
         return GeneratedImage(
             data=data,
             model=sanitize(model, 200) if model else None,
@@ -174,7 +190,7 @@ class OpenAIImages:
                 if getattr(dialect, name) is None
                 and not (name == "negative_prompt" and dialect.folds_negative)
             ),
-            note=explain_difference(request, size, text(entry, "revised_prompt")),
+            note=explain_difference(asked, drawn, text(entry, "revised_prompt")),
         )
 
     async def _read_picture(self, entry: dict[str, object]) -> bytes:
@@ -195,6 +211,7 @@ def write_body(request: ImageRequest, dialect: Dialect, model: str | None) -> di
     """The request in a dialect."""
     prompt = without_block(request.prompt)
     avoided = without_block(request.negative_prompt)
+    # OpenAI has no field for it and refuses those that it does not know.
     if avoided and dialect.folds_negative:
         prompt = f"{prompt}\nAvoid: {avoided}"
     values: dict[str, object] = {
@@ -211,6 +228,7 @@ def write_body(request: ImageRequest, dialect: Dialect, model: str | None) -> di
     if dialect.has_block and fields:
         prompt = f"{prompt} <sd_cpp_extra_args>{json.dumps(fields)}</sd_cpp_extra_args>"
         fields = {}
+    # One picture a request: Lemonade takes no more, and a failure then costs one.
     width, height = request.size
     body: dict[str, object] = {"prompt": prompt, "n": 1, "size": f"{width}x{height}", **fields}
     if model is not None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from arta_mcp.engines.base import ImageRequest
 from arta_mcp.errors import ConfigError
 from arta_mcp.redaction import sanitize
-from arta_mcp.styles import SHIPPED
+from arta_mcp.styles import AS_OF, MAX_STYLE, SHIPPED, Catalogue, is_style_name
 from arta_mcp.untrusted_json import is_object, list_or_empty, text
 
 SLOT = "{prompt}"
@@ -38,24 +38,28 @@ class Recipes:
 
     def __init__(self, recipes: Mapping[str, Recipe]) -> None:
         self._recipes = {name.lower(): recipe for name, recipe in recipes.items()}
+        known = {style.name.lower() for style in SHIPPED.styles}
+        own = [name for name in recipes if name.lower() not in known]
+        names = [style.name for style in SHIPPED.styles]
+        self.catalogue = Catalogue.from_names(
+            [*names, *own],
+            AS_OF,
+            "shipped",
+            # Models of the remote service: one that is asked for by its name draws without words.
+            hidden=[name for name in names if name != SHIPPED.default.name and self.is_bare(name)],
+        )
+        """what there is to draw with: looks, and a person's own styles"""
 
     @classmethod
     def load(cls, own: Path | None = None) -> Recipes:
         """Ours, with those of a person's file before them. Raises ConfigError that names a line."""
         shipped = files("arta_mcp.engines").joinpath("recipes.json").read_text(encoding="utf-8")
         recipes = read_recipes(shipped, "recipes.json")
-        if own is not None:
-            try:
-                with own.open("rb") as file:
-                    content = file.read(MAX_FILE + 1)
-                recipes |= read_recipes(content[:MAX_FILE].decode("utf-8-sig"), str(own))
-            except OSError as exc:
-                why = exc.strerror or type(exc).__name__
-                raise ConfigError(f"{SETTING}: {sanitize(str(own), 120)}: {why}") from exc
-            except UnicodeDecodeError as exc:
-                shown = sanitize(str(own), 120)
-                raise ConfigError(f"{SETTING}: {shown} is no text in UTF-8") from exc
-        return cls(recipes)
+        return cls(recipes if own is None else recipes | load_own(own))
+
+    def is_bare(self, style: str) -> bool:
+        """Whether a style adds no words: it names a model, not a look."""
+        return self.of(style).prompt == SLOT
 
     def of(self, style: str) -> Recipe:
         """The recipe of a style; one without words for a style that has none."""
@@ -70,10 +74,26 @@ class Recipes:
 
     def explain(self, style: str, model: str | None) -> str:
         """What a person should know of a style that names a model which is not here."""
-        if style == SHIPPED.default.name or self.of(style).prompt != SLOT:
+        if style == SHIPPED.default.name or not self.is_bare(style):
             return ""
         drew = f"{sanitize(model, 120)} drew" if model else "the engine's model drew"
         return f"{style!r} names a model of the remote service; here {drew}"
+
+
+def load_own(path: Path) -> dict[str, Recipe]:
+    """The recipes of a person's own file. Raises ConfigError that names a line."""
+    shown = sanitize(str(path), 120)
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE + 1)
+        if len(content) > MAX_FILE:
+            raise ConfigError(f"{SETTING}: {shown} has over {MAX_FILE / 1e6:.0f} MB")
+        return read_recipes(content.decode("utf-8-sig"), str(path))
+    except OSError as exc:
+        why = (exc.strerror or type(exc).__name__).lower()
+        raise ConfigError(f"{SETTING}: {shown}: {why}", hint="name a file that is there") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"{SETTING}: {shown} is no text in UTF-8") from exc
 
 
 def read_recipes(content: str, name: str) -> dict[str, Recipe]:
@@ -101,5 +121,9 @@ def read_recipes(content: str, name: str) -> dict[str, Recipe]:
         if not isinstance(prompt, str) or SLOT not in prompt:
             shown = sanitize(repr(style), 80)
             raise ConfigError(f"{where}{line}: the prompt of {shown} has no {SLOT}", hint=hint)
+        if not is_style_name(style):
+            shown = sanitize(repr(style), 80)
+            why = f"{shown} is no name: at most {MAX_STYLE} printable characters"
+            raise ConfigError(f"{where}{line}: {why}", hint=hint)
         recipes[style] = Recipe(prompt, text(entry, "negative_prompt"))
     return recipes

@@ -80,6 +80,7 @@ class Connection:
         if self.reads_late_answers:
             return
         self._unread = {key: kept for key, kept in self._unread.items() if kept[0] != record_id}
+        # One that was repeated meanwhile is answered by its repetition.
         if call.fingerprint and call.age > LATE_ANSWER and not call.is_repeated:
             self._unread[call.fingerprint] = (record_id, self.clock())
 
@@ -145,6 +146,7 @@ class Call:
             self.is_cut = is_cut
             if is_cut:
                 self.connection.note_cut(self.age)
+            # From here on no equal call joins it: its host may have gone.
             self.connection.calls.remove(self)
         self.is_explained.set()
 

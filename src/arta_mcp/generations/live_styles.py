@@ -30,9 +30,11 @@ WAIT_TIMEOUT = 2.0
 class LiveCatalogue:
     """The catalogue of one service: live when the service gave it, else as shipped."""
 
-    def __init__(self, service: str, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, service: str, *, clock: Callable[[], float], shipped: Catalogue = SHIPPED
+    ) -> None:
         """`clock` gives seconds since the epoch."""
-        self.catalogue: Catalogue = SHIPPED
+        self.catalogue = shipped
         self._service, self._clock = service, clock
         self._fresh_until = 0.0
         self._asked_at = float("-inf")

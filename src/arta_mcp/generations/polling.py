@@ -74,6 +74,7 @@ class JobPoller:
         self._client, self._timeout, self._floor, self._finish = client, timeout, floor, finish
         self._waiters = 0
         self._is_detached = False
+        self._is_awaited = False
         self._times = PhaseTimes()
         self._last_poll = -floor
         self._slots: list[ConcurrencySlot] = []
@@ -120,8 +121,9 @@ class JobPoller:
         self._is_detached = True
 
     def wake(self) -> None:
-        """Polls as soon as the floor allows."""
+        """Polls as soon as the floor allows, and says so also when nothing was learnt."""
         self._woken.set()
+        self._is_awaited = True
 
     async def wait_for_change(self, timeout: float) -> None:
         """Returns when something was learnt, or after `timeout` seconds."""
@@ -132,7 +134,7 @@ class JobPoller:
     async def _poll_until_over(self) -> None:
         retry_after, empty = 0.0, 0
         while True:
-            phase = self.phase if self.polls else None
+            before, phase = self.phase, self.phase if self.polls else None
             turn = min(MAX_QUEUE_PAUSE, QUEUE_PACE * (self.ahead or 0))
             await self._sleep(max(retry_after, turn, self.schedule.delay(self.age(), phase)))
             retry_after = 0.0
@@ -163,7 +165,8 @@ class JobPoller:
                     first = now if times.drawing is None else times.drawing
                     self.phase, self._times = "drawing", times._replace(drawing=first)
             self.polls += 1
-            self._notify()
+            if self.phase != before or self._is_awaited:
+                self._notify()
 
     def _note_progress(self, details: LocalDetails | None, now: float) -> None:
         """Whatever goes forward is not lost: the time-out counts from the last step."""
@@ -183,6 +186,7 @@ class JobPoller:
             raise PollFailed(exc.message) from exc
 
     def _notify(self) -> None:
+        self._is_awaited = False
         changed, self._changed = self._changed, anyio.Event()
         changed.set()
 
@@ -192,4 +196,5 @@ class JobPoller:
             await self._woken.wait()
         self._woken = anyio.Event()
         # A wake-up may shorten the pause, never below the floor: we stay polite when many ask.
-        await anyio.sleep(max(0.0, self._last_poll + self._floor - self.age()))
+        if (rest := self._last_poll + self._floor - self.age()) > 0:
+            await anyio.sleep(rest)

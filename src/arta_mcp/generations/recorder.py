@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 WRITE_TIMEOUT = 2.0
 """seconds that a call waits for a write; a free journal takes milliseconds"""
 
+FIRST_TRY = 0.1
+"""seconds of a write that a cancelled caller waits for too"""
+
 RETRY_FOR = 30.0
 """seconds in which a write is tried again, in the background; a store that restarts is back then"""
 
@@ -93,9 +96,15 @@ class Recorder:
     async def note_call(self, entry: JournalEntry, note: CallNote) -> None:
         """Keeps how a call for the entry ended; see `State.note_call`."""
         work = partial(self._state.note_call, entry.id, note)
+        with suppress(Unavailable), anyio.move_on_after(FIRST_TRY, shield=True):
+            await work()
+            return
         await self._detach(partial(_retry, work, entry, lambda _: None)).wait(WRITE_TIMEOUT)
 
     async def _record(self, entry: JournalEntry, write: Write) -> JournalEntry:
+        # A free journal takes it at once; only what has to wait gets a task of its own.
+        with suppress(Unavailable), anyio.move_on_after(FIRST_TRY, shield=True):
+            return self._confirm(entry, await write(entry))
         writing = self._detach(partial(self._write, entry, write))
         if await writing.wait(WRITE_TIMEOUT):
             with suppress(RuntimeError):  # given up: the process ends, and has tried
@@ -113,10 +122,14 @@ class Recorder:
             written = await _retry(partial(write, entry), entry, partial(self._keep, entry))
         except Unavailable:
             return None
+        return self._confirm(entry, written)
+
+    def _confirm(self, entry: JournalEntry, written: JournalEntry | None) -> JournalEntry:
+        """What stands in the journal, which needs no keeping here any more."""
         kept = self._unwritten.get(entry.id)
         if kept and kept.rank <= Unwritten(entry, "").rank:
             del self._unwritten[entry.id]
-        return written
+        return written or entry
 
     def _keep(self, entry: JournalEntry, why: str) -> None:
         kept = Unwritten(entry, why)

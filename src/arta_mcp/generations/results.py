@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from arta_mcp.arta.protocol import MAX_MIME_TYPE, Job, LocalDetails, escape_address
 from arta_mcp.errors import (
@@ -17,7 +18,7 @@ from arta_mcp.errors import (
     PromptRejected,
 )
 from arta_mcp.generations.schedule import DurationSample
-from arta_mcp.generations.values import GeneratedImage, Generation, GenerationRequest
+from arta_mcp.generations.values import Cancellation, GeneratedImage, Generation, GenerationRequest
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.records import JournalEntry, Timing
 from arta_mcp.styles import MAX_STYLE, SHIPPED
@@ -26,7 +27,10 @@ from arta_mcp.untrusted_json import json_or_none
 FindFile = Callable[[str, int], str | None]
 """from record id and index to the path of a picture on this machine, None when it is not there"""
 
-RemoveFiles = Callable[[tuple[str, ...]], int]
+CancelJob = Callable[[str], Cancellation | None]
+"""gives up a job of this record id on this machine; blocking; None where there is none"""
+
+RemoveFiles = Callable[[tuple[str, ...], Literal["sketches", "all"]], int]
 """removes the pictures of these record ids that may go from this machine; blocking; how many"""
 
 

@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -43,6 +43,7 @@ from arta_mcp.errors import (
     ArtaError,
     JobFailed,
     JobTimedOut,
+    NotCancellable,
     PicturesRemoved,
     PollFailed,
     RefusedStyle,
@@ -54,27 +55,35 @@ from arta_mcp.generations.callers import Call, Callers
 from arta_mcp.generations.downloads import read_saved, save_pictures
 from arta_mcp.generations.draining import Drain
 from arta_mcp.generations.events import EventPublisher, GenerationEvent, Listener
+from arta_mcp.generations.hourly_limit import HourlyLimit
+from arta_mcp.generations.learning import LearntSchedules
 from arta_mcp.generations.live_styles import LiveCatalogue
 from arta_mcp.generations.polling import JobPoller, PhaseTimes
 from arta_mcp.generations.progress import OnUpdate, ProgressReporter
 from arta_mcp.generations.recorder import Recorder
 from arta_mcp.generations.results import (
+    CancelJob,
     FindFile,
     RemoveFiles,
     failure_of,
     join_notes,
     request_of,
     to_generation,
-    to_sample,
 )
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.slots import ConcurrencySlot
 from arta_mcp.generations.submission import Submission
-from arta_mcp.generations.values import EngineUsed, Generation, GenerationRequest, Update
+from arta_mcp.generations.values import (
+    Cancellation,
+    EngineUsed,
+    Generation,
+    GenerationRequest,
+    Update,
+)
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import UNANSWERED_TTL, State
-from arta_mcp.state.records import CallNote, Health, JournalEntry, Pruned, Timing
-from arta_mcp.styles import Catalogue
+from arta_mcp.state.records import CallNote, Health, JournalEntry, Pruned
+from arta_mcp.styles import SHIPPED, Catalogue
 
 log = logging.getLogger(__name__)
 
@@ -84,11 +93,11 @@ POLL_TIMEOUT = 10.0
 REFRESH_TIMEOUT = 2.0
 """seconds over its time that a call waits for fresh addresses of a finished generation"""
 
-SAMPLES_TIMEOUT = 2.0
-"""seconds that a call waits for what its poll schedule is learnt from"""
+CANCEL_TIMEOUT = 1.0
+"""seconds in which a process that draws sees that a job was cancelled; it looks each 0.2"""
 
-MAX_SAMPLES = 50
-"""finished jobs of a style that its poll schedule is learnt from"""
+MODELS_TIMEOUT = 2.0
+"""seconds that a call waits for what an engine's server says that it has"""
 
 EXPLAIN_TIMEOUT = 0.5
 """seconds in which a host says why it cancelled a call; its reason follows in the same message"""
@@ -113,6 +122,7 @@ class Limits:
 
     `owner_hourly` counts what one owner orders in an hour.
     With `adapts_wait` a host's call answers sooner than `max_wait` where one was cut off before.
+    `hourly` is how many pictures hosts may ask for in an hour.
     """
 
     max_wait: float = DEFAULT_MAX_WAIT
@@ -122,6 +132,7 @@ class Limits:
     owner_concurrency: int | None = None
     owner_hourly: int | None = None
     min_poll_interval: float = 0.5
+    hourly: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,17 +161,21 @@ class Generations:
         engine: EngineUsed | None = None,
         engine_notice: Callable[[EngineUsed], str | None] = lambda _: None,
         engine_summary: str | None = None,
+        list_engine_models: Callable[[], Awaitable[tuple[str, ...]]] | None = None,
+        styles: Catalogue | None = None,
         find_file: FindFile | None = None,
         remove_files: RemoveFiles | None = None,
+        cancel_job: CancelJob = lambda _: None,
         schedule: type[PollSchedule] = PollSchedule,
     ) -> None:
         """`service` names what draws these generations, `owner` whose they are where a call says
         nothing else: empty for the one person of a state folder.
 
         `engine` is what draws, as far as it is known; `engine_notice` gives what is said of its
-        results, `engine_summary` what to expect before a call; pictures are saved to `output_dir`,
+        results, `engine_summary` what to expect before a call, `list_engine_models` what its server
+        has; `styles` is what is known without a service; pictures are saved to `output_dir`,
         if any; `find_file` gives the path of one that the backend itself keeps on this machine,
-        `remove_files` removes those of pruned generations.
+        `remove_files` removes those of pruned generations; `cancel_job` cancels a job of its own.
         """
         self.backend: Literal["arta", "local"] = backend
         self.limits = limits or Limits()
@@ -169,12 +184,13 @@ class Generations:
         self._output_dir, self._engine_notice = output_dir, engine_notice
         self.engine = self._engine = engine or EngineUsed()
         self.engine_summary, self._find_file = engine_summary, find_file
-        self._remove_files = remove_files
+        self._remove_files, self._cancel_job = remove_files, cancel_job
         self._removed: dict[str, PicturesRemoved] = {}
-        self._schedule = schedule
+        self._schedules = LearntSchedules(service, schedule, floor=self.limits.min_poll_interval)
         self._callers = Callers()
         self._drain = Drain()
-        self._styles = LiveCatalogue(service, clock=self._clock)
+        self._styles = LiveCatalogue(service, clock=self._clock, shipped=styles or SHIPPED)
+        self._list_engine_models = list_engine_models
         self._events = EventPublisher()
         self._background_block = open_background()
         self._stack = AsyncExitStack()
@@ -227,6 +243,10 @@ class Generations:
         fingerprint = request.fingerprint(style.name, self._engine)
         if request.idempotency_key is None:  # a key says by itself what a call repeats
             call.fingerprint = fingerprint
+        hourly = None
+        if call.connection and self.limits.hourly is not None:
+            what = (self._service, owner, self._engine.name)
+            hourly = HourlyLimit(self.limits.hourly, backend.state, *what, self._clock)
         async with self._answering(call, backend):
             slot = ConcurrencySlot(self._slots, self._slots_of(owner))
             try:
@@ -246,11 +266,12 @@ class Generations:
                         background=self._background,
                         callers=self._callers,
                         drain=self._drain,
-                        hourly=self.limits.owner_hourly,
+                        owner_hourly=self.limits.owner_hourly,
                         call=call,
                         service=self._service,
                         owner=owner,
                         engine=self._engine,
+                        hourly=hourly,
                         clock=self._clock,
                     )
                     entry, is_earlier = await submission.run()
@@ -277,7 +298,8 @@ class Generations:
             until = self._until(call, entry if is_earlier else None, max_wait)
             done = await self._wait(backend, entry, poller, reporter, until)
             taken_up = TAKEN_UP if is_earlier and request.idempotency_key is None else None
-            return replace(done, notice=join_notes(taken_up, done.notice))
+            near = await hourly.warn() if hourly else None
+            return replace(done, notice=join_notes(taken_up, done.notice, near))
 
     async def get(
         self,
@@ -353,17 +375,55 @@ class Generations:
         Gives beside them how many pictures the backend itself kept of them and has removed. One
         that the next equal call could still take up is never old enough.
         """
-        backend, owner = await self._open(), self.owner if owner is None else owner
+        await self._open()  # whose clock it is
         before = self._clock() - max(days * 86400, UNANSWERED_TTL)
+        return await self._remove(before, "sketches", owner)
+
+    async def forget(self, *, owner: str | None = None) -> tuple[Pruned, int]:
+        """Removes all of the owner's generations that have ended, and the pictures of any engine.
+
+        As `prune`, but whenever they were made: an equal call orders anew. What is not known to
+        have ended stays, since its record keeps a second one from being ordered.
+        """
+        await self._open()
+        return await self._remove(self._clock() + UNANSWERED_TTL, "all", owner)
+
+    async def _remove(
+        self, before: float, pictures: Literal["sketches", "all"], owner: str | None
+    ) -> tuple[Pruned, int]:
+        backend, owner = await self._open(), self.owner if owner is None else owner
         pruned = await backend.state.prune(self._service, owner, before)
-        remove = self._remove_files
-        if remove is None:
+        if self._remove_files is None:
             return pruned, 0
-        return pruned, await anyio.to_thread.run_sync(remove, pruned.record_ids)
+        work = partial(self._remove_files, pruned.record_ids, pictures)
+        return pruned, await anyio.to_thread.run_sync(work)
 
     async def health(self) -> Health:
         """How the store of the state stands; raises nothing of it, but what opening it does."""
         return await (await self._open()).state.health()
+
+    async def cancel(self, record_id: str) -> Cancellation:
+        """Gives up a job of the embedded service: no further picture of it is begun.
+
+        Whichever process draws it. Raises NotCancellable and UnknownRecord.
+        """
+        backend = await self._open()
+        cancelled = await anyio.to_thread.run_sync(self._cancel_job, record_id)
+        if cancelled is None:
+            if self.backend == "arta" and await self._find(backend, self.owner, record_id):
+                raise NotCancellable(
+                    "the remote service takes no cancellation: the job goes on there",
+                    record_id=record_id,
+                )
+            raise UnknownRecord(
+                f"no job on this machine has the record id {sanitize(repr(record_id), 80)}",
+                hint=f"{UnknownRecord.default_hint}; the remote service takes no cancellation",
+            )
+        # Its end goes into the journal now, unless another process has yet to come to it.
+        if self.backend == "local" and not cancelled.is_drawing:
+            with suppress(ArtaError):
+                await self.get(record_id, max_wait=CANCEL_TIMEOUT)
+        return cancelled
 
     async def catalogue(self) -> Catalogue:
         """What can be drawn with, as fresh as 2 s of waiting make it."""
@@ -371,6 +431,13 @@ class Generations:
             backend = await self._open()
             await self._styles.refresh(backend.state, backend.client, self._background)
         return self._styles.catalogue
+
+    async def engine_models(self) -> tuple[str, ...]:
+        """What the engine's server says that it has, if it says so within 2 s."""
+        if self._list_engine_models is not None:
+            with suppress(ArtaError), anyio.move_on_after(MODELS_TIMEOUT):
+                return await self._list_engine_models()
+        return ()
 
     @property
     def known_catalogue(self) -> Catalogue:
@@ -460,6 +527,8 @@ class Generations:
         return self._opened.state.now() if self._opened else time.time()
 
     async def _open(self) -> Backend:
+        if self._opened is not None:
+            return self._opened
         async with self._opening:
             if self._opened is None:
                 connecting = self._connect(self._background)
@@ -627,20 +696,16 @@ class Generations:
         if entry.phase == "done":
             return None
         record_id = entry.record_id or ""
-        found: tuple[Timing, ...] = ()
-        # Without samples it is polled as a style that is new: the job counts, not its schedule.
-        with suppress(ArtaError), anyio.move_on_after(SAMPLES_TIMEOUT):
-            found = await backend.state.timings(self._service, entry.style, MAX_SAMPLES)
+        schedule = await self._schedules.schedule_for(entry.style, backend.state)
         # No await between here and `join`: two calls must not make two pollers of one job.
         poller = self._pollers.get(record_id)
         if poller is None or poller.is_ending:
-            samples = [sample for timing in found if (sample := to_sample(timing)) is not None]
             first_age = max(0.0, self._clock() - (entry.submitted_at or entry.created_at))
             began = anyio.current_time()
             poller = self._pollers[record_id] = JobPoller(
                 record_id,
                 client=backend.client,
-                schedule=self._schedule(samples, floor=self.limits.min_poll_interval),
+                schedule=schedule,
                 # By the clock that only goes forward: a step of the wall clock ages no job.
                 age=lambda: first_age + anyio.current_time() - began,
                 timeout=self.limits.job_timeout,
@@ -680,6 +745,7 @@ class Generations:
             raise failure
         seed = entry.seed if job.seed is None else job.seed
         done = await self._recorder(backend).finish(replace(entry, phase="done", seed=seed))
+        self._schedules.note_end(entry.style)
         return await self._save(backend, done)
 
     async def _save(self, backend: Backend, entry: JournalEntry) -> JournalEntry:

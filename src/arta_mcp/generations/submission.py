@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -23,6 +24,7 @@ from arta_mcp.errors import (
 )
 from arta_mcp.generations.callers import Call, Callers
 from arta_mcp.generations.draining import Drain
+from arta_mcp.generations.hourly_limit import HourlyLimit
 from arta_mcp.generations.progress import ProgressReporter
 from arta_mcp.generations.recorder import Recorder
 from arta_mcp.generations.results import request_of
@@ -62,8 +64,8 @@ class Submission:
     """One call's request on its way to the journal entry of a submitted job.
 
     `service` and `owner` name whose entry it is, `clock` gives seconds since the epoch, and `until`
-    is when the call's waiting ends, by `anyio.current_time()`. `hourly` is how many the owner may
-    order in an hour.
+    is when the call's waiting ends, by `anyio.current_time()`. `owner_hourly` is how many the owner
+    may order in an hour.
     """
 
     request: GenerationRequest
@@ -78,11 +80,12 @@ class Submission:
     background: BackgroundTasks
     callers: Callers
     drain: Drain
-    hourly: int | None
+    owner_hourly: int | None
     call: Call
     service: str
     owner: str
     engine: EngineUsed
+    hourly: HourlyLimit | None
     clock: Callable[[], float]
 
     @property
@@ -114,7 +117,14 @@ class Submission:
                 answered_at=None if self.call.connection else now,
             )
             # The intent is on disk before anything is sent: a crash from here on is seen later.
-            entry, is_ours = await self._begin(intent)
+            async with self.hourly.lock() if self.hourly else nullcontext():
+                entry, is_ours = await self._begin(intent)
+                if is_ours and self.hourly:  # what repeats another call is never one too many
+                    try:
+                        await self.hourly.check(entry)
+                    except BaseException as exc:
+                        await self._free(entry, exc)
+                        raise
             if is_ours:
                 self.call.entry = entry
                 return await self._submit_ours(entry), False
@@ -140,10 +150,18 @@ class Submission:
         """Begins the entry, with progress while another process keeps the journal busy."""
         timeout = max(MIN_TIME, self.left)
         begun: list[tuple[JournalEntry, bool]] = []
+
+        async def begin() -> None:
+            begun.append(await self.state.begin(intent, is_waiting=self.callers.is_waiting))
+
         try:
-            with anyio.move_on_after(timeout):
-                async with self.reporter.reporting("waiting"):
-                    begun.append(await self.state.begin(intent, is_waiting=self.callers.is_waiting))
+            # A free journal has it before a report is due, and needs no task that reports.
+            with anyio.move_on_after(min(timeout, self.reporter.due_in)):
+                await begin()
+            if not begun:
+                with anyio.move_on_after(timeout):
+                    async with self.reporter.reporting("waiting"):
+                        await begin()
         except BaseException as exc:  # it may be written all the same: a thread is not cancelled
             for entry, is_ours in begun:
                 if is_ours:
@@ -187,11 +205,13 @@ class Submission:
     async def _prepare(self) -> None:
         """Takes a slot, counts what is ordered in an hour, and sees to a token."""
         await self.slot.acquire(self.reporter, until=self.until)
-        if self.hourly is not None:
-            wait = await self.state.count_order(self.owner, hourly=self.hourly)
+        if self.owner_hourly is not None:
+            wait = await self.state.count_order(self.owner, hourly=self.owner_hourly)
             if wait:
-                message = f"{self.hourly} generations are what you may order in an hour"
+                message = f"{self.owner_hourly} generations are what you may order in an hour"
                 raise RateLimited(message, retry_after=wait)
+        if self.client.has_token:
+            return
         timeout = max(MIN_TIME, self.left)
         with anyio.move_on_after(timeout) as waiting:
             preparing = self.background.detach(self.client.prepare_token)

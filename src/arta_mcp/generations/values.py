@@ -238,6 +238,19 @@ class Generation:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """What becomes of a cancelled job: `drawn` of its `n` pictures are there and stay.
+
+    `is_drawing`: one is under way, which is still drawn to its end.
+    """
+
+    record_id: str
+    drawn: int
+    n: int
+    is_drawing: bool
+
+
 def explain_arguments(exc: ValidationError, model: type[BaseModel]) -> InvalidRequest:
     """Everything that is wrong with some arguments of `model`, in our words."""
     known = model.model_json_schema()["properties"]

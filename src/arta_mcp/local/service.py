@@ -54,7 +54,7 @@ from arta_mcp.local.store import (
     append,
     picture_name,
 )
-from arta_mcp.local.workers import IDLE_TIMEOUT, DrawingWorkers
+from arta_mcp.local.workers import DrawingWorkers
 from arta_mcp.redaction import Secret
 from arta_mcp.styles import SHIPPED
 from arta_mcp.untrusted_json import is_object, json_or_none, text
@@ -114,9 +114,8 @@ class Service:
     ones, and none at all for a job that comes while others wait. `latency` is the seconds before
     each answer, `token_lifetime` those of an id token. `rotate` gives a new refresh token at each
     refresh and expires the one before. `engine` draws, the sketch where none is given; `recipes`
-    are the words of styles for one that is a model; after `idle` seconds without a job it is
-    closed. `keep` is how many records of sketches are kept,
-    `keep_bytes` how much of their pictures.
+    are the words of styles for one that is a model. `keep` is how many records of sketches are
+    kept, `keep_bytes` how much of their pictures.
 
     The way of a request:
 
@@ -131,7 +130,6 @@ class Service:
         *,
         engine: Engine | None = None,
         recipes: Recipes | None = None,
-        idle: float = IDLE_TIMEOUT,
         queue: float | None = None,
         draw: float | None = None,
         latency: float = 0.0,
@@ -147,9 +145,8 @@ class Service:
         self.picture_address: FolderAddress | None = None
         """where pictures are said to lie; without one, where the caller asked"""
         self.store = Store(folder, keep=keep, keep_bytes=keep_bytes)
-        self.workers = DrawingWorkers(
-            self.store, engine or SketchEngine(), recipes=recipes, idle=idle
-        )
+        self.workers = DrawingWorkers(self.store, engine or SketchEngine(), recipes=recipes)
+        self.catalogue = recipes.catalogue if recipes else SHIPPED
         routes = [Route("/", self.health)]
         for endpoint, method, paths, hosts in _ENDPOINTS:
             answer = partial(self.handle, endpoint)
@@ -272,7 +269,7 @@ class Service:
         await form.close()
         submission = Submit.parse(fields)
         # After the bounds, and in other words than theirs, as the captured refusal has it.
-        valid = [style.name for style in SHIPPED.styles]
+        valid = [style.name for style in self.catalogue.styles]
         if isinstance(submission, Submit) and submission.style not in valid:
             submission = style_refusal(submission.style, valid)
         if isinstance(submission, Refusal):
@@ -314,7 +311,7 @@ class Service:
         is_sketch = record.engine == SKETCH
         prompt, notes = record.submission.prompt, list(progress.notes)
         if progress.failure:
-            missing = len(self.workers.missing_pictures(record))
+            missing = len(self.store.missing_pictures(record))
             notes.append(f"{missing} of {record.submission.n} not drawn: {progress.failure}")
         if is_sketch and (gaps := name_gaps(prompt)):
             notes.append(gaps)
@@ -362,7 +359,7 @@ class Service:
         if self.workers.jobs_ahead(record) is not None:
             return Job(record.record_id, "IN_QUEUE", seed=record.seed)
         progress = self.store.progress(record.record_id)
-        missing = self.workers.missing_pictures(record)
+        missing = self.store.missing_pictures(record)
         drawn = [index for index in range(record.submission.n) if index not in missing]
         # What was drawn before a failure stays: it may have cost somebody something.
         if progress.failure and not drawn:
@@ -388,8 +385,8 @@ class Service:
     # The content host, and the root
 
     async def styles(self, request: Request) -> Response:
-        """The list of styles: what is drawn here is what is shipped."""
-        return JSONResponse(render_styles(tuple(style.name for style in SHIPPED.styles)))
+        """The list of styles: what is shipped, and a person's own."""
+        return JSONResponse(render_styles(tuple(style.name for style in self.catalogue.styles)))
 
     async def health(self, request: Request) -> Response:
         """That this is the service, and how many jobs its folder has."""

@@ -13,12 +13,14 @@ import secrets
 import stat
 import time
 import uuid
-from collections.abc import Collection, Iterable
-from contextlib import suppress
+from collections.abc import Collection, Generator, Iterable
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import jwt
+from filelock import FileLock, Timeout
 
 from arta_mcp.arta.protocol import Submit
 from arta_mcp.arta.refusals import Refusal
@@ -110,11 +112,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A job in the queue: `turn` orders it, `asked_at` is when a call last asked for it."""
+    """A job in the queue: `turn` orders it, `asked_at` is when a call last asked for it.
+
+    `is_cancelled`: a person wants no further picture of it.
+    """
 
     record_id: str
     turn: int
     asked_at: float
+    is_cancelled: bool = False
 
 
 class Store:
@@ -127,7 +133,9 @@ class Store:
     records/<record id>.json  one `Record` each
     images/<record id>-<i>.png
     progress/<record id>.json one `Progress` each, once a picture is begun
-    queue/<engine>/<turn>-<record id>   to be drawn; its time is when a call last asked for it
+    queue/<engine>/<turn>-<record id>   to be drawn; its time is when a call last asked for it, and
+                              it is empty, unless a person has cancelled the job
+    drawing-<engine>.lock     held by the process that draws
     removed                   the ids of records that made room, one a line
     """
 
@@ -285,8 +293,46 @@ class Store:
                 turn, _, record_id = entry.name.partition("-")
                 with suppress(FileNotFoundError):
                     if turn.isdigit() and ID.fullmatch(record_id):
-                        found.append(Waiting(record_id, int(turn), entry.stat().st_mtime))
+                        known = entry.stat()
+                        is_cancelled = known.st_size > 0
+                        found.append(Waiting(record_id, int(turn), known.st_mtime, is_cancelled))
         return sorted(found, key=lambda waiting: waiting.turn)
+
+    def cancel(self, record: Record) -> None:
+        """Notes that no further picture of a job is wanted, for whichever process draws it."""
+        self.ask_for(record)
+        for path in (self.folder / "queue" / record.engine).glob(f"*-{record.record_id}"):
+            # Not made anew: it has just ended where another process took it away.
+            with suppress(FileNotFoundError), path.open("r+b") as file:
+                file.write(b"cancelled\n")
+
+    def drawing_lock(self, engine: str) -> FileLock:
+        """The lock of the one process that draws with an engine."""
+        path = self.folder / f"drawing-{engine}.lock"
+        return FileLock(path, mode=0o600, thread_local=False)
+
+    @contextmanager
+    def keeping_others_from(self, engine: str) -> Generator[bool]:
+        """Whether no other process draws with an engine now; then none begins while this lasts."""
+        lock = self.drawing_lock(engine)
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, OSError, NotImplementedError):  # the last two without locks: who knows
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    def missing_pictures(self, record: Record) -> list[int]:
+        """The pictures of the job that are not on disk yet, by their index."""
+        count = record.submission.n
+        return [index for index in range(count) if not self.has_picture(record.record_id, index)]
+
+    def is_over(self, record: Record) -> bool:
+        """Whether no further picture of the job will be drawn."""
+        return bool(self.progress(record.record_id).failure) or not self.missing_pictures(record)
 
     def leave_queue(self, engine: str, record_id: str) -> None:
         """Takes a job out of the queue: it is drawn, or never will be."""
@@ -319,16 +365,16 @@ class Store:
                     return True
         return False
 
-    def remove_sketches(self, record_ids: Collection[str]) -> int:
-        """Removes these jobs and their pictures, which it counts; nothing of another engine."""
+    def remove(self, record_ids: Collection[str], *, pictures: Literal["sketches", "all"]) -> int:
+        """Removes these jobs and their pictures, which it counts; `sketches`: those alone."""
         sizes, wanted, count = measure_pictures(self.folder), set(record_ids), 0
         for path in self.folder.glob("records/*.json"):
             if path.stem not in wanted:
                 continue
-            record, pictures = self.record(path.stem), sizes.get(path.stem, {})
-            if record is None or record.engine == "sketch":
-                self._remove(path, record, pictures)
-                count += len(pictures)
+            record, files = self.record(path.stem), sizes.get(path.stem, {})
+            if pictures == "all" or record is None or record.engine == "sketch":
+                self._remove(path, record, files)
+                count += len(files)
         return count
 
     def _remove(self, path: Path, record: Record | None, pictures: Iterable[Path]) -> None:
@@ -409,6 +455,16 @@ def measure_pictures(folder: Path) -> dict[str, dict[Path, int]]:
         with suppress(FileNotFoundError):
             found.setdefault(path.stem.partition("-")[0], {})[path] = path.stat().st_size
     return found
+
+
+def measure_sketches(folder: Path) -> dict[str, dict[Path, int]]:
+    """As `measure_pictures`, without those of another engine, which stay."""
+
+    def is_sketch(record_id: str) -> bool:
+        engine = text(_read_fields(folder / "records", record_id), "engine")
+        return engine in ("", "sketch")  # empty: of 0.1.0
+
+    return {name: sizes for name, sizes in measure_pictures(folder).items() if is_sketch(name)}
 
 
 def picture_path(folder: Path, record_id: str, index: int) -> Path | None:

@@ -12,7 +12,7 @@ from functools import partial
 
 import anyio
 from anyio.abc import TaskGroup
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from arta_mcp.engines.base import Engine, GeneratedImage, ImageRequest, fit_size
 from arta_mcp.engines.recipes import Recipes
@@ -32,9 +32,6 @@ from arta_mcp.styles import category_of
 
 QUEUE_INTERVAL = 0.2
 """seconds between two looks for what other processes have put into the queue"""
-
-IDLE_TIMEOUT = 1.0
-"""seconds without a job after which an engine is closed, where nobody says otherwise"""
 
 WAITED_FOR = 60.0
 """seconds since a call asked for a job in which it is drawn before those that no call waits for"""
@@ -57,6 +54,8 @@ BUSY_PAUSE, MAX_BUSY_PAUSE = 2.0, 60.0
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
+CANCELLED_BY_PERSON = "a person has cancelled it"
+
 _log = logging.getLogger(__name__)
 
 
@@ -75,7 +74,7 @@ class DrawingWorkers:
 
     The queue is the folder's: whichever process holds its lock draws for all of them, in the order
     of the submits, and the operating system frees the lock of one that dies. The thread ends, and
-    closes the engine, when nothing was to be drawn for `idle` seconds.
+    closes the engine, when nothing was to be drawn for the seconds that it says.
 
         in the queue -> begun (written down before the engine is asked) -> picture on disk
                                 `--failure, cancelled, abandoned: the end, no further one is begun
@@ -87,13 +86,10 @@ class DrawingWorkers:
         engine: Engine,
         *,
         recipes: Recipes | None = None,
-        idle: float = IDLE_TIMEOUT,
     ) -> None:
-        self._store, self._engine, self._recipes, self._idle = store, engine, recipes, idle
+        self._store, self._engine, self._recipes = store, engine, recipes
         self.info = engine.describe()
-        self._lock = FileLock(
-            store.folder / f"drawing-{self.info.engine}.lock", mode=0o600, thread_local=False
-        )
+        self._lock = store.drawing_lock(self.info.engine)
         self._jobs: dict[str, _Job] = {}
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -105,7 +101,7 @@ class DrawingWorkers:
 
     def start_job(self, record: Record) -> None:
         """Have the pictures that are missing drawn, unless the job has come to its end."""
-        if self._closed or record.engine != self.info.engine or self.is_over(record):
+        if self._closed or record.engine != self.info.engine or self._store.is_over(record):
             return
         if self._store.ask_for(record):
             now = time.monotonic()
@@ -135,16 +131,6 @@ class DrawingWorkers:
             return None
         order = [waiting.record_id for waiting in self._queue(record.engine)]
         return order.index(record.record_id) if record.record_id in order else None
-
-    def missing_pictures(self, record: Record) -> list[int]:
-        """The pictures of the job that are not on disk yet, by their index."""
-        has_picture, count = self._store.has_picture, record.submission.n
-        return [index for index in range(count) if not has_picture(record.record_id, index)]
-
-    def is_over(self, record: Record) -> bool:
-        """Whether no further picture of the job will be drawn."""
-        failure = self._store.progress(record.record_id).failure
-        return bool(failure) or not self.missing_pictures(record)
 
     def close(self) -> None:
         """Start no further picture; what can be given up is, and a sketch ends in its thread."""
@@ -189,7 +175,7 @@ class DrawingWorkers:
                     queue = self._queue(self.info.engine)
                     if queue or self._under_way:
                         idle_since = time.monotonic()
-                    elif time.monotonic() - idle_since > self._idle:
+                    elif time.monotonic() - idle_since > self.info.idle:
                         break
                     # While a crowd comes nothing is drawn: the first of 200 pictures took the one
                     # core from the calls yet to be read, a `ping` behind them waited for seconds.
@@ -233,7 +219,7 @@ class DrawingWorkers:
         for waiting in queue:
             if (job := self._open_job(waiting)) is None:
                 continue
-            for index in self.missing_pictures(job.record):
+            for index in self._store.missing_pictures(job.record):
                 if self._under_way >= self.info.parallel:
                     return
                 if index not in job.under_way:
@@ -245,17 +231,24 @@ class DrawingWorkers:
         record_id = waiting.record_id
         if (job := self._jobs.get(record_id)) is None:
             record = self._store.record(record_id)
-            if record is None or self.is_over(record):
+            if record is None or self._store.is_over(record):
                 self._store.leave_queue(self.info.engine, record_id)
                 return None
             progress = self._store.progress(record_id)
             job = self._jobs[record_id] = _Job(record, progress)
-            lost = [index for index in self.missing_pictures(record) if index in progress.begun]
+            lost = [
+                index for index in self._store.missing_pictures(record) if index in progress.begun
+            ]
             if lost and not self.info.is_repeatable:
                 message = (
                     f"the process that asked for picture {lost[0] + 1} ended before its answer"
                 )
                 self._fail(job, AnswerLost(message))
+        if waiting.is_cancelled:
+            # With a picture under way once that has ended: it is given, if it comes.
+            if not job.under_way and not job.progress.failure:
+                self._fail(job, JobCancelled(CANCELLED_BY_PERSON))
+            return None
         if not job.under_way and time.time() - waiting.asked_at > ABANDONED_AFTER:
             minutes = ABANDONED_AFTER / 60
             self._fail(job, JobCancelled(f"no call has asked for it for {minutes:.0f} minutes"))
@@ -280,7 +273,7 @@ class DrawingWorkers:
             self._fail(job, EngineError(why))
         finally:
             job.under_way.discard(index)
-            if not job.under_way and self.is_over(job.record):
+            if not job.under_way and self._store.is_over(job.record):
                 self._jobs.pop(record_id, None)
                 self._store.leave_queue(self.info.engine, record_id)
             if self._changed is not None:
@@ -317,7 +310,7 @@ class DrawingWorkers:
         is_due = time.monotonic() - job.noted_at >= PROGRESS_INTERVAL
         if steps and (is_due or step == steps):
             count = job.record.submission.n
-            drawn = count - len(self.missing_pictures(job.record))
+            drawn = count - len(self._store.missing_pictures(job.record))
             job.noted_at = time.monotonic()
             self._note(job, step=drawn * steps + min(step, steps), steps=count * steps)
 
@@ -353,3 +346,21 @@ class DrawingWorkers:
         if progress != job.progress:
             job.progress = progress
             self._store.put_progress(job.record.record_id, progress)
+
+
+def cancel_job(store: Store, record: Record) -> bool:
+    """Has no further picture of a job begun, whichever process draws; whether one is under way.
+
+    That one is drawn to its end: it may have been paid for.
+    """
+    store.cancel(record)
+    with store.keeping_others_from(record.engine) as nobody_draws:
+        progress, missing = store.progress(record.record_id), store.missing_pictures(record)
+        if not nobody_draws:  # whoever does sees it at the next look into the queue
+            return not {*missing}.isdisjoint(progress.begun)
+        if not store.is_over(record):
+            why = JobCancelled(CANCELLED_BY_PERSON)
+            changes = {"failure": why.message, "failure_code": CANCELLED, "failure_hint": why.hint}
+            store.put_progress(record.record_id, replace(progress, **changes))
+        store.leave_queue(record.engine, record.record_id)
+        return False

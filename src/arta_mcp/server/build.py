@@ -32,11 +32,13 @@ _COMMON = (
     " shows the styles."
 )
 INSTRUCTIONS: Mapping[DrawnBy, str] = {
-    "remote": _COMMON,
+    "remote": f"{_COMMON} An hourly limit may hold (ARTA_HOURLY_LIMIT): results say when it is"
+    " near.",
     "sketch": f"{_COMMON} Pictures are sketches by rules (backend `local`), not AI pictures: say so"
     " to the person.",
     "engine": f"{_COMMON} Pictures are drawn by an engine of the person's own (backend `local`);"
-    " each result names it and its model.",
+    " each result names it and its model. With a key an hourly limit may hold (ARTA_HOURLY_LIMIT):"
+    " results say when it is near.",
 }
 """what a host puts before every conversation: at most 800 bytes, nothing that a tool says itself.
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from arta_mcp.errors import ArtaError
 from arta_mcp.generations.values import Generation
-from arta_mcp.redaction import redact
+from arta_mcp.redaction import redact, sanitize
 from arta_mcp.styles import CATEGORIES, Catalogue, Style
 
 T = TypeVar("T", bound=BaseModel)
@@ -23,6 +23,10 @@ prompts under 50,000, over which Claude Code moves a result into a file"""
 
 MAX_EARLIER_PROMPT = 200
 """characters of the prompt of an earlier generation: enough to tell it from the others"""
+
+
+MAX_SERVER_MODELS = 12
+"""models of an engine's server that are named"""
 
 
 class ImageOutput(BaseModel):
@@ -173,6 +177,15 @@ def describe(generation: Generation, earlier: Sequence[Generation] = ()) -> str:
     for one in map(_earlier, earlier):
         lines.append(f"Earlier: {one.record_id}, {one.status}, {one.created_at}: {one.prompt}")
     return "\n".join(lines)
+
+
+def describe_engine(summary: str | None, models: tuple[str, ...]) -> str | None:
+    """What draws with the styles, and which models its server has: no argument chooses them."""
+    if not models:
+        return summary
+    shown = ", ".join(sanitize(name, 80) for name in models[:MAX_SERVER_MODELS])
+    more = f" and {len(models) - MAX_SERVER_MODELS} more" if len(models) > MAX_SERVER_MODELS else ""
+    return f"{summary} Its server has {shown}{more}; the person chooses by ARTA_LOCAL_MODEL."
 
 
 def render_models(

@@ -32,6 +32,7 @@ from arta_mcp.server.content import (
     GenerationOutput,
     LookUpOutput,
     ModelsOutput,
+    describe_engine,
     render,
     render_models,
 )
@@ -197,8 +198,9 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
         arguments: Search,
     ) -> Annotated[types.CallToolResult, ModelsOutput]:
         catalogue = await generations.catalogue()
-        found, summary = catalogue.search(arguments.search), generations.engine_summary
-        return render_models(catalogue, found, generations.backend, summary)
+        found, about = catalogue.search(arguments.search), generations.engine_summary
+        about = describe_engine(about, await generations.engine_models())
+        return render_models(catalogue, found, generations.backend, about)
 
     def find_wrong_model(arguments: Mapping[str, object]) -> Sequence[ArtaError]:
         try:

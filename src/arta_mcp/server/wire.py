@@ -11,8 +11,10 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
@@ -29,6 +31,7 @@ from mcp.types import (
     JSONRPCError,
     JSONRPCMessage,
     JSONRPCNotification,
+    JSONRPCRequest,
     jsonrpc_message_adapter,
 )
 from pydantic import ValidationError
@@ -41,6 +44,13 @@ log = logging.getLogger(__name__)
 
 WRITE_TIMEOUT = 2.0
 """seconds that the last message has to leave once the host has closed"""
+
+
+MAX_TOGETHER = 50
+"""messages that are written in one go"""
+
+MAX_AHEAD = 1000
+"""messages that are read before they can be served"""
 
 
 class Wire(Protocol):
@@ -173,46 +183,112 @@ def render_whole(value: object) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+_Arrived = tuple[JSONRPCMessage | NoMessage, float]
+
+
+class MessagesAhead:
+    """The messages on a wire and when each came, read in a daemon thread ahead of who takes them.
+
+    A ping goes before all that still waits: a host that asks whether we live has no patience for
+    the 200 calls that it wrote before.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire, self._loop = wire, asyncio.get_running_loop()
+        self._pings, self._others = deque[_Arrived](), deque[_Arrived]()
+        self._came, self._has_begun, self._is_over = asyncio.Event(), False, False
+        self._failure: BaseException | None = None
+        self._room = threading.Semaphore(MAX_AHEAD)
+        threading.Thread(target=self._run, name="stdin", daemon=True).start()
+
+    async def __aiter__(self) -> AsyncGenerator[_Arrived]:
+        while True:
+            while not (waiting := self._pings or self._others):
+                if self._failure is not None:
+                    raise self._failure
+                if self._is_over:
+                    return
+                self._came.clear()
+                await self._came.wait()
+            self._room.release()
+            self._has_begun = True
+            yield waiting.popleft()
+
+    def _run(self) -> None:
+        with suppress(RuntimeError):  # the loop has ended before the host did
+            try:
+                while self._room.acquire() and (line := self._wire.readline()):
+                    self._loop.call_soon_threadsafe(self._add, line, self._wire.read_at)
+            except BaseException as exc:
+                self._loop.call_soon_threadsafe(self._end, exc)
+            else:
+                self._loop.call_soon_threadsafe(self._end, None)
+
+    def _add(self, line: str, at: float) -> None:
+        if line.isspace():
+            self._room.release()
+            return
+        found: JSONRPCMessage | NoMessage
+        try:
+            found = parse_message(line)
+        except NoMessage as exc:
+            # Not the line itself: it may hold a prompt.
+            log.warning("a line of %d characters from the host: %s", len(line), exc)
+            found = exc
+        # The opening comes first whatever follows it: by that the SDK settles what is spoken.
+        is_urgent = self._has_begun and isinstance(found, JSONRPCRequest) and found.method == "ping"
+        (self._pings if is_urgent else self._others).append((found, at))
+        self._came.set()
+
+    def _end(self, failure: BaseException | None) -> None:
+        self._failure, self._is_over = failure, True
+        self._came.set()
+
+
 async def serve_connection(server: MCPServer[Any], wire: Wire) -> None:
     """Serves one connection until it ends."""
     core = lowlevel_server(server)
     arrived, incoming = anyio.create_memory_object_stream[SessionMessage | Exception]()
     outgoing, leaving = anyio.create_memory_object_stream[SessionMessage]()
     async with anyio.create_task_group() as writing:
-        writing.start_soon(_write_lines, wire, leaving)
+        writing.start_soon(_write_messages, wire, leaving)
         async with anyio.create_task_group() as reading, outgoing:
-            reading.start_soon(_read_lines, wire, arrived, outgoing.clone())
+            reading.start_soon(_read_messages, wire, arrived, outgoing.clone())
             await core.run(incoming, outgoing, core.create_initialization_options())
             reading.cancel_scope.cancel()
         writing.cancel_scope.deadline = anyio.current_time() + WRITE_TIMEOUT
 
 
-async def _read_lines(
+async def _read_messages(
     wire: Wire,
     arrived: MemoryObjectSendStream[SessionMessage | Exception],
     outgoing: MemoryObjectSendStream[SessionMessage],
 ) -> None:
-    thread = DaemonCalls("stdin")
     async with arrived, outgoing:
-        while line := await thread.run(wire.readline):
-            if line.isspace():
-                continue
-            try:
-                message = parse_message(line)
-            except NoMessage as exc:
-                # Not the line itself: it may hold a prompt.
-                log.warning("a line of %d characters from the host: %s", len(line), exc)
-                if not isinstance(exc, NoReply):
-                    await outgoing.send(SessionMessage(exc.reply))
-            else:
+        async for found, at in MessagesAhead(wire):
+            if not isinstance(found, NoMessage):
                 # the SDK hands a handler what a transport puts here, as `ctx.request`
-                came = ServerMessageMetadata(request_context=Arrival(wire.read_at))
-                await arrived.send(SessionMessage(message, came))
+                came = ServerMessageMetadata(request_context=Arrival(at))
+                await arrived.send(SessionMessage(found, came))
+            elif not isinstance(found, NoReply):
+                await outgoing.send(SessionMessage(found.reply))
 
 
-async def _write_lines(wire: Wire, leaving: MemoryObjectReceiveStream[SessionMessage]) -> None:
+async def _write_messages(wire: Wire, leaving: MemoryObjectReceiveStream[SessionMessage]) -> None:
     thread = DaemonCalls("stdout")
     async with leaving:
         async for sent in leaving:
-            text = sent.message.model_dump_json(by_alias=True, exclude_unset=True)
-            await thread.run(partial(wire.write, f"{text}\n"))
+            lines = [_to_line(sent)]
+            with suppress(anyio.WouldBlock, anyio.EndOfStream):  # what waits leaves with it
+                while len(lines) < MAX_TOGETHER:
+                    lines.append(_to_line(leaving.receive_nowait()))
+            await thread.run(partial(_write_each, wire, lines))
+
+
+def _write_each(wire: Wire, lines: Sequence[str]) -> None:
+    for line in lines:
+        wire.write(line)
+
+
+def _to_line(sent: SessionMessage) -> str:
+    return sent.message.model_dump_json(by_alias=True, exclude_unset=True) + "\n"

@@ -184,10 +184,9 @@ class RedisState:
     ) -> tuple[JournalEntry, bool]:
         await self._start()
         self._tell_lost_memory()
-        entry_id = entry.id or secrets.token_hex(16)
-        kind, index = _kind(entry)
+        entry_id, (kind, index) = entry.id or secrets.token_hex(16), _kind(entry)
         # An equal call that was just cut may be on its way to its POST: found once it says so.
-        for sent in self._sending.get(index, ()):
+        for sent in tuple(self._sending.get(index, ())):
             await sent.wait()
         keys = [_key("entry", entry_id), _newest(entry), _key("epoch"), index]
         draft = (
@@ -206,8 +205,11 @@ class RedisState:
                         return replace(begun, answered_at=at if answered else None), True
                     case ["theirs", stored]:
                         return self._entry(stored), False
+                    # The server knows no tasks of ours: it asks who of them still waits.
                     case ["ask", *tokens]:
                         asked |= dict.fromkeys(tokens, False)
+                    # A lease says that a process lived, not that it lives: until its next beat, or
+                    # until the lease is over, nobody knows whether its call has gone.
                     case ["doubt", came]:
                         await anyio.sleep(DOUBT_PAUSE)
                     case _:  # another epoch
@@ -405,7 +407,9 @@ class RedisState:
             *locks.values(),
             *(word for one in given_up for word in one),
         )
+        # From the clock that only goes forward: a step of the wall clock moves no entry.
         self._offset = int(clock) / 1e6 - time.monotonic()
+        # Now that the beat was answered: what was given up since is for the next one.
         for one in given_up:
             self._given_up.pop(one, None)
         if self._epoch is not None and epoch != self._epoch:

@@ -1,8 +1,8 @@
 """State under one directory of this machine: token files, lock files and a SQLite journal.
 
-Lock order, for a task that holds two: an account's lock file, the journal's (held only while the
-journal is opened), then SQLite's own write lock. No lock is held across a network exchange but an
-account's, which is there so that one process asks the identity host.
+Lock order, for a task that holds two: the hourly limit's or an account's lock file, the journal's
+(held only while the journal is opened), then SQLite's own write lock. No lock is held across a
+network exchange but an account's, which is there so that one process asks the identity host.
 """
 
 from __future__ import annotations
@@ -143,9 +143,10 @@ class SqliteState:
     async def begin(
         self, entry: JournalEntry, *, is_waiting: Callable[[str], bool]
     ) -> tuple[JournalEntry, bool]:
-        return await self._write_journal(
-            lambda journal: journal.begin(replace(entry, created_at=self.now()), is_waiting)
-        )
+        now = self.now()
+        answered_at = None if entry.answered_at is None else now
+        entry = replace(entry, created_at=now, answered_at=answered_at)
+        return await self._write_journal(lambda journal: journal.begin(entry, is_waiting))
 
     async def write(self, entry: JournalEntry) -> JournalEntry | None:
         return await self._write_journal(lambda journal: journal.write(entry), is_known=True)
@@ -272,19 +273,20 @@ class SqliteState:
         meets damage begins once more, in a new journal.
         """
         damage: _Damaged | None = None
-        with anyio.move_on_after(BUSY_TIMEOUT):
-            while True:
-                try:
-                    await self._open()
-                    return await self._run(work, limiter=self._journal_turns)
-                except _Busy:
-                    await anyio.sleep(0.02)
-                except _Damaged as exc:
-                    if damage is not None:  # a whole check of the file found nothing
-                        raise Unavailable(f"the journal is damaged: {exc}") from exc
-                    damage = exc
-        busy = f"another process has been writing to the journal for over {BUSY_TIMEOUT:.0f} s"
-        raise Unavailable(busy)
+        until = anyio.current_time() + BUSY_TIMEOUT
+        while True:
+            try:
+                await self._open()
+                return await self._run(work, limiter=self._journal_turns)
+            except _Busy as exc:
+                if anyio.current_time() > until:
+                    busy = f"writing to the journal for over {BUSY_TIMEOUT:.0f} s"
+                    raise Unavailable(f"another process has been {busy}") from exc
+                await anyio.sleep(0.02)
+            except _Damaged as exc:
+                if damage is not None:  # a whole check of the file found nothing
+                    raise Unavailable(f"the journal is damaged: {exc}") from exc
+                damage = exc
 
     @contextmanager
     def _explain_errors(self) -> Generator[None]:

@@ -19,7 +19,8 @@ def describe() -> EngineInfo:
         model=SOFTWARE,
         is_ai=False,
         notice=(
-            "a sketch by the embedded service, not by an AI model; for real pictures set"
+            "a sketch by the embedded service, not by an AI model; for real pictures run"
+            " `arta-mcp setup` (an engine of your own: ARTA_LOCAL_ENGINE, docs/local.md), or set"
             " ARTA_API_KEY to a key of your own for the remote service, of which this is an"
             " unofficial client: its operator has asked another project to stop, and you answer"
             " for having the right to use it"
