@@ -45,9 +45,11 @@ class Drain:
     @contextmanager
     def preparing(self) -> Generator[None]:
         """What comes before a submit: raises Unavailable when the process ends first."""
-        with self.waiting():
-            yield
-            return
+        # Asked, too: what waits for nothing meets no point at which it is cancelled.
+        if not self.has_begun:
+            with self.waiting():
+                yield
+                return
         raise Unavailable(
             "this server is ending; nothing was ordered",
             hint="call again: another process answers, or this one once it is back",
