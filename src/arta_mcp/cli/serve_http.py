@@ -180,11 +180,10 @@ async def _serve(
     from arta_mcp.app import open_generations, open_issuer_transport
     from arta_mcp.server.http import serve
 
-    wanted = replace(settings, max_concurrency=settings.max_concurrency or HTTP_SLOTS)
     # Callers that nothing tells apart share no bound: one of them could use up that of all.
     is_guarded = bool(settings.http_tokens or settings.http_issuer)
     generations = open_generations(
-        wanted,
+        replace(settings, max_concurrency=settings.max_concurrency or HTTP_SLOTS),
         warn=print_message,
         owner_concurrency=settings.http_caller_concurrency if is_guarded else None,
         owner_hourly=settings.http_caller_rate if is_guarded else None,
@@ -199,10 +198,7 @@ async def _serve(
                 stopped.append(number)
                 stop.set()
                 starting.cancel()
-                # Threads of libraries, a look-up of a name among them, end when they like.
-                watch = threading.Timer(EXIT_TIMEOUT, os._exit, (exit_code(stopped),))
-                watch.daemon = True
-                watch.start()
+                watch_exit(exit_code(stopped))
 
     async with open_issuer_transport(settings) as transport, anyio.create_task_group() as group:
         group.start_soon(hear_signals)
@@ -214,6 +210,14 @@ async def _serve(
                 print_message(ready)
                 await serve(server, listening, until=stop.wait)
         group.cancel_scope.cancel()
+
+
+def watch_exit(code: int) -> None:
+    """Ends the process after its time, whatever still waits for what."""
+    # Threads of libraries, a look-up of a name among them, end when they like.
+    watch = threading.Timer(EXIT_TIMEOUT, os._exit, (code,))
+    watch.daemon = True
+    watch.start()
 
 
 async def wait_for_store(generations: Generations) -> None:

@@ -31,6 +31,7 @@ class ConcurrencySlot:
         `until` is by `anyio.current_time()`; raises RateLimited when it comes first, or at once
         for an owner that has all of its own.
         """
+        # Not waited for: one caller's queue would keep the descriptors that others need.
         if self._own is not None and not self._holds_own:
             try:
                 self._own.acquire_on_behalf_of_nowait(self)

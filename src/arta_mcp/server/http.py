@@ -126,8 +126,7 @@ class HttpServer:
             ],
             middleware=[cors] if allowed_origins else [],
         )
-        self._is_draining = False
-        self._open_requests, self._is_idle = 0, anyio.Event()
+        self._is_draining, self._open_requests, self._is_idle = False, 0, anyio.Event()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -232,6 +231,7 @@ async def read_body(request: Request, receive: Receive) -> bytes | None:
             if message["type"] == "http.disconnect":
                 return None
             body += message.get("body", b"")
+            # Counted as well: in chunks no length is declared.
             if len(body) > MAX_BODY:
                 raise too_large
             if not message.get("more_body"):
@@ -284,6 +284,7 @@ class UvicornServer(uvicorn.Server):
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The app, or 503 when there are more connections than there is room for."""
+        # The protocol has made room where it could; here all of them have a request under way.
         if len(self.server_state.connections) > max_connections():
             why = "too many connections at once; nothing was done"
             refusal = Refusal(503, why, code=INTERNAL_ERROR, Retry_After="1", Connection="close")
@@ -306,4 +307,6 @@ async def serve(
         group.start_soon(web.serve, [listening])
         await until()
         await server.drain()
+        # Not before: it closes the listening socket first, and callers would be turned away while
+        # a load balancer still believes that we are there.
         web.should_exit = True

@@ -144,6 +144,7 @@ class Access:
 
     def _find_name(self, token: str) -> str | None:
         """The name behind a token; all are compared, as hashes of one length, in constant time."""
+        # To the end also when it is found: how long it takes says nothing of where it stands.
         digest, found = _digest(token), None
         for name, known in self.tokens:
             if hmac.compare_digest(digest, _digest(known.reveal())):
@@ -211,6 +212,7 @@ class Issuer:
         name = kid if isinstance(kid, str) else None
         async with self._reading:
             age, idle = self._clock() - self._read_at, self._clock() - self._tried_at
+            # By when it was tried, not read: an issuer that is away is not asked for each request.
             is_missing = name not in self._keys and idle > UNKNOWN_KEY_PAUSE
             if is_missing or (age > KEYS_TTL and idle > RETRY_PAUSE):
                 try:

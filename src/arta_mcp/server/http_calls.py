@@ -31,6 +31,7 @@ class Callers:
         found = self._by_owner.pop(caller.owner, None)
         found = found or Connection(owner=caller.owner, is_one_host=False)
         self._by_owner[caller.owner] = found  # the last of all
+        # One with a call under way stays: an equal call must find it.
         idle = [owner for owner, one in self._by_owner.items() if not one.calls]
         if len(self._by_owner) > MAX_CALLERS and idle and idle[0] != caller.owner:
             del self._by_owner[idle[0]]

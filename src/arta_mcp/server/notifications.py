@@ -39,6 +39,7 @@ class OwnersBus:
 
     def subscribe(self, listener: Callable[[ServerEvent], None]) -> Callable[[], None]:
         """Calls `listener` for the events of the owner whose request it serves."""
+        # It is called while the request is handled: later nobody knows any more whose stream it is.
         token = object()
         self._listeners[token] = current_owner() or self._default_owner, listener
         return lambda: self._listeners.pop(token, None) and None

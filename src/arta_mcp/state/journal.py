@@ -237,6 +237,7 @@ class Journal:
             "CREATE TABLE IF NOT EXISTS orders"
             " (owner TEXT PRIMARY KEY, hour INTEGER NOT NULL, count INTEGER NOT NULL)"
         )
+        # What is kept is bounded by who orders in one hour.
         self.db.execute("DELETE FROM orders WHERE hour != ?", (hour,))
         found = self.db.execute("SELECT count FROM orders WHERE owner = ?", (owner,)).fetchone()
         count = found[0] if found else 0
