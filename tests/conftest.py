@@ -42,6 +42,7 @@ SLOW_MODULES = {
         "test_http",
         "test_http_abuse",
         "test_http_auth",
+        "test_http_store",
         "test_installers",
         "test_makefile",
         "test_nginx",
