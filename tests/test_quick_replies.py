@@ -189,6 +189,11 @@ def test_a_reply_tells_no_more_of_the_settings_than_what_draws(live: Live, tmp_p
         "ARTA_SKETCH_LIMIT": "1GB",
         "ARTA_LOCAL_KEY": "a-key-of-my-own",
         "ARTA_LOCAL_STYLES": str(tmp_path / "styles.json"),
+        "ARTA_LOCAL_SIZES": "832x1216",
+        "ARTA_STATE_URL": "redis://127.0.0.1:9",
+        "ARTA_HTTP_TOKENS": "alice=a-token-of-16-letters",
+        "ARTA_HTTP_ALLOWED_ORIGINS": "https://app.example.com",
+        "ARTA_HTTP_ISSUER": "https://id.example.com",
     }
     (tmp_path / "styles.json").write_text('[{"name": "mine", "prompt": "{prompt}, mine"}]')
     backends = {"ARTA_BACKEND", "ARTA_API_KEY", "ARTA_LOCAL_ENGINE"}
