@@ -39,6 +39,11 @@ GOOD: dict[str, tuple[str, object]] = {
     "ARTA_MIN_POLL_INTERVAL": ("1e-2", 0.01),
     "ARTA_OUTPUT_DIR": ("/tmp/pictures", Path("/tmp/pictures")),
     "ARTA_STATE_DIR": ("~/state", Path("~/state").expanduser()),
+    "ARTA_STATE_URL": (
+        "rediss://me:sentinel-pw@db.example:6380/2",
+        Secret("rediss://me:sentinel-pw@db.example:6380/2"),
+    ),
+    "ARTA_OWNER": (" Ada Lovelace ", "Ada Lovelace"),
     "ARTA_LOCAL_ENGINE": ("SdApi", "sdapi"),
     "ARTA_LOCAL_URL": ("http://127.0.0.1:7860/", "http://127.0.0.1:7860"),
     "ARTA_LOCAL_KEY": (KEY, Secret(KEY)),
@@ -93,6 +98,13 @@ BAD: dict[str, tuple[str, ...]] = {
     "ARTA_MIN_POLL_INTERVAL": ("0", "61"),
     "ARTA_OUTPUT_DIR": ("pictures", "./x", "~nobody-has-this-name/x"),
     "ARTA_STATE_DIR": ("state",),
+    "ARTA_STATE_URL": (
+        *("db.example", "db.example:6379", "http://db.example", "redis://", "redis:///0"),
+        *("redis://db.example:port", "redis://db.example:99999", "redis://[::1", "redis://a b"),
+        *("redis://db.example/name", "redis://db.example/0/1", "redis://db.example?db=1"),
+        *("redis://db.example/0#x", "unix:///run/redis.sock"),
+    ),
+    "ARTA_OWNER": ("a\nb", "x" * 201),
     "ARTA_LOCAL_ENGINE": ("comfy", "diffusers2"),
     "ARTA_LOCAL_URL": tuple(one for one in BAD_ADDRESSES if "http://" not in one),
     "ARTA_LOCAL_KEY": ("two words", "abc12"),
@@ -209,6 +221,10 @@ SECRET_PARTS = {
     "ARTA_PROXY": (
         *("http://me:{}@${{HOST}}", "http://me:{}@[::1", "'http://me:{}@p.example'", "me:{}@p:1"),
         *("{}", "http://{}@", "ftp://me:{}@p.example", "http://me:{}@p.example:port"),
+    ),
+    "ARTA_STATE_URL": (
+        *("redis://me:{}@${{HOST}}", "redis://me:{}@[::1", "'redis://me:{}@d'", "me:{}@d:1"),
+        *("{}", "redis://{}@", "http://me:{}@d", "redis://me:{}/x@d", "redis://{}#@d"),
     ),
     **dict.fromkeys(
         ADDRESSES,

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     # the remote side, and what outlives a process
     "arta": "background errors redaction styles untrusted_json",
     "config": "arta errors redaction",
-    "state": "arta errors files redaction untrusted_json",
+    "state": "arta background errors files redaction untrusted_json",
     # the embedded service and what draws for it
     "engines": "config errors redaction styles untrusted_json",
     "local": "arta engines errors files redaction styles untrusted_json",
@@ -55,6 +55,7 @@ HOMES = {
     "mcp": "server",
     "platformdirs": "app",
     "pydantic": "arta generations server",
+    "redis": "state",
     "shtab": "cli",
     "socket": "arta local",
     "sqlite3": "state",

@@ -20,6 +20,9 @@ from arta_mcp.redaction import MIN_SECRET, Secret, sanitize
 
 PREFIX = "ARTA_"
 
+MAX_OWNER = 200
+"""characters of an owner's name"""
+
 OPENAI_KEY = "OPENAI_API_KEY"
 """read for OpenAI itself alone; it goes to no other server"""
 
@@ -225,6 +228,27 @@ def _proxy(name: str, value: str) -> Secret:
     return Secret(value)
 
 
+def _state_url(name: str, value: str) -> Secret:
+    # Its password must not be quoted, so nothing of it is.
+    scheme, host = _scheme_and_host(value)
+    hint = (
+        "use redis://user:password@host:port/0, or rediss:// for TLS; in a password %23, %2F and"
+        " %3F stand for #, / and ?"
+    )
+    if scheme not in ("redis", "rediss") or not host:
+        raise ConfigError(f"{name} is no redis or rediss address", hint=hint)
+    parts = urlsplit(value)
+    if parts.query or parts.fragment or not re.fullmatch(r"/?[0-9]{0,4}", parts.path):
+        raise ConfigError(f"{name} has more in it than a database's number", hint=hint)
+    return Secret(value)
+
+
+def _owner(name: str, value: str) -> str:
+    if not value.isprintable() or len(value) > MAX_OWNER:
+        raise _refuse(name, value, f", not a name of at most {MAX_OWNER} printable characters")
+    return value
+
+
 def _header(name: str, value: str) -> str:
     if not value.isascii() or not value.isprintable():
         raise _refuse(name, value, "; use printable ASCII")
@@ -350,6 +374,17 @@ class Settings:
     )
     state_dir: Path | None = _setting(
         "", "tokens and generations; the platform's state folder when not set", _folder
+    )
+    state_url: Secret | None = _setting(
+        "",
+        "a Redis or Valkey that several machines share in place of that folder:"
+        " `redis://user:password@host:port/0`, `rediss://` for TLS; it needs `arta-mcp[redis]` and"
+        " an append-only file",
+        _state_url,
+        secret=True,  # it may hold a password
+    )
+    owner: str | None = _setting(
+        "", "whose generations these are in a shared state; `user@host` when not set", _owner
     )
     sketch_limit: int = _setting(
         "2GiB",

@@ -157,7 +157,7 @@ async def find_all(environ: Mapping[str, str], *, draw: bool | None) -> AsyncGen
     if settings.draws_with_ai and settings.local_engine == "diffusers":
         checks.append(("engine", check_diffusers(settings)))
     for name, check in checks:
-        if name == "account" and "state folder" in failed:
+        if name == "account" and failed & {"state folder", "shared state"}:
             await check.aclose()
             continue
         async for finding in guard(name, check):
@@ -212,9 +212,12 @@ async def check_state(settings: Settings) -> AsyncGenerator[Finding]:
     from arta_mcp.app import open_state, pictures_dir
     from arta_mcp.state.checks import check_folder
 
-    # Never closed, because it is never opened: `describe` reads from outside.
-    state = await open_state(settings).describe(settings.account_name)
-    for finding in state.checks:
+    state = open_state(settings)
+    try:
+        described = await state.describe(settings.account_name)
+    finally:
+        await state.close()
+    for finding in described.checks:
         yield finding
     if settings.backend == "local" and not settings.draws_with_ai:
         yield check_sketches(settings)
@@ -230,8 +233,9 @@ def check_settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[F
     if settings.draws_with_ai:
         why = f"ARTA_LOCAL_ENGINE={settings.local_engine}"
         where = f" at {settings.local_url}" if settings.local_url else ""
-        where = " on this machine" if settings.local_engine == "diffusers" else where
         what = f"AI pictures by {settings.local_model or 'the model that is loaded'}{where}"
+        if settings.local_engine == "diffusers":
+            what = f"AI pictures on this machine by {settings.local_model}"
     given = ", ".join(name for name in names if environ.get(name)) or "nothing"
     yield Finding("settings", "ok", f"backend {settings.backend} ({why}): {what}; set: {given}")
     if settings.unused:
