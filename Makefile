@@ -79,7 +79,7 @@ TORCH ?= torch==2.13.0
 
 test-diffusers: .cache/diffusers-env/.made
 	OMP_NUM_THREADS=1 REQUIRE_ALL=1 .cache/diffusers-env/bin/python -m pytest -k diffusers \
-		tests/engines/test_diffusers.py tests/engines/test_contract.py
+		tests/engines/test_diffusers.py tests/engines/test_engine_contract.py
 
 .cache/diffusers-env/.made: pyproject.toml
 	$(PYTHON) -m venv --clear .cache/diffusers-env
