@@ -7,7 +7,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 CONSTRAINTS ?= constraints.txt
 PINS := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: demo test test-quick test-engines interop-all docs dist bundle container hosts roads check check-fast coverage quick-replies bench bench-environment soak clean
+.PHONY: demo test test-quick test-engines test-diffusers interop-all docs dist bundle container hosts roads check check-fast coverage quick-replies bench bench-environment soak clean
 
 # Without the settings of the caller: a demo asks no service and spends nobody's pictures.
 demo: $(VENV)/.installed
@@ -70,6 +70,20 @@ test-engines: $(VENV)/.tested .cache/engines/.made .cache/aquiles/.made
 	$(PYTHON) -m venv --clear .cache/aquiles
 	.cache/aquiles/bin/python -m pip install --quiet --requirement tests/engines/aquiles.txt
 	.cache/aquiles/bin/python -m pip install --quiet --no-deps aquiles-image==0.8.3
+	touch $@
+
+# Pipelines with random weights, in an environment of their own of 1.3 GB. A processor's torch is
+# enough: where an index has one, `make TORCH=...` names it. One thread: with models as small as
+# these more of them only wait for each other, which on a busy machine takes ten times as long.
+TORCH ?= torch==2.13.0
+
+test-diffusers: .cache/diffusers-env/.made
+	OMP_NUM_THREADS=1 REQUIRE_ALL=1 .cache/diffusers-env/bin/python -m pytest -k diffusers \
+		tests/engines/test_diffusers.py tests/engines/test_contract.py
+
+.cache/diffusers-env/.made: pyproject.toml
+	$(PYTHON) -m venv --clear .cache/diffusers-env
+	.cache/diffusers-env/bin/python -m pip install --quiet "$(TORCH)" "pytest>=9" --editable ".[diffusers]"
 	touch $@
 
 check: check-fast

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -17,9 +20,10 @@ if TYPE_CHECKING:
     from harness.installed import Machine
     from harness.service import ScriptedServer
     from harness.shell import Shell
+    from harness.stores import RedisServer, Store
 
 
-SLOW_FIXTURES = {"dist", "machine", "shell_process", "node_folder"}
+SLOW_FIXTURES = {"dist", "machine", "redis_servers", "shell_process", "node_folder"}
 SLOW_MODULES = {
     *("test_end_to_end", "test_fault_matrix", "test_gallery", "test_identity_emulator"),
     *(
@@ -48,7 +52,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks as slow what starts processes, a browser or Node, draws pictures, or takes long."""
     for item in items:
         fixtures: list[str] = getattr(item, "fixturenames", [])
-        if SLOW_FIXTURES & set(fixtures) or item.path.stem in SLOW_MODULES:
+        callspec = getattr(item, "callspec", None)
+        is_served = callspec and callspec.params.get("store", "sqlite") != "sqlite"
+        if is_served or SLOW_FIXTURES & set(fixtures) or item.path.stem in SLOW_MODULES:
             item.add_marker(pytest.mark.slow)
 
 
@@ -100,6 +106,59 @@ def forget_secrets() -> Iterator[None]:
     redaction._newest.clear()  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
     redaction._known.clear()  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
     redaction._known.update(known)  # pyright: ignore[reportPrivateUsage]  # forgetting is for tests alone
+
+
+# Where processes share their state
+
+
+@pytest.fixture(scope="session")
+def redis_servers(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[Literal["redis", "valkey"]], RedisServer]]:
+    """Gives the server of a kind, started once, with nothing in it."""
+    from harness.stores import running_server
+
+    started: dict[str, RedisServer] = {}
+    with ExitStack() as stack:
+
+        def get(kind: Literal["redis", "valkey"]) -> RedisServer:
+            if kind not in started:
+                folder = tmp_path_factory.mktemp(kind)
+                started[kind] = stack.enter_context(running_server(kind, folder))
+            if started[kind].process is None:  # a test has killed it
+                started[kind].start()
+            started[kind].command("FLUSHALL")
+            return started[kind]
+
+        yield get
+
+
+@pytest.fixture(params=["sqlite", "redis", "valkey"])
+def store(
+    request: pytest.FixtureRequest, tmp_path: Path, need: Callable[[bool, str], None]
+) -> Store:
+    """Each store that there is, empty; a test that takes it runs with every one."""
+    from harness.stores import Store, find_server
+
+    if request.param == "sqlite":
+        return Store("sqlite", tmp_path / "state")
+    need(find_server(request.param) is not None, f"there is no {request.param} server here")
+    servers: Callable[[str], RedisServer] = request.getfixturevalue("redis_servers")
+    return Store(request.param, tmp_path / "state", servers(request.param))
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """Builds pipelines with random weights when they are first wanted, in a process with torch."""
+    folder = tmp_path_factory.mktemp("models")
+
+    def build() -> Path:
+        if not any(folder.iterdir()):
+            program = Path(__file__).parent / "harness/tiny_models.py"
+            subprocess.run([sys.executable, str(program), str(folder)], check=True, timeout=120)
+        return folder
+
+    return build
 
 
 # A computer, and a service that stands for the remote one

@@ -39,12 +39,25 @@ GOOD: dict[str, tuple[str, object]] = {
     "ARTA_MIN_POLL_INTERVAL": ("1e-2", 0.01),
     "ARTA_OUTPUT_DIR": ("/tmp/pictures", Path("/tmp/pictures")),
     "ARTA_STATE_DIR": ("~/state", Path("~/state").expanduser()),
+    "ARTA_STATE_URL": (
+        "rediss://me:sentinel-pw@db.example:6380/2",
+        Secret("rediss://me:sentinel-pw@db.example:6380/2"),
+    ),
+    "ARTA_OWNER": (" Ada Lovelace ", "Ada Lovelace"),
     "ARTA_LOCAL_ENGINE": ("SdApi", "sdapi"),
     "ARTA_LOCAL_URL": ("http://127.0.0.1:7860/", "http://127.0.0.1:7860"),
     "ARTA_LOCAL_KEY": (KEY, Secret(KEY)),
     "ARTA_LOCAL_MODEL": ("black-forest-labs/FLUX.2-klein", "black-forest-labs/FLUX.2-klein"),
     "ARTA_LOCAL_DIALECT": ("vllm-omni", "vllm-omni"),
     "ARTA_LOCAL_STYLES": ("/tmp/styles.json", Path("/tmp/styles.json")),
+    "ARTA_LOCAL_SIZES": ("1024x1024, 832x1216", ((1024, 1024), (832, 1216))),
+    "ARTA_LOCAL_DEVICE": ("CUDA", "cuda"),
+    "ARTA_LOCAL_DTYPE": ("float16", "float16"),
+    "ARTA_LOCAL_OFFLOAD": ("sequential", "sequential"),
+    "ARTA_LOCAL_DOWNLOAD": ("on", True),
+    "ARTA_LOCAL_STEPS": ("4", 4),
+    "ARTA_LOCAL_GUIDANCE": ("0", 0.0),
+    "ARTA_LOCAL_IDLE": ("0", 0.0),
     "ARTA_LOCAL_HTTP": ("on", True),
     "ARTA_PREVIEW": ("On", "on"),
     "ARTA_RESOURCE_LINKS": ("on", True),
@@ -85,12 +98,27 @@ BAD: dict[str, tuple[str, ...]] = {
     "ARTA_MIN_POLL_INTERVAL": ("0", "61"),
     "ARTA_OUTPUT_DIR": ("pictures", "./x", "~nobody-has-this-name/x"),
     "ARTA_STATE_DIR": ("state",),
+    "ARTA_STATE_URL": (
+        *("db.example", "db.example:6379", "http://db.example", "redis://", "redis:///0"),
+        *("redis://db.example:port", "redis://db.example:99999", "redis://[::1", "redis://a b"),
+        *("redis://db.example/name", "redis://db.example/0/1", "redis://db.example?db=1"),
+        *("redis://db.example/0#x", "unix:///run/redis.sock"),
+    ),
+    "ARTA_OWNER": ("a\nb", "x" * 201),
     "ARTA_LOCAL_ENGINE": ("comfy", "diffusers2"),
     "ARTA_LOCAL_URL": tuple(one for one in BAD_ADDRESSES if "http://" not in one),
     "ARTA_LOCAL_KEY": ("two words", "abc12"),
     "ARTA_LOCAL_MODEL": ("a\nb", "x" * 201),
     "ARTA_LOCAL_DIALECT": ("vllm",),
     "ARTA_LOCAL_STYLES": ("styles.json",),
+    "ARTA_LOCAL_SIZES": ("1024", "1024x", "1020x1024", "8x8", "1024x1024;512x512", "a" * 99),
+    "ARTA_LOCAL_DEVICE": ("gpu",),
+    "ARTA_LOCAL_DTYPE": ("fp8",),
+    "ARTA_LOCAL_OFFLOAD": ("on",),
+    "ARTA_LOCAL_DOWNLOAD": ("yes",),
+    "ARTA_LOCAL_STEPS": ("0", "201", "4.5"),
+    "ARTA_LOCAL_GUIDANCE": ("-1", "31", "nan"),
+    "ARTA_LOCAL_IDLE": ("-1", "never"),
     "ARTA_LOCAL_HTTP": ("1",),
     "ARTA_PREVIEW": ("yes",),
     "ARTA_RESOURCE_LINKS": ("1",),
@@ -108,6 +136,8 @@ QUOTED = ('"{}"', "'{}'", "`{}`", "“{}”", "\u2018{}\u2019", " '{}' ")
 
 def read(name: str, value: str) -> object:
     server = {"ARTA_LOCAL_URL": "http://127.0.0.1:1"}  # for the engines that are one
+    if value == "diffusers":
+        server = {"ARTA_LOCAL_MODEL": "a-model"}
     key = {} if name == "ARTA_API_KEY" else {"ARTA_API_KEY": KEY}
     environ = {**server, **key, name: value}
     return getattr(Settings.from_env(environ), BY_NAME[name].field)
@@ -191,6 +221,10 @@ SECRET_PARTS = {
     "ARTA_PROXY": (
         *("http://me:{}@${{HOST}}", "http://me:{}@[::1", "'http://me:{}@p.example'", "me:{}@p:1"),
         *("{}", "http://{}@", "ftp://me:{}@p.example", "http://me:{}@p.example:port"),
+    ),
+    "ARTA_STATE_URL": (
+        *("redis://me:{}@${{HOST}}", "redis://me:{}@[::1", "'redis://me:{}@d'", "me:{}@d:1"),
+        *("{}", "redis://{}@", "http://me:{}@d", "redis://me:{}/x@d", "redis://{}#@d"),
     ),
     **dict.fromkeys(
         ADDRESSES,
@@ -335,7 +369,7 @@ def test_every_setting_that_is_read_as_a_secret_is_marked_as_one() -> None:
 
 def test_the_choices_that_are_shown_are_all_taken() -> None:
     shown = [(setting.name, choice) for setting in SETTINGS for choice in setting.choices]
-    assert len(shown) == 22
+    assert len(shown) == 38
     for name, choice in shown:
         read(name, choice)
 

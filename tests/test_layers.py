@@ -29,7 +29,7 @@ MAY_IMPORT = {
     # the remote side, and what outlives a process
     "arta": "background errors redaction styles untrusted_json",
     "config": "arta errors redaction",
-    "state": "arta errors files redaction untrusted_json",
+    "state": "arta background errors files redaction untrusted_json",
     # the embedded service and what draws for it
     "engines": "config errors redaction styles untrusted_json",
     "local": "arta engines errors files redaction styles untrusted_json",
@@ -45,19 +45,24 @@ HOMES = {
     "PIL": "cli engines generations server",
     "argparse": "cli",
     "asyncio": "local server",
+    "diffusers": "engines",
     "filelock": "local state",
     "httpx": "arta",
+    "huggingface_hub": "engines",
     "httpcore": "arta",
     "h2": "arta",
     "jwt": "local",
     "mcp": "server",
     "platformdirs": "app",
     "pydantic": "arta generations server",
+    "redis": "state",
     "shtab": "cli",
     "socket": "arta local",
     "sqlite3": "state",
     "starlette": "local",
+    "torch": "engines",
     "tqdm": "cli",
+    "transformers": "engines",
     "uvicorn": "local",
 }
 """foreign package, or one of Python's that reaches out -> the rooms that may know it"""
@@ -182,6 +187,16 @@ def test_the_embedded_service_knows_the_wire_and_not_our_client() -> None:
 def test_a_foreign_package_is_known_in_its_homes_only(package: str) -> None:
     users = {room(name) for name, tree in modules().items() if package in foreign(tree)}
     assert sorted(users - set(HOMES[package].split())) == []
+
+
+def test_what_draws_with_torch_is_the_process_of_its_own() -> None:
+    extra = {"torch", "diffusers", "transformers", "huggingface_hub"}
+    users = {name for name, tree in modules().items() if extra & foreign(tree)}
+    assert users == {"engines.worker"}
+    # Its parent imports it, for the words that the two exchange.
+    body = modules()["engines.worker"].body
+    at_once = [node for node in body if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not extra & foreign(ast.Module([*at_once], type_ignores=[]))
 
 
 def test_every_package_that_is_not_pythons_has_a_home() -> None:

@@ -36,6 +36,8 @@ SETTINGS_GONE_WRONG: list[dict[str, str]] = [
     {"ARTA_MAX_WAIT": "abc"},
     {"ARTA_MAX_CONCURRENCY": "0"},
     {"ARTA_SKETCH_LIMIT": "2"},
+    {"ARTA_STATE_URL": "db.example:6379"},
+    {"ARTA_STATE_URL": "redis://db.example/name"},
     {"ARTA_HOURLY_LIMIT": "0"},
     {"ARTA_OUTPUT_DIR": "pictures"},
     {"ARTA_USER_AGENT": "naïve"},
@@ -45,6 +47,9 @@ SETTINGS_GONE_WRONG: list[dict[str, str]] = [
     {"ARTA_LOCAL_ENGINE": "openai"},
     {"ARTA_LOCAL_ENGINE": "sdapi"},
     {"ARTA_LOCAL_ENGINE": "sdapi", "ARTA_LOCAL_URL": "http://10.0.0.5:7860"},
+    {"ARTA_LOCAL_ENGINE": "diffusers"},
+    {"ARTA_LOCAL_ENGINE": "diffusers", "ARTA_LOCAL_MODEL": "./sd-turbo"},
+    {"ARTA_LOCAL_SIZES": "1024"},
     {"ARTA_LOCAL_KEY": "abc"},
     {"ARTA_LOCAL_MODEL": "x" * 201},
 ]
@@ -119,8 +124,11 @@ def test_every_setting_that_can_be_wrong_is_among_them() -> None:
     tried = {name for env in SETTINGS_GONE_WRONG for name in env}
     alike = {"ARTA_AUTH_URL", "ARTA_TOKEN_REFRESH_URL", "ARTA_STYLES_URL"}  # as ARTA_BASE_URL
     alike |= {"ARTA_JOB_TIMEOUT", "ARTA_MIN_POLL_INTERVAL"}  # as ARTA_MAX_WAIT
+    alike |= {"ARTA_OWNER"}  # as ARTA_LOCAL_MODEL
     alike |= {"ARTA_STATE_DIR", "ARTA_RESOURCE_LINKS", "ARTA_QUICK_REPLIES"}
     alike |= {"ARTA_LOCAL_DIALECT", "ARTA_LOCAL_STYLES", "ARTA_LOCAL_HTTP"}
+    alike |= {f"ARTA_LOCAL_{name}" for name in ("DEVICE", "DTYPE", "OFFLOAD", "DOWNLOAD")}
+    alike |= {"ARTA_LOCAL_STEPS", "ARTA_LOCAL_GUIDANCE", "ARTA_LOCAL_IDLE"}
     free = {"ARTA_CLIENT_TYPE"}  # any text will do
     assert {setting.name for setting in SETTINGS} == tried | alike | free
 

@@ -61,7 +61,7 @@ def open_generations(
 
     @asynccontextmanager
     async def open_backend(background: BackgroundTasks) -> AsyncGenerator[Backend]:
-        state = open_state(settings, warn=warn)
+        state = open_state(settings, background=background, warn=warn)
         try:
             async with (
                 _addresses(settings, engine, resume=resume) as addresses,
@@ -82,6 +82,7 @@ def open_generations(
         open_backend,
         backend=settings.backend,
         service=settings.service,
+        owner=owner_of(settings),
         limits=Limits(
             max_wait=DEFAULT_MAX_WAIT if settings.max_wait is None else settings.max_wait,
             adapts_wait=settings.max_wait is None,
@@ -159,18 +160,51 @@ def connect(
     return Backend(client, state)
 
 
-def open_state(settings: Settings, *, warn: Callable[[str], None] | None = None) -> State:
-    """The state that the settings name; nothing is touched before the first call."""
-    from arta_mcp.state.sqlite import SqliteState  # sqlite3 and filelock are for the first call
+def open_state(
+    settings: Settings,
+    *,
+    background: BackgroundTasks | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> State:
+    """The state that the settings name; nothing is touched before the first call.
 
-    return SqliteState(state_dir(settings), warn=warn)
+    Without `background` it can be read only. Raises ConfigError for a package that is missing.
+    """
+    if settings.state_url is None:
+        from arta_mcp.state.sqlite import SqliteState  # sqlite3 and filelock are for the first call
+
+        return SqliteState(state_dir(settings), warn=warn)
+    try:
+        from arta_mcp.state.redis import RedisState
+    except ModuleNotFoundError as exc:
+        raise ConfigError(
+            f"ARTA_STATE_URL needs the package {exc.name}, which is not installed",
+            hint="install arta-mcp with its extra: pip install 'arta-mcp[redis]'",
+        ) from exc
+    return RedisState(settings.state_url, background=background, warn=warn)
+
+
+def owner_of(settings: Settings) -> str:
+    """Whose generations stdio and the command line make: a state folder has one person only."""
+    if settings.state_url is None:
+        return ""
+    if settings.owner is not None:
+        return f"stdio:{settings.owner}"
+    import getpass
+    import platform
+
+    try:
+        user = getpass.getuser()
+    except (ImportError, KeyError, OSError):  # a user that the table of users does not have
+        user = "unknown"
+    return f"stdio:{user}@{platform.node()}"
 
 
 async def forget_account(settings: Settings, *, warn: Callable[[str], None] | None = None) -> None:
     """Drops the stored account under its lock; the next picture signs up anew."""
-    state = open_state(settings, warn=warn)
-    try:
-        async with open_background() as background, open_transport(settings) as transport:
+    async with open_background() as background, open_transport(settings) as transport:
+        state = open_state(settings, background=background, warn=warn)
+        try:
             tokens = TokenSource(
                 _identity(settings),
                 _remote_addresses(settings),
@@ -179,8 +213,8 @@ async def forget_account(settings: Settings, *, warn: Callable[[str], None] | No
                 background=background,
             )
             await tokens.forget_account()
-    finally:
-        await state.close()
+        finally:
+            await state.close()
 
 
 def state_dir(settings: Settings) -> Path:
@@ -207,7 +241,7 @@ async def count_hour(settings: Settings) -> int:
     engine = settings.local_engine if settings.backend == "local" else "arta"
     state = open_state(settings)
     try:
-        limit = HourlyLimit(0, state, settings.service, "", engine, time.time)
+        limit = HourlyLimit(0, state, settings.service, owner_of(settings), engine, state.now)
         return await limit.used()
     finally:
         await state.close()

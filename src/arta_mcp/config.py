@@ -20,6 +20,9 @@ from arta_mcp.redaction import MIN_SECRET, Secret, sanitize
 
 PREFIX = "ARTA_"
 
+MAX_OWNER = 200
+"""characters of an owner's name"""
+
 OPENAI_KEY = "OPENAI_API_KEY"
 """read for OpenAI itself alone; it goes to no other server"""
 
@@ -30,6 +33,12 @@ DIALECTS = ("openai", "plain", "vllm-omni", "localai", "lemonade", "sd-server")
 
 NEAR = (".local", ".lan", ".home", ".internal", ".home.arpa")
 """endings of names inside a network"""
+
+MIN_SIDE = 64
+"""pixels of a picture's side"""
+
+HUB_NAME = re.compile(r"\w[\w.-]{0,95}(/\w[\w.-]{0,95})?")
+"""what a model at the hub is called"""
 
 MAX_MODEL = 200
 """characters of a model's name"""
@@ -204,6 +213,9 @@ def _address(name: str, value: str) -> str:
 
 def _server(name: str, value: str) -> str:
     """As `_address`; whether plain http may go to another machine is for `ARTA_LOCAL_HTTP`."""
+    if "://" not in value and "@" not in value:
+        hint = "begin with http:// for this machine or https://, as in http://127.0.0.1:7860"
+        raise _refuse(name, re.split(r"[?#]", value)[0], ", no address", hint, limit=120)
     if _scheme_and_host(value)[0] == "http":
         _address(name, "https" + value[4:])
         return value.rstrip("/")
@@ -214,6 +226,27 @@ def _proxy(name: str, value: str) -> Secret:
     if _scheme_and_host(value)[0] not in ("http", "https", "socks5", "socks5h"):
         raise ConfigError(f"{name} is no http, https or socks5 address")
     return Secret(value)
+
+
+def _state_url(name: str, value: str) -> Secret:
+    # Its password must not be quoted, so nothing of it is.
+    scheme, host = _scheme_and_host(value)
+    hint = (
+        "use redis://user:password@host:port/0, or rediss:// for TLS; in a password %23, %2F and"
+        " %3F stand for #, / and ?"
+    )
+    if scheme not in ("redis", "rediss") or not host:
+        raise ConfigError(f"{name} is no redis or rediss address", hint=hint)
+    parts = urlsplit(value)
+    if parts.query or parts.fragment or not re.fullmatch(r"/?[0-9]{0,4}", parts.path):
+        raise ConfigError(f"{name} has more in it than a database's number", hint=hint)
+    return Secret(value)
+
+
+def _owner(name: str, value: str) -> str:
+    if not value.isprintable() or len(value) > MAX_OWNER:
+        raise _refuse(name, value, f", not a name of at most {MAX_OWNER} printable characters")
+    return value
 
 
 def _header(name: str, value: str) -> str:
@@ -251,6 +284,22 @@ def _text(name: str, value: str) -> str:
     if not value.isprintable() or len(value) > MAX_MODEL:
         raise _refuse(name, value, f"; use at most {MAX_MODEL} printable characters")
     return value
+
+
+def _model(name: str, value: str) -> str:
+    if value.startswith("~"):
+        return str(_folder(name, value))
+    return _text(name, value)
+
+
+def _sizes(name: str, value: str) -> tuple[tuple[int, int], ...]:
+    parts = [part.strip() for part in value.split(",")]
+    found = [re.fullmatch(r"([0-9]{2,4})[x\u00d7]([0-9]{2,4})", part) for part in parts]
+    sizes = tuple((int(one[1]), int(one[2])) for one in found if one)
+    if len(sizes) < len(parts) or any(side % 8 or side < MIN_SIDE for one in sizes for side in one):
+        why = f", not sizes with sides that are multiples of 8, {MIN_SIDE} or more"
+        raise _refuse(name, value, why, "use sizes such as 1024x1024,832x1216")
+    return sizes
 
 
 _LOG_LEVELS = {name.lower(): name for name in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")}
@@ -326,17 +375,28 @@ class Settings:
     state_dir: Path | None = _setting(
         "", "tokens and generations; the platform's state folder when not set", _folder
     )
+    state_url: Secret | None = _setting(
+        "",
+        "a Redis or Valkey that several machines share in place of that folder:"
+        " `redis://user:password@host:port/0`, `rediss://` for TLS; it needs `arta-mcp[redis]` and"
+        " an append-only file",
+        _state_url,
+        secret=True,  # it may hold a password
+    )
+    owner: str | None = _setting(
+        "", "whose generations these are in a shared state; `user@host` when not set", _owner
+    )
     sketch_limit: int = _setting(
         "2GiB",
         "sketches of the embedded service are kept up to this size (`500MB`) and 1000 jobs; the"
         " oldest go first",
         _size,
     )
-    local_engine: Literal["sketch", "openai", "sdapi"] = _choice(
+    local_engine: Literal["sketch", "openai", "sdapi", "diffusers"] = _choice(
         "sketch",
         "what draws for the embedded service: `sketch`, no AI; `openai`, `sdapi`: a server of yours"
-        " that speaks that API (docs/local.md)",
-        {name: name for name in ("sketch", "openai", "sdapi")},
+        " that speaks that API; `diffusers`: a model on this machine (docs/local.md)",
+        {name: name for name in ("sketch", "openai", "sdapi", "diffusers")},
     )
     local_url: str | None = _setting(
         "", "address of that server; `openai` without one: OpenAI itself", _server
@@ -345,7 +405,10 @@ class Settings:
         "", "key for that server, where it asks for one", _key, secret=True
     )
     local_model: str | None = _setting(
-        "", "model that it draws with; not set: the one that it has loaded", _text
+        "",
+        "model that draws; not set: the one that a server has loaded; for `diffusers` the absolute"
+        " path of a folder, or a name at the hub",
+        _model,
     )
     local_dialect: str = _choice(
         "auto",
@@ -357,6 +420,49 @@ class Settings:
         "",
         "file of styles, each with `name`, `prompt` and `negative_prompt`, that go before ours",
         _folder,
+    )
+    local_sizes: tuple[tuple[int, int], ...] | None = _setting(
+        "",
+        "the only sizes that the model draws: `1024x1024,832x1216`; not set: what fits the ratio",
+        _sizes,
+    )
+    local_device: str = _choice(
+        "auto",
+        "`diffusers`: what computes; `auto`: a graphics card where torch finds one",
+        {name: name for name in ("auto", "cuda", "xpu", "mps", "cpu")},
+    )
+    local_dtype: str = _choice(
+        "auto",
+        "`diffusers`: how numbers are kept; `auto`: in 16 bits, on a CPU in 32",
+        {name: name for name in ("auto", "bfloat16", "float16", "float32")},
+    )
+    local_offload: str = _choice(
+        "auto",
+        "`diffusers`: what stays in the computer's memory until a graphics card needs it: `model`,"
+        " whole parts; `sequential`, layers, slow; `auto`: `model` where the weights do not fit",
+        {name: name for name in ("auto", "off", "model", "sequential")},
+    )
+    local_download: bool = _choice(
+        "off",
+        "`on`: a model that `diffusers` does not find on this machine is fetched from the hub",
+        _SWITCH,
+    )
+    local_steps: int | None = _setting(
+        "",
+        "`diffusers`: steps where a call names none, such as 4 for a turbo model; not set: the"
+        " pipeline's",
+        _number(1, 200, "whole number", _whole),
+    )
+    local_guidance: float | None = _setting(
+        "",
+        "`diffusers`: guidance where a call names none, such as 0 for a turbo model; not set: the"
+        " pipeline's",
+        _number(0, 30, "number"),
+    )
+    local_idle: float = _setting(
+        "600",
+        "`diffusers`: seconds without a picture after which the model leaves the memory",
+        _number(0, 86400),
     )
     local_http: bool = _choice(
         "off",
@@ -447,7 +553,9 @@ class Settings:
     def unused(self) -> str | None:
         """What is set and yet not used, because another setting goes before it; for people."""
         if self.local_engine == "sketch":
-            return None
+            given = {"URL": self.local_url, "MODEL": self.local_model, "KEY": self.local_key}
+            names = ", ".join(f"ARTA_LOCAL_{name}" for name, value in given.items() if value)
+            return f"not used: {names}, as ARTA_LOCAL_ENGINE is 'sketch'" if names else None
         if self.backend == "arta":
             return f"ARTA_LOCAL_ENGINE={self.local_engine} is not used: ARTA_BACKEND is arta"
         used = f"ARTA_LOCAL_ENGINE={self.local_engine} draws"
@@ -484,6 +592,9 @@ def _complete_engine(values: Mapping[str, object], environ: Mapping[str, str]) -
     engine, url, key = values["local_engine"], values["local_url"], values["local_key"]
     if engine == "sketch":
         return {}
+    if engine == "diffusers":
+        _check_model(values["local_model"])
+        return {}
     if engine == "openai" and url is None:
         if key is None and (given := environ.get(OPENAI_KEY, "").strip()):
             key = _key(OPENAI_KEY, given)
@@ -509,6 +620,18 @@ def _complete_engine(values: Mapping[str, object], environ: Mapping[str, str]) -
         why = "; plain http is for this machine only"
         raise _refuse("ARTA_LOCAL_URL", url, why, hint, limit=120)
     return {}
+
+
+def _check_model(model: object) -> None:
+    hint = "set ARTA_LOCAL_MODEL to the absolute path of a folder with a model_index.json, or to a"
+    hint += " name at the hub such as stabilityai/sd-turbo"
+    if not isinstance(model, str):
+        why = "ARTA_LOCAL_ENGINE is 'diffusers' but ARTA_LOCAL_MODEL is not set"
+        raise ConfigError(why, hint=hint)
+    # Nothing else reaches diffusers, which looks for a folder of that name wherever we are started.
+    if not Path(model).is_absolute() and not HUB_NAME.fullmatch(model):
+        why = ", neither an absolute path nor a name at the hub"
+        raise _refuse("ARTA_LOCAL_MODEL", model, why, hint)
 
 
 def _is_surely_outside(host: str) -> bool:

@@ -48,6 +48,9 @@ def test_bash_completes_hosts_and_record_ids(
     monkeypatch.setenv("PATH", f"{used.program.parent}:{used.environ['PATH']}")
     known = str(shell("history", "--json").json["record_id"])
     assert completed(script, "arta-mcp", "get", known[:3]) == [known]
+    assert completed(script, "arta-mcp", "cancel", known[:3]) == [known]
+    assert completed(script, "arta-mcp", "setup", "--install", "cur") == ["cursor"]
+    assert completed(script, "arta-mcp", "setup", "--run", "sd") == ["sd-server"]
     assert completed(script, "arta-mcp", "local", "--host", "") == []
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
@@ -74,6 +75,20 @@ def test_a_picture_that_made_room_is_told_as_removed_and_fails_the_command(shell
     assert "note: the pictures are gone: this sketch was removed to make room" in said.err
     assert "draw them again: the same arguments with the same seed" in said.err
     assert "later" not in said.err
+
+
+@pytest.mark.skipif(find_spec("torch") is not None, reason="the extra is installed")
+def test_an_engine_whose_packages_are_not_there_is_told_with_the_line_that_installs_them(
+    shell: Shell,
+) -> None:
+    shell.set(ARTA_LOCAL_ENGINE="diffusers", ARTA_LOCAL_MODEL="stabilityai/sd-turbo")
+    said = shell("doctor")
+    assert said.code == 1
+    assert "AI pictures on this machine by stabilityai/sd-turbo" in said.out
+    found = " ".join(lines(said, "engine"))
+    assert "torch, diffusers, transformers cannot be imported" in found
+    assert "pip install 'arta-mcp[diffusers]'" in found
+    assert "not tried" in lines(said, "picture")[0]
 
 
 def test_with_a_key_every_address_is_asked_and_a_picture_drawn(

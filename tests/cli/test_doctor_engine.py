@@ -54,6 +54,10 @@ def test_the_engine_is_asked_for_its_models_and_one_small_picture(
     assert "note: one small picture is drawn now, 512x512" in said.err
     assert [body["size"] for body in server.bodies] == ["512x512"]
     assert shell("history").out == ""  # it is no generation of the person's
+    assert "sketch" not in said.out
+    assert shell("generate", "a fox", "--no-save").code == 0
+    shell.set(ARTA_LOCAL_ENGINE="sketch", ARTA_LOCAL_URL="")
+    assert "0 jobs, 0 MB; beyond 1000" in shell("doctor", "--no-picture").out
 
 
 def test_seconds_of_a_step_are_told_where_the_server_says_how_many(

@@ -91,7 +91,7 @@ async def test_steps_and_guidance_are_the_engines_own_and_the_result_says_which(
     assert server.bodies[1]["steps"] == given.request.num_inference_steps == 4
     async with generations(tmp_path, server) as opened:
         unknown = await opened.generate(GenerationRequest.of(prompt="a fox", guidance_scale=3))
-    assert unknown.request.num_inference_steps is None
+    assert unknown.request.num_inference_steps is unknown.request.guidance_scale is None
     assert "not passed on, as the engine takes none: guidance_scale, seed" in str(unknown.notice)
 
 
@@ -230,7 +230,18 @@ LOCAL = "ARTA_LOCAL_ENGINE"
 @pytest.mark.parametrize(
     ("environ", "words", "hint"),
     [
-        ({LOCAL: "comfy"}, "ARTA_LOCAL_ENGINE is 'comfy'", "sketch, openai, sdapi"),
+        ({LOCAL: "comfy"}, "ARTA_LOCAL_ENGINE is 'comfy'", "sketch, openai, sdapi, diffusers"),
+        ({LOCAL: "diffusers"}, "but ARTA_LOCAL_MODEL is not set", "a model_index.json"),
+        (
+            {LOCAL: "diffusers", "ARTA_LOCAL_MODEL": "./models/sd"},
+            "ARTA_LOCAL_MODEL is './models/sd', neither an absolute path nor a name at the hub",
+            "stabilityai/sd-turbo",
+        ),
+        (
+            {LOCAL: "diffusers", "ARTA_LOCAL_MODEL": "https://example.com/model"},
+            "neither an absolute path nor a name at the hub",
+            "ARTA_LOCAL_MODEL",
+        ),
         ({LOCAL: "openai"}, "neither ARTA_LOCAL_URL nor a key is set", "OPENAI_API_KEY"),
         ({LOCAL: "sdapi"}, "ARTA_LOCAL_URL is not set", "http://127.0.0.1:7860"),
         (
@@ -245,7 +256,12 @@ LOCAL = "ARTA_LOCAL_ENGINE"
         ),
         ({LOCAL: "openai", "ARTA_LOCAL_KEY": "abc"}, "ARTA_LOCAL_KEY is shorter", "no key"),
         ({LOCAL: "openai", "ARTA_LOCAL_URL": "http://u:p@h"}, "user name", "leave them out"),
-        ({LOCAL: "openai", "ARTA_LOCAL_URL": "nowhere"}, "'nowhere'", ""),
+        ({LOCAL: "openai", "ARTA_LOCAL_URL": "nowhere"}, "'nowhere'", "http://127.0.0.1:7860"),
+        (
+            {LOCAL: "openai", "ARTA_LOCAL_URL": "127.0.0.1:8000"},
+            "ARTA_LOCAL_URL is '127.0.0.1:8000', no address",
+            "begin with http:// for this machine",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together_name_themselves_and_the_way_out(
@@ -264,6 +280,14 @@ def test_settings_that_do_not_go_together_name_themselves_and_the_way_out(
 def test_plain_http_goes_to_a_machine_nearby_where_a_setting_allows_it(url: str) -> None:
     found = Settings.from_env({LOCAL: "sdapi", "ARTA_LOCAL_URL": url, "ARTA_LOCAL_HTTP": "on"})
     assert found.local_url == url
+
+
+def test_a_model_of_diffusers_is_a_folder_or_a_name_at_the_hub() -> None:
+    for model in ("/models/sd", "stabilityai/sd-turbo", "sd-turbo"):
+        found = Settings.from_env({LOCAL: "diffusers", "ARTA_LOCAL_MODEL": model})
+        assert (found.local_model, found.backend, found.drawn_by) == (model, "local", "engine")
+    home = Settings.from_env({LOCAL: "diffusers", "ARTA_LOCAL_MODEL": "~/sd"})
+    assert home.local_model == str(Path("~/sd").expanduser())
 
 
 def test_a_key_of_openai_goes_to_openai_alone() -> None:
@@ -286,6 +310,10 @@ def test_an_engine_of_ones_own_goes_before_a_key_and_what_is_not_used_is_told() 
         "ARTA_LOCAL_ENGINE=openai is not used: ARTA_BACKEND is arta",
     )
     assert Settings.from_env({"ARTA_API_KEY": KEY}).unused is None
+    half = Settings.from_env({"ARTA_LOCAL_URL": "http://127.0.0.1:1", "ARTA_LOCAL_MODEL": "m"})
+    assert half.unused == (
+        "not used: ARTA_LOCAL_URL, ARTA_LOCAL_MODEL, as ARTA_LOCAL_ENGINE is 'sketch'"
+    )
 
 
 async def test_what_an_engine_drew_is_saved_among_the_persons_pictures_and_nothing_removes_it(

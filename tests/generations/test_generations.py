@@ -25,6 +25,8 @@ from arta_mcp.errors import (
     UnknownRecord,
     UnknownStyle,
 )
+from arta_mcp.generations.callers import Call
+from arta_mcp.generations.events import GenerationEvent
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.values import Generation, GenerationRequest, Update
 from arta_mcp.local.faults.catalogue import Fault
@@ -535,8 +537,8 @@ async def test_a_listener_that_reads_at_once_costs_no_slot(tmp_path: Path) -> No
     limits = replace(LIMITS, max_concurrency=1, max_wait=5)
     async with world.generations(limits) as generations:
 
-        async def read(record_id: str) -> None:
-            await generations.get(record_id)
+        async def read(event: GenerationEvent) -> None:
+            await generations.get(event.record_id)
 
         generations.subscribe(read)
         for _ in range(4):
@@ -574,8 +576,8 @@ async def test_a_listener_that_never_returns_or_fails_delays_no_call(
     monkeypatch.setattr("arta_mcp.generations.events.LISTENER_TIMEOUT", 0.05)
     heard: list[str] = []
 
-    async def listen(record_id: str) -> None:
-        heard.append(record_id)
+    async def listen(event: GenerationEvent) -> None:
+        heard.append(event.record_id)
         if fails:
             raise ValueError("a listener's bug")
         await anyio.sleep_forever()
@@ -592,11 +594,11 @@ async def test_a_listener_that_never_returns_or_fails_delays_no_call(
 async def test_every_listener_is_told_until_it_leaves(world: World) -> None:
     heard: dict[str, list[str]] = {"one": [], "two": []}
 
-    async def one(record_id: str) -> None:
-        heard["one"].append(record_id)
+    async def one(event: GenerationEvent) -> None:
+        heard["one"].append(event.record_id)
 
-    async def two(record_id: str) -> None:
-        heard["two"].append(record_id)
+    async def two(event: GenerationEvent) -> None:
+        heard["two"].append(event.record_id)
 
     async with world.generations() as generations:
         leave = generations.subscribe(one)
@@ -642,16 +644,80 @@ async def test_what_is_remembered_of_finished_generations_is_bounded(
 async def test_a_listener_that_has_left_hears_nothing_of_what_is_queued(world: World) -> None:
     heard: list[str] = []
 
-    async def listen(record_id: str) -> None:
-        heard.append(record_id)
+    async def listen(event: GenerationEvent) -> None:
+        heard.append(event.record_id)
         leave()
 
     async with world.generations() as generations:
         leave = generations.subscribe(listen)
-        generations._events.publish("a")  # pyright: ignore[reportPrivateUsage]  # a queue of two
-        generations._events.publish("b")  # pyright: ignore[reportPrivateUsage]  # a queue of two
+        events = generations._events  # pyright: ignore[reportPrivateUsage]  # a queue of two
+        events.publish(GenerationEvent("", "a"))
+        events.publish(GenerationEvent("", "b"))
         await anyio.wait_all_tasks_blocked()
     assert heard == ["a"]
+
+
+# Owners
+
+ALICE, BOB = Call(owner="token:alice"), Call(owner="token:bob")
+
+
+async def test_what_one_owner_makes_is_unknown_to_every_other(world: World) -> None:
+    keyed = FOX.model_copy(update={"idempotency_key": "k"})
+    heard: list[GenerationEvent] = []
+
+    async def listen(event: GenerationEvent) -> None:
+        heard.append(event)
+
+    async with world.generations() as generations:
+        generations.subscribe(listen)
+        hers = await generations.generate(keyed, call=ALICE)
+        his = await generations.generate(keyed, call=BOB)
+        record_id = hers.record_id or ""
+        assert record_id != his.record_id  # a key is its owner's, too
+        assert (await generations.get(record_id, call=ALICE)).record_id == record_id
+        assert (await generations.picture(record_id, 0, owner="token:alice")).content
+        for other in ("token:bob", ""):
+            with pytest.raises(UnknownRecord) as theirs:
+                await generations.get(record_id, call=Call(owner=other))
+            with pytest.raises(UnknownRecord) as unknown:
+                await generations.get("0" * len(record_id), call=Call(owner=other))
+            assert theirs.value.message == unknown.value.message.replace(
+                "0" * len(record_id), record_id
+            )
+            with pytest.raises(UnknownRecord):
+                await generations.picture(record_id, 0, owner=other)
+        assert await generations.history() == ()
+        (listed,) = await generations.history(owner="token:bob")
+        assert listed.record_id == his.record_id
+        with anyio.fail_after(10):
+            while len(heard) < 4:
+                await anyio.sleep(0.01)
+    assert {(event.owner, event.record_id) for event in heard} == {
+        ("token:alice", record_id),
+        ("token:bob", his.record_id),
+    }
+
+
+async def test_only_the_person_of_a_state_folder_adopts_what_its_journal_never_saw(
+    world: World,
+) -> None:
+    async with world.generations() as generations:
+        record_id = (await generations.generate(FOX)).record_id or ""
+    (world.folder / "state" / "generations.sqlite3").unlink()
+    async with world.generations() as generations:
+        with pytest.raises(UnknownRecord, match="no generation has the record id"):
+            await generations.get(record_id, call=ALICE)
+        assert (await generations.get(record_id)).status == "done"
+
+
+async def test_a_call_that_names_no_owner_is_of_the_one_that_the_program_has(world: World) -> None:
+    async with world.generations(owner="stdio:ada@host") as generations:
+        made = await generations.generate(FOX)
+        assert await generations.history() == await generations.history(owner="stdio:ada@host")
+        assert (await generations.get(made.record_id or "")).status == "done"
+        with pytest.raises(UnknownRecord):
+            await generations.get(made.record_id or "", call=Call(owner=""))
 
 
 # Bounds of waiting for the service

@@ -7,7 +7,6 @@ on after everybody left.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
 from collections import Counter
@@ -25,7 +24,13 @@ import pytest
 from anyio.from_thread import start_blocking_portal
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 
 from arta_mcp.arta.protocol import Addresses
 from arta_mcp.errors import ArtaError, JobTimedOut
@@ -36,6 +41,7 @@ from arta_mcp.generations.values import Generation, GenerationRequest
 from arta_mcp.local.faults.catalogue import FAULTS, Fault
 from arta_mcp.state.sqlite import SqliteState
 from harness.service import ScriptedService
+from harness.stores import Kind, Store, find_server, running_server
 from harness.world import ORIGIN, Client, EagerSchedule, tiny_picture
 
 T = TypeVar("T")
@@ -92,12 +98,18 @@ class Chain:
 class Interleavings(RuleBasedStateMachine):
     """One installation of ours and one service; every rule is something that really happens."""
 
+    kind: Kind = "sqlite"
+
     def __init__(self) -> None:
         super().__init__()
         self.stack = ExitStack()
         self.folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
+        server = None
+        if self.kind != "sqlite":
+            (self.folder / "server").mkdir()
+            server = self.stack.enter_context(running_server(self.kind, self.folder / "server"))
+        self.store = Store(self.kind, self.folder / "state", server)
         self.portal = self.stack.enter_context(start_blocking_portal("asyncio"))
-        self.ahead = 0.0
         self.service = ScriptedService(
             self.folder / "service", engine=tiny_picture, queue=2.0, draw=0, clock=self.clock
         )
@@ -116,7 +128,7 @@ class Interleavings(RuleBasedStateMachine):
         self.running = self._running()
 
     def clock(self) -> float:
-        return time.time() + self.ahead
+        return self.store.clock()
 
     # What happens
 
@@ -189,16 +201,24 @@ class Interleavings(RuleBasedStateMachine):
         self._refuse_writes(False)
 
     @rule()
-    def remove_the_state_folder(self) -> None:
-        if (self.folder / "state").exists():
-            (self.folder / "state").rename(self.folder / "removed")
-            shutil.rmtree(self.folder / "removed")
+    def lose_the_memory_of_the_store(self) -> None:
+        self.store.lose_memory()
         self.forgotten.update(self.service.jobs)  # and their entries with them
         for call in self.calls:
             call.has_own_entry = False
         self.removals += 1
         self.gone += 1
         self._end_chain()
+
+    @precondition(lambda self: self.store.server)
+    @rule(seconds=st.sampled_from([0.0, 0.2, 0.6]))
+    def kill_the_store(self, seconds: float) -> None:
+        """It is back after a while, with what it had acknowledged."""
+        assert self.store.server is not None
+        self.store.server.kill()
+        self.portal.call(anyio.sleep, seconds)
+        self.store.server.start()
+        self.gone += 1  # an account may have been given meanwhile, and kept by no one
 
     @rule()
     def let_it_run(self) -> None:
@@ -281,7 +301,7 @@ class Interleavings(RuleBasedStateMachine):
 
     def _nothing_goes_on_when_all_have_left(self) -> None:
         """Unless a call answered `pending`: such a job is followed on purpose."""
-        self.ahead += 3600
+        self.store.ahead += 3600
         for call in self.calls:
             call.future.cancel()
         for call in self.calls:
@@ -357,10 +377,13 @@ class Interleavings(RuleBasedStateMachine):
         """Puts the clock forward; a call that would then be too old is not repeated."""
         if self.clock() + seconds - self.chain.began_at > MAX_CHAIN:
             self._end_chain()
-        self.ahead += seconds
+        self.store.ahead += seconds
 
     def _refuse_writes(self, refused: bool) -> None:
-        """Whether the journal that is open refuses all writes, as on a full disk."""
+        """Whether the journal that is open refuses all writes, as on a full disk or memory."""
+        if self.store.server is not None:
+            self.store.server.command("CONFIG", "SET", "maxmemory", int(refused))
+            return
         backend = self.generations._opened  # pyright: ignore[reportPrivateUsage]  # its connection alone can be told so
         state = backend and backend.state
         if isinstance(state, SqliteState):
@@ -382,7 +405,8 @@ class Interleavings(RuleBasedStateMachine):
 
         def names() -> list[str]:
             mine = anyio.get_current_task()
-            return sorted(str(one.name) for one in anyio.get_running_tasks() if one != mine)
+            found = [str(one.name) for one in anyio.get_running_tasks() if one != mine]
+            return sorted(name for name in found if "RedisState" not in name)  # says that it lives
 
         return self.portal.call(names)
 
@@ -399,7 +423,6 @@ class Interleavings(RuleBasedStateMachine):
             backend="arta",
             service="machine",
             limits=limits,
-            clock=self.clock,
             schedule=EagerSchedule,
         )
         self.opened = self.portal.wrap_async_context_manager(generations)
@@ -420,6 +443,7 @@ class Interleavings(RuleBasedStateMachine):
             account="machine",
             key="machine-api-key",
             clock=self.clock,
+            store=self.store,
             sleep=sleep_less,
         )
 
@@ -448,5 +472,37 @@ def thorough(examples: int) -> settings:
     )
 
 
+class OnRedis(Interleavings):
+    """The same with a redis-server."""
+
+    kind = "redis"
+
+
+class OnValkey(Interleavings):
+    """The same with a Valkey."""
+
+    kind = "valkey"
+
+
 TestInterleavings = Interleavings.TestCase
 TestInterleavings.settings = thorough(15)
+
+
+class TestInterleavingsOnRedis(OnRedis.TestCase):
+    """Skipped, or failed, where there is no server."""
+
+    settings = thorough(10)
+
+    @pytest.fixture(autouse=True)
+    def need_server(self, need: Callable[[bool, str], None]) -> None:
+        need(find_server("redis") is not None, "there is no redis server here")
+
+
+class TestInterleavingsOnValkey(OnValkey.TestCase):
+    """Likewise."""
+
+    settings = thorough(10)
+
+    @pytest.fixture(autouse=True)
+    def need_server(self, need: Callable[[bool, str], None]) -> None:
+        need(find_server("valkey") is not None, "there is no valkey server here")

@@ -291,7 +291,7 @@ class _World:
             user_id=account.user_id,
         )
         state = SqliteState(self.folder / "state")
-        await state.keep_account("matrix", kept)
+        await state.keep_account("matrix", kept, fence=0)
         await state.close()
 
     @asynccontextmanager

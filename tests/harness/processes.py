@@ -85,7 +85,7 @@ class Site:
     def keep(self, account: Account) -> None:
         async def write() -> None:
             state = SqliteState(self.folder)
-            await state.keep_account(ACCOUNT, account)
+            await state.keep_account(ACCOUNT, account, fence=0)
             await state.close()
 
         anyio.run(write)

@@ -80,6 +80,19 @@ def read_result(server: subprocess.Popen[str], number: int) -> dict[str, Any]:
     return {}
 
 
+def wait_for(server: subprocess.Popen[str], number: int, record_id: str) -> dict[str, Any]:
+    """The finished generation, however short a call waits; `number` is the first call's."""
+    until = time.monotonic() + 2 * TIMEOUT
+    while time.monotonic() < until:
+        call_tool(server, number, "get_generation", record_id=record_id)
+        content = read_result(server, number)["structuredContent"]
+        if content["status"] == "done":
+            return content
+        time.sleep(0.05)
+        number += 1
+    raise TimeoutError(record_id)
+
+
 def fill_disk(process: int) -> None:
     """From now on no file takes a byte of this process, as on a full disk."""
     resource.prlimit(process, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))

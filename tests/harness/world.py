@@ -27,6 +27,7 @@ from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import State
 from arta_mcp.state.sqlite import SqliteState
 from harness.service import ScriptedService
+from harness.stores import Store
 
 ORIGIN = "http://127.0.0.1:9"
 """of a service in process: nothing listens there"""
@@ -52,6 +53,8 @@ class Client:
     account: str = "test"
     key: str = field(default=KEY, repr=False)
     clock: Callable[[], float] = time.time
+    store: Store | None = None
+    """where the state is; None: a folder"""
     sleep: Callable[[float], Awaitable[None]] = anyio.sleep
     exchange_timeout: float = EXCHANGE_TIMEOUT
     download_timeout: float = DOWNLOAD_TIMEOUT
@@ -65,7 +68,7 @@ class Client:
 
     @asynccontextmanager
     async def open_backend(self, background: BackgroundTasks) -> AsyncGenerator[Backend]:
-        async with self._open() as (state, transport):
+        async with self._open(background) as (state, transport):
             yield connect(
                 self.identity,
                 self.addresses,
@@ -79,7 +82,7 @@ class Client:
 
     @asynccontextmanager
     async def open_tokens(self) -> AsyncGenerator[TokenSource]:
-        async with open_background() as background, self._open() as (state, transport):
+        async with open_background() as background, self._open(background) as (state, transport):
             yield TokenSource(
                 self.identity,
                 self.addresses,
@@ -91,8 +94,11 @@ class Client:
             )
 
     @asynccontextmanager
-    async def _open(self) -> AsyncGenerator[tuple[State, Transport]]:
-        state = SqliteState(self.state_dir)
+    async def _open(self, background: BackgroundTasks) -> AsyncGenerator[tuple[State, Transport]]:
+        if self.store is not None:
+            state = self.store.open(background)
+        else:
+            state = SqliteState(self.state_dir, clock=self.clock)
         transport = Transport(
             user_agent="arta-mcp tests",
             direct=True,
@@ -135,6 +141,7 @@ class World:
     updates: list[Update] = field(default_factory=list[Update])
     app: httpx.AsyncBaseTransport | None = None
     styles_url: str | None = None
+    store: Store | None = None
 
     async def on_update(self, update: Update) -> None:
         self.updates.append(update)
@@ -143,6 +150,7 @@ class World:
         self,
         limits: Limits = LIMITS,
         *,
+        owner: str = "",
         output_dir: Path | None = None,
         find_file: FindFile | None = None,
         schedule: type[PollSchedule] = EagerSchedule,
@@ -153,11 +161,13 @@ class World:
             state_dir=self.folder / "state",
             addresses=Addresses.at_origin(ORIGIN, styles_url=self.styles_url),
             app=self.app or httpx.ASGITransport(app=self.service),
+            store=self.store,
         )
         return Generations(
             client.open_backend,
             backend="arta",
             service="test",
+            owner=owner,
             limits=limits,
             output_dir=output_dir,
             find_file=find_file,

@@ -260,7 +260,7 @@ async def test_a_token_that_the_image_host_refused_is_renewed_once(
 
 async def _spoil(emulator: Emulator, desk: Desk) -> None:
     account = replace(await desk.account(), refresh_token=Secret("garbage"))
-    await desk.state.keep_account("emulated", account)
+    await desk.state.keep_account("emulated", account, fence=0)
 
 
 async def _clear(emulator: Emulator, desk: Desk) -> None:

@@ -37,6 +37,7 @@ class CountingEngine:
     steps: int = 4
     pause: float = 0.001
     is_repeatable: bool = True
+    idle: float = 1.0
     asked: list[ImageRequest] = field(default_factory=list[ImageRequest])
     at_once: int = 0
     most_at_once: int = 0
@@ -52,6 +53,7 @@ class CountingEngine:
             summary="",
             native_area=64 * 64,
             is_repeatable=self.is_repeatable,
+            idle=self.idle,
         )
 
     async def generate(self, request: ImageRequest, on_step: OnStep) -> GeneratedImage:
@@ -165,8 +167,8 @@ async def test_two_services_on_one_folder_draw_each_picture_once_and_one_at_a_ti
 async def test_the_engine_is_closed_when_nothing_was_to_be_drawn_for_a_while(
     tmp_path: Path,
 ) -> None:
-    engine = CountingEngine()
-    service = ScriptedService(tmp_path, engine=engine, queue=0, draw=0, idle=0.05)
+    engine = CountingEngine(idle=0.05)
+    service = serve(tmp_path, engine)
     for count in (1, 2):
         await submit(service, images_num="1")
         with anyio.fail_after(30):

@@ -102,7 +102,7 @@ async def test_every_error_of_ours_is_told_and_only_an_unknown_record_is_not_fou
     generations = world.generations()
     raised: list[ArtaError] = []
 
-    async def fail(*_: object) -> object:
+    async def fail(*_: object, **__: object) -> object:
         raise raised[-1]
 
     for name in ("get", "catalogue", "history", "picture"):

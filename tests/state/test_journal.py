@@ -16,9 +16,8 @@ import pytest
 
 from arta_mcp.errors import Unavailable
 from arta_mcp.state import journal
-from arta_mcp.state.contract import UNANSWERED_TTL
 from arta_mcp.state.journal import VERSION
-from arta_mcp.state.records import CallNote, JournalEntry, Phase
+from arta_mcp.state.records import JournalEntry, Phase
 from arta_mcp.state.sqlite import SqliteState
 from harness.processes import writing_to_journal
 from harness.world import opened_state as opened
@@ -167,81 +166,6 @@ async def test_a_journal_of_a_newer_version_is_told_and_left_alone(tmp_path: Pat
 
 
 # Who is taken up
-
-
-@pytest.mark.parametrize("phase", ["sending", "submitted", "done"])
-async def test_an_equal_call_takes_up_what_answered_no_call_and_one_call_only(
-    state: SqliteState, phase: Phase
-) -> None:
-    first = await reached(state, phase)
-    taken, is_ours = await begin(state, "", caller="2", created_at=NOW + UNANSWERED_TTL - 1)
-    assert (taken.id, taken.phase, taken.caller, is_ours) == (first.id, phase, "2", False)
-    assert (await begin(state, "2", caller="2"))[0].id == first.id  # the same call looks again
-    assert (await begin(state, "2", caller="3"))[1]
-
-
-@pytest.mark.parametrize(
-    ("phase", "more"),
-    [
-        ("intended", {}),
-        ("failed", {}),
-        ("refused", {}),
-        ("unknown", {}),
-        ("done", {"fingerprint": "f2"}),
-        ("done", {"owner": "alice"}),
-        ("done", {"service": "b.example"}),
-        ("done", {"key": "k"}),
-        ("done", {"caller": None, "answered_at": NOW}),
-        ("done", {"created_at": NOW + UNANSWERED_TTL}),
-    ],
-)
-async def test_all_others_are_ordered_anew(
-    state: SqliteState, phase: Phase, more: dict[str, object]
-) -> None:
-    await reached(state, phase)
-    assert (await begin(state, "", **({"caller": "2"} | more)))[1]
-
-
-async def test_what_has_answered_a_call_or_has_one_that_waits_is_not_taken_up(
-    state: SqliteState,
-) -> None:
-    first = await reached(state, "done")
-    assert (await begin(state, "1", caller="2"))[1]  # its caller is there
-    await state.note_call(first.id, CallNote(answered_at=NOW + 3))
-    await state.note_call(first.id, CallNote(answered_at=NOW + 9, cut_after=30.0))
-    await state.note_call(first.id, CallNote(cut_after=5.0))
-    await state.note_call(first.id, CallNote(cut_after=10.0))
-    found = await state.find(*OURS, f"r-{first.id}")
-    assert found is not None
-    assert (found.answered_at, found.cut_after) == (NOW + 3, 5.0)
-
-
-async def test_a_caller_in_another_process_counts_until_that_dies(tmp_path: Path) -> None:
-    async with opened(tmp_path / "state") as one, opened(tmp_path / "state") as two:
-        first = await reached(one, "submitted")
-        assert (await begin(two))[1]  # a job of its own while the other waits
-        await one.close()
-        taken, is_ours = await begin(two, "1", caller="2", created_at=NOW - 1)
-    assert (taken.id, is_ours) == (first.id, False)
-
-
-async def test_a_caller_whose_process_was_killed_was_cut_in_the_time_that_it_had(
-    tmp_path: Path,
-) -> None:
-    async with (
-        opened(tmp_path / "state") as one,
-        opened(tmp_path / "state") as two,
-        opened(tmp_path / "state") as three,
-    ):
-        first = await reached(one, "submitted")
-        await one.close()
-        taken, _ = await begin(two, "1", caller="2", created_at=first.created_at + 5.1)
-        assert taken.cut_after == pytest.approx(5.1)  # pyright: ignore[reportUnknownMemberType]  # its stub is partial
-        await two.close()  # that one was to answer after four fifths of it
-        await begin(three, "2", caller="2", created_at=first.created_at + 30)
-        found = await three.find(*OURS, f"r-{first.id}")
-        assert found is not None
-        assert found.cut_after == pytest.approx(0.8 * 5.1)  # pyright: ignore[reportUnknownMemberType]  # its stub is partial
 
 
 WAITS = """

@@ -10,20 +10,19 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import closing
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
 from arta_mcp.arta.account import Account
-from arta_mcp.arta.protocol import Image, Tokens
-from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Unavailable
+from arta_mcp.arta.protocol import Tokens
+from arta_mcp.errors import ArtaError, ConfigError, Unavailable
 from arta_mcp.files import make_private_folder, write_atomically
 from arta_mcp.redaction import Secret
-from arta_mcp.state.records import JournalEntry, Phase, StyleList
+from arta_mcp.state.records import JournalEntry, StyleList
 from arta_mcp.state.sqlite import SqliteState
 from harness.world import opened_state as opened
 
@@ -132,7 +131,7 @@ async def test_nothing_is_touched_before_the_first_call(folder: Path) -> None:
 @pytest.mark.usefixtures("nothing_masked")
 async def test_every_file_is_its_owners_alone_whatever_the_umask(folder: Path) -> None:
     async with opened(folder) as state:
-        await state.keep_account("test", ACCOUNT)
+        await state.keep_account("test", ACCOUNT, fence=0)
         await state.keep_styles("a.example", StyleList(("Flux",), NOW))
         await begin(state)
         async with state.lock("account-test"):
@@ -172,7 +171,7 @@ async def test_a_file_is_its_owners_alone_from_its_first_byte(folder: Path) -> N
 async def test_a_token_is_read_while_the_journal_is_busy_in_its_thread(
     state: SqliteState,
 ) -> None:
-    await state.keep_account("test", ACCOUNT)
+    await state.keep_account("test", ACCOUNT, fence=0)
     await begin(state)
     is_busy, may_end = threading.Event(), threading.Event()
 
@@ -193,7 +192,7 @@ async def test_a_token_is_read_while_the_journal_is_busy_in_its_thread(
 async def test_an_open_folder_of_ours_is_closed_to_others(folder: Path) -> None:
     make_open(folder)
     async with opened(folder) as state:
-        await state.keep_account("test", ACCOUNT)
+        await state.keep_account("test", ACCOUNT, fence=0)
     assert mode(folder) == 0o700
 
 
@@ -203,7 +202,7 @@ async def test_a_link_in_place_of_the_folder_is_refused(tmp_path: Path, use: str
     (tmp_path / "state").symlink_to(tmp_path / "elsewhere")
     async with opened(tmp_path / "state") as state:
         calls = {
-            "account": lambda: state.keep_account("test", ACCOUNT),
+            "account": lambda: state.keep_account("test", ACCOUNT, fence=0),
             "journal": lambda: begin(state),
             "lock": lambda: state.lock("test").__aenter__(),
         }
@@ -240,7 +239,11 @@ async def test_the_folder_of_another_user_is_refused_and_left_as_it_is(tmp_path:
 async def test_a_folder_that_cannot_be_made_is_said_with_its_reason(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     async with opened(tmp_path / "file" / "state") as state:
-        for call in (state.account("test"), begin(state), state.keep_account("test", ACCOUNT)):
+        for call in (
+            state.account("test"),
+            begin(state),
+            state.keep_account("test", ACCOUNT, fence=0),
+        ):
             with pytest.raises(Unavailable, match="cannot be used: ") as caught:
                 await call
             assert "ARTA_STATE_DIR" in caught.value.hint
@@ -249,23 +252,11 @@ async def test_a_folder_that_cannot_be_made_is_said_with_its_reason(tmp_path: Pa
 # The account
 
 
-async def test_an_account_comes_back_as_it_was_kept(state: SqliteState, folder: Path) -> None:
-    assert await state.account("test") is None
-    await state.keep_account("test", ACCOUNT)
-    assert await state.account("test") == ACCOUNT
-    async with opened(folder) as other:
-        assert await other.account("test") == ACCOUNT
-    assert await state.account("another") is None
-    await state.keep_account("test", None)
-    assert await state.account("test") is None
-    await state.keep_account("test", None)
-
-
 async def test_a_reader_sees_the_old_account_or_the_new_and_nothing_between(
     state: SqliteState, folder: Path
 ) -> None:
     accounts = [replace(ACCOUNT, user_id=str(number) * 2000) for number in range(10)]
-    await state.keep_account("test", accounts[0])
+    await state.keep_account("test", accounts[0], fence=0)
     found: list[Account | None] = []
     over = anyio.Event()
 
@@ -278,7 +269,7 @@ async def test_a_reader_sees_the_old_account_or_the_new_and_nothing_between(
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(read)
             for number in range(150):
-                await state.keep_account("test", accounts[number % 10])
+                await state.keep_account("test", accounts[number % 10], fence=0)
             over.set()
     assert len(found) > 10
     assert [account for account in found if account not in accounts] == []
@@ -287,22 +278,22 @@ async def test_a_reader_sees_the_old_account_or_the_new_and_nothing_between(
 async def test_a_write_that_fails_leaves_what_was_there_and_no_draft(
     state: SqliteState, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await state.keep_account("test", ACCOUNT)
+    await state.keep_account("test", ACCOUNT, fence=0)
 
     def disk_full(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", disk_full)
     with pytest.raises(Unavailable, match="No space left on device"):
-        await state.keep_account("test", replace(ACCOUNT, user_id="user-2"))
+        await state.keep_account("test", replace(ACCOUNT, user_id="user-2"), fence=0)
     assert await state.account("test") == ACCOUNT
     assert sorted(modes(folder)) == ["account-test.json"]
 
 
 async def test_drafts_of_a_killed_process_are_swept_away(state: SqliteState, folder: Path) -> None:
-    await state.keep_account("test", ACCOUNT)
+    await state.keep_account("test", ACCOUNT, fence=0)
     (folder / ".account-test.json.99999.123").write_bytes(b"half")
-    await state.keep_account("test", ACCOUNT)
+    await state.keep_account("test", ACCOUNT, fence=0)
     assert sorted(modes(folder)) == ["account-test.json"]
 
 
@@ -348,66 +339,6 @@ async def test_a_damaged_style_list_is_the_same_as_none(
 # Locks
 
 
-async def test_a_lock_is_held_by_one_task_of_one_process_at_a_time(folder: Path) -> None:
-    async with opened(folder) as one, opened(folder) as two:
-        inside = 0
-        most = 0
-
-        async def work(number: int) -> None:
-            nonlocal inside, most
-            async with (one, two)[number % 2].lock("test"):
-                inside += 1
-                most = max(most, inside)
-                await anyio.lowlevel.checkpoint()
-                inside -= 1
-
-        await at_once(20, work)
-    assert (inside, most) == (0, 1)
-
-
-async def test_a_lock_is_free_again_after_an_error_and_after_a_cancellation(
-    state: SqliteState,
-) -> None:
-    async def fail() -> None:
-        async with state.lock("test"):
-            raise KeyError("mine")
-
-    with pytest.raises(KeyError, match="mine"):
-        await fail()
-    with anyio.CancelScope() as scope:
-        async with state.lock("test"):
-            scope.cancel()
-            await anyio.lowlevel.checkpoint()
-    with anyio.fail_after(2):
-        async with state.lock("test"):
-            pass
-
-
-async def test_locks_of_different_names_do_not_wait_for_each_other(state: SqliteState) -> None:
-    with anyio.fail_after(2):
-        async with state.lock("one"), state.lock("two"):
-            pass
-
-
-async def test_whoever_waits_for_a_lock_can_be_cancelled(folder: Path) -> None:
-    async with opened(folder) as one, opened(folder) as two, one.lock("test"):
-        with anyio.fail_after(2):
-            with anyio.move_on_after(0.02) as scope:
-                async with two.lock("test"):
-                    pass
-        assert scope.cancelled_caught
-
-
-async def test_a_lock_that_is_held_for_too_long_is_said_with_what_to_do(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("arta_mcp.state.sqlite.LOCK_TIMEOUT", 0.02)
-    async with opened(folder) as one, opened(folder) as two, one.lock("test"):
-        with pytest.raises(Unavailable, match=r"another process has held test\.lock") as caught:
-            await two.lock("test").__aenter__()
-    assert "end the arta-mcp process" in caught.value.hint
-
-
 HOLD = """
 import sys, time
 from filelock import FileLock
@@ -434,172 +365,13 @@ async def test_a_lock_whose_holder_is_killed_is_free(state: SqliteState, folder:
 # The journal
 
 
-async def test_an_entry_comes_back_as_it_was_written(state: SqliteState, folder: Path) -> None:
-    entry, _ = await begin(state, "key-1")
-    whole = replace(
-        entry,
-        phase="done",
-        record_id="r1",
-        seed=2**63 - 1,
-        images=(Image("https://a.example/ä.png", "0.png", True, "image/webp"), Image("http://b/")),
-        paths=("/tmp/ä", None),
-        error="words",
-        **{
-            field.name: NOW + number
-            for number, field in enumerate(fields(JournalEntry))
-            if field.name in ("submitted_at", "finished_at") or field.name.startswith("seen_")
-        },
-    )
-    whole = await written(state, whole)
-    async with opened(folder) as other:
-        assert await entry_with(other, whole.id) == whole
-        assert await other.find("a.example", "", "r1") == whole
-        assert await other.latest(*OURS, 5) == (whole,)
-
-
-async def test_what_is_not_there_is_none(state: SqliteState) -> None:
-    await submitted(state, "r1")
-    assert await entry_with(state, "99") is None
-    assert await state.find("a.example", "", "r2") is None
-    assert await state.find("b.example", "", "r1") is None
-    for record_id in ("", "\ud800", "a\0b", "' OR 1=1 --", "x" * 10_000):
-        assert await state.find("a.example", "", record_id) is None
-
-
-async def test_the_latest_come_first_and_no_more_than_asked_for(state: SqliteState) -> None:
-    made = [(await begin(state, now=NOW + number % 2))[0].id for number in range(4)]
-    newest = [entry.id for entry in await state.latest(*OURS, 3)]
-    assert newest == [made[3], made[1], made[2]]
-    assert await state.latest("b.example", "", 3) == ()
-
-
-async def test_calls_without_a_key_are_generations_of_their_own(state: SqliteState) -> None:
-    found = [await begin(state) for _ in range(3)]
-    assert [is_ours for _, is_ours in found] == [True] * 3
-    assert len({entry.id for entry, _ in found}) == 3
-
-
-@pytest.mark.parametrize("phase", ["sending", "submitted", "done", "failed", "unknown"])
-async def test_a_key_gives_its_first_generation_however_late(
-    state: SqliteState, phase: Phase
-) -> None:
-    first, is_ours = await begin(state, "key-1")
-    assert is_ours
-    await state.write(replace(first, phase=phase))
-    for late in (0, 10**9):
-        again, is_ours = await begin(state, "key-1", now=NOW + late, fingerprint="f2")
-        assert (again.id, again.fingerprint, is_ours) == (first.id, "f1", False)
-
-
-async def test_a_key_of_which_no_job_came_can_be_used_again(state: SqliteState) -> None:
-    first, _ = await begin(state, "key-1")
-    await state.write(replace(first, phase="refused", error="no"))
-    again, is_ours = await begin(state, "key-1", now=NOW + 9, fingerprint="f2")
-    assert is_ours
-    assert (again.id, again.phase, again.fingerprint) == (first.id, "intended", "f2")
-    assert (again.error, again.created_at) == (None, NOW + 9)
-
-
-async def test_a_key_that_is_about_to_be_sent_by_another_is_not_ours(folder: Path) -> None:
-    async with opened(folder) as one, opened(folder) as two:
-        await begin(one, "key-1")
-        assert not (await begin(two, "key-1", now=NOW + 10**6))[1]
-        await one.close()  # as its death would free it, whatever the clocks say
-        assert (await begin(two, "key-1"))[1]
-
-
-async def test_a_key_counts_at_its_own_service_only(state: SqliteState) -> None:
-    found = [await begin(state, "key-1", service=service) for service in ("a", "b")]
-    assert [is_ours for _, is_ours in found] == [True, True]
-
-
-async def test_of_two_that_write_an_entry_the_second_learns_that_it_was_late(
-    state: SqliteState,
-) -> None:
-    entry, _ = await begin(state, "key-1")
-    sending = await written(state, replace(entry, phase="sending"))
-    assert await state.write(replace(entry, phase="refused")) is None
-    assert await entry_with(state, entry.id) == sending
-
-
-async def test_who_died_while_sending_left_an_unknown_outcome_and_a_free_intent(
-    folder: Path,
-) -> None:
-    async with opened(folder) as one, opened(folder) as two:
-        intended, _ = await begin(one)
-        sending = await written(one, replace((await begin(one))[0], phase="sending"))
-        assert [entry.phase for entry in await two.latest(*OURS, 9)] == ["sending", "intended"]
-        await one.close()
-        found = {entry.id: entry for entry in await two.latest(*OURS, 9)}
-    assert found[sending.id].phase == "unknown"
-    assert found[intended.id].phase == "refused"
-
-
-async def test_a_generation_made_elsewhere_is_adopted_once(state: SqliteState) -> None:
-    first = await submitted(state, "r1")
-    stranger = replace(first, id="", record_id="r2", style="F Dev")
-    adopted = await state.adopt(stranger)
-    assert adopted == replace(stranger, id=adopted.id)
-    assert await state.adopt(replace(stranger, style="Graffiti")) == adopted
-    assert await state.adopt(replace(first, id="", style="Graffiti")) == first
-
-
-async def test_the_end_that_was_written_first_stands(state: SqliteState) -> None:
-    entry = await submitted(state, "r1")
-    done = replace(entry, phase="done", finished_at=NOW + 9, images=(Image("https://a.example/"),))
-    failed = replace(entry, phase="failed", error="late news")
-    done = await state.finish(done)
-    assert done.phase == "done"
-    assert await state.finish(failed) == done
-    assert await entry_with(state, entry.id) == done
-
-
-async def test_a_record_id_given_out_twice_is_the_services_fault(state: SqliteState) -> None:
-    await submitted(state, "r1")
-    with pytest.raises(ProtocolError, match="record id of another job"):
-        await submitted(state, "r1")
-    assert len(await state.latest(*OURS, 9)) == 2
-
-
-async def test_a_journal_goes_on_after_it_was_closed(state: SqliteState) -> None:
-    await begin(state)
-    await state.close()
-    await state.close()
-    assert len(await state.latest(*OURS, 9)) == 1
-
-
 # Many at once
-
-
-async def test_of_many_tasks_with_one_key_one_sends_and_all_have_its_entry(folder: Path) -> None:
-    found: list[tuple[JournalEntry, bool]] = []
-    async with opened(folder) as one, opened(folder) as two, opened(folder) as three:
-
-        async def work(number: int) -> None:
-            found.append(await begin((one, two, three)[number % 3], "key-1"))
-
-        await at_once(30, work)
-        assert len(await one.latest(*OURS, 99)) == 1
-    assert sum(is_ours for _, is_ours in found) == 1
-    assert len({entry.id for entry, _ in found}) == 1
 
 
 async def test_what_an_earlier_version_took_for_an_id_is_read_as_none(state: SqliteState) -> None:
     await submitted(state, "x; curl evil.example")
     await submitted(state, "rec-1")
     assert [entry.record_id for entry in await state.latest(*OURS, 9)] == ["rec-1", None]
-
-
-async def test_of_many_that_adopt_one_record_all_have_the_same_entry(folder: Path) -> None:
-    async with opened(folder) as one, opened(folder) as two:
-        stranger = replace((await begin(one))[0], id="", record_id="r1")
-        found: set[str] = set()
-
-        async def work(number: int) -> None:
-            found.add((await (one, two)[number % 2].adopt(stranger)).id)
-
-        await at_once(20, work)
-    assert len(found) == 1
 
 
 async def test_whoever_looks_for_a_key_waits_for_a_write_that_is_under_way(folder: Path) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 from urllib.parse import quote
 
@@ -89,16 +90,16 @@ class Identity:
 class AccountStore(Protocol):
     """What is needed of a store to keep one account for every process of this installation."""
 
-    def lock(self, name: str) -> AbstractAsyncContextManager[None]:
-        """Held by one task of one process at a time."""
+    def lock(self, name: str) -> AbstractAsyncContextManager[int]:
+        """Held by one task of one process at a time; gives a fence that rises with each holder."""
         ...
 
     async def account(self, name: str) -> Account | None:
         """The stored account, if there is a whole one."""
         ...
 
-    async def keep_account(self, name: str, account: Account | None) -> None:
-        """Replaces the stored account; None removes it."""
+    async def keep_account(self, name: str, account: Account | None, *, fence: int) -> bool:
+        """Replaces the stored account, None removes it; False when a later holder has done so."""
         ...
 
 
@@ -148,20 +149,26 @@ class TokenSource:
 
     async def forget_account(self) -> None:
         """Removes the stored account; the next call signs up anew."""
-        async with self._lock, self._store.lock(self._lock_name):
+        async with self._lock, self._store.lock(self._lock_name) as fence:
             self._account = None
-            await self._store.keep_account(self._identity.name, None)
+            await self._store.keep_account(self._identity.name, None, fence=fence)
 
     async def _get_or_request(self, refused: Secret | None = None) -> Secret:
+        store, name = self._store, self._identity.name
         async with self._lock:
-            if self._account is None or not self._is_usable(self._account, refused):
-                async with self._store.lock(self._lock_name):
+            while self._account is None or not self._is_usable(self._account, refused):
+                async with store.lock(self._lock_name) as fence:
                     # Read again under the lock: while we waited, another process may have asked.
-                    account = await self._store.account(self._identity.name)
+                    account = await store.account(name)
                     if account is None or not self._is_usable(account, refused):
                         account = await self._request_account(account)
-                        await self._store.keep_account(self._identity.name, account)
+                        # Not stored, it would be an account that nobody knows: tried again for
+                        # some seconds. False: this one stood still, and lost the lock to another.
+                        keep = partial(store.keep_account, name, account, fence=fence)
+                        if not await retry(keep, pause_after_failure, sleep=self._sleep):
+                            continue
                     self._account = account
+                    break  # also with a token that is stale at once, by a clock that is wrong
             return self._account.id_token
 
     def _is_usable(self, account: Account, refused: Secret | None) -> bool:

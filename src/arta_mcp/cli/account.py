@@ -65,7 +65,7 @@ def run_account(settings: Settings, options: argparse.Namespace) -> int:
     print_data(f"account  {sanitize(account.user_id, 4000) or '(the service told no user id)'}")
     print_data(f"issued   {format_time(account.issued_at)}")
     print_data(f"expires  {format_time(account.expires_at)}{renewal}")
-    print_data(f"file     {location}")
+    print_data(f"{'file' if settings.state_url is None else 'key '}     {location}")
     return OK
 
 
@@ -101,6 +101,7 @@ async def read_account(settings: Settings) -> tuple[Account | None, str | None]:
     try:
         # The location first: reading the account would make the state folder.
         location = (await state.describe(settings.account_name)).account_location
-        return (await state.account(settings.account_name) if location else None), location
+        is_kept = location is not None or settings.state_url is not None
+        return (await state.account(settings.account_name) if is_kept else None), location
     finally:
         await state.close()

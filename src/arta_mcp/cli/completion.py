@@ -35,6 +35,7 @@ def run_completion(options: argparse.Namespace) -> int:
         "model": tuple(style.id for style in SHIPPED.search(None)),
         "aspect_ratio": RATIOS,
         "host": HOSTS,
+        "install": HOSTS[:-1],  # of `setup`, which knows no file of its own
     }
     completed = {
         "output": shtab.DIRECTORY,

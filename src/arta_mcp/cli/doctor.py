@@ -154,8 +154,10 @@ async def find_all(environ: Mapping[str, str], *, draw: bool | None) -> AsyncGen
     checks = [("state folder", check_state(settings)), ("account", check_account(settings))]
     if settings.backend == "arta":
         checks.append(("address", check_addresses(settings)))
+    if settings.draws_with_ai and settings.local_engine == "diffusers":
+        checks.append(("engine", check_diffusers(settings)))
     for name, check in checks:
-        if name == "account" and "state folder" in failed:
+        if name == "account" and failed & {"state folder", "shared state"}:
             await check.aclose()
             continue
         async for finding in guard(name, check):
@@ -210,11 +212,14 @@ async def check_state(settings: Settings) -> AsyncGenerator[Finding]:
     from arta_mcp.app import open_state, pictures_dir
     from arta_mcp.state.checks import check_folder
 
-    # Never closed, because it is never opened: `describe` reads from outside.
-    state = await open_state(settings).describe(settings.account_name)
-    for finding in state.checks:
+    state = open_state(settings)
+    try:
+        described = await state.describe(settings.account_name)
+    finally:
+        await state.close()
+    for finding in described.checks:
         yield finding
-    if settings.backend == "local":
+    if settings.backend == "local" and not settings.draws_with_ai:
         yield check_sketches(settings)
     if folder := settings.output_dir or pictures_dir(settings):
         yield check_folder("output folder", "ARTA_OUTPUT_DIR", folder, private=False)
@@ -229,6 +234,8 @@ def check_settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[F
         why = f"ARTA_LOCAL_ENGINE={settings.local_engine}"
         where = f" at {settings.local_url}" if settings.local_url else ""
         what = f"AI pictures by {settings.local_model or 'the model that is loaded'}{where}"
+        if settings.local_engine == "diffusers":
+            what = f"AI pictures on this machine by {settings.local_model}"
     given = ", ".join(name for name in names if environ.get(name)) or "nothing"
     yield Finding("settings", "ok", f"backend {settings.backend} ({why}): {what}; set: {given}")
     if settings.unused:
@@ -276,15 +283,26 @@ async def check_hourly_limit(settings: Settings) -> AsyncGenerator[Finding]:
 
 
 def check_sketches(settings: Settings) -> Finding:
-    """How much is kept of what was drawn, and how much may be."""
+    """How much is kept of sketches, and how much may be."""
     from arta_mcp.app import service_dir
-    from arta_mcp.local.store import KEEP_RECORDS, measure_pictures
+    from arta_mcp.local.store import KEEP_RECORDS, measure_sketches
 
-    sizes = measure_pictures(service_dir(settings))
+    sizes = measure_sketches(service_dir(settings))
     megabytes = sum(sum(pictures.values()) for pictures in sizes.values()) / 1e6
     limit = f"{KEEP_RECORDS} jobs or {settings.sketch_limit / 1e6:.0f} MB"
     detail = f"{count_of(len(sizes), 'job')}, {megabytes:.0f} MB; beyond {limit} the oldest go"
     return Finding("sketches", "ok", f"{detail} (ARTA_SKETCH_LIMIT)")
+
+
+async def check_diffusers(settings: Settings) -> AsyncGenerator[Finding]:
+    """Whether the extra is installed and the folder a model. Raises ConfigError."""
+    from arta_mcp.engines.worker import check_start
+
+    check_start(settings.local_model or "")
+    packages = ", ".join(f"{name} {version(name)}" for name in ("diffusers", "torch"))
+    device = f"device {settings.local_device}, dtype {settings.local_dtype}"
+    fetched = "may be fetched from the hub" if settings.local_download else "nothing is fetched"
+    yield Finding("engine", "ok", f"{packages}; {device}; {fetched}")
 
 
 async def check_account(settings: Settings) -> AsyncGenerator[Finding]:

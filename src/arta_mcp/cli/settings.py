@@ -19,6 +19,10 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
         from arta_mcp.engines.recipes import Recipes
 
         Recipes.load(settings.local_styles)
+    if settings.draws_with_ai and settings.local_engine == "diffusers":
+        from arta_mcp.engines.worker import check_start
+
+        check_start(settings.local_model or "")
     if settings.unused:
         print_message(f"warning: {settings.unused}")
     for name in settings.unknown:

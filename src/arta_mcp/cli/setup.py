@@ -167,6 +167,7 @@ def begin(program: Program, options: argparse.Namespace, url: str) -> Answers:
         answers.chosen["ARTA_LOCAL_DIALECT"] = program.dialect
     if options.http:
         answers.chosen["ARTA_LOCAL_HTTP"] = "on"
+    # OpenAI's own key goes to OpenAI alone, which is what no address means.
     answers.key = environ.get(KEY, "") or ("" if url else environ.get(OPENAI_KEY, ""))
     return answers
 
@@ -206,6 +207,7 @@ def ask_model(answers: Answers, settings: Settings) -> str:
     except ArtaError as exc:
         print_error(exc)
         listed = ()
+        # Only now: most servers of one's own want no key.
         if ("401" in exc.message or "403" in exc.message) and not answers.key:
             answers.key = ask_secret("It asks for a key (it is not shown)")
             return ask_model(answers, answers.settings()) if answers.key else ""
@@ -267,6 +269,7 @@ def install_into(name: str, answers: Answers, options: argparse.Namespace) -> in
         raise InvalidRequest("--install", name, "a host whose file is known", hint=hint)
     env = [f"{variable}={value}" for variable, value in answers.chosen.items()]
     asked: list[str] = []
+    # A reference keeps the key itself out of the host's file.
     held_by = next((one for one in (KEY, OPENAI_KEY) if answers.environ.get(one)), "")
     if answers.key and host.asks:
         asked.append(KEY)

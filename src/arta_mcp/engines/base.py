@@ -39,7 +39,8 @@ class ImageRequest:
     aspect_ratio: str
     """one of the nine of the protocol: `16:9`"""
     size: tuple[int, int] = (1024, 1024)
-    """width and height that the engine can draw and that are nearest to the ratio"""
+    """width and height that the engine can draw and that are nearest to the ratio; one that knows
+    more of its model once that is loaded fits them anew"""
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
 
@@ -72,6 +73,8 @@ class EngineInfo:
     """of `negative_prompt`, `guidance_scale`, `num_inference_steps`, `seed`"""
     parallel: int = 1
     """pictures that it draws at a time"""
+    idle: float = 1.0
+    """seconds without a job after which it is closed"""
     is_repeatable: bool = True
     """whether a request whose answer was lost may be sent again: it costs nobody anything"""
 

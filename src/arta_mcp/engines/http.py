@@ -109,6 +109,7 @@ class Server:
 
     def has(self, url: str) -> bool:
         """Whether an address is of this server, so that the key may go there."""
+        # To the letter: another port of the same host may be somebody else's.
         return (urlsplit(url).scheme, urlsplit(url).netloc) == (
             urlsplit(self.url).scheme,
             urlsplit(self.url).netloc,
@@ -190,6 +191,7 @@ class Server:
         words, code = read_error(answer.body)
         said = f"{self.origin} answers {answer.status}" + (f": {words}" if words else "")
         status = answer.status
+        # By code and status before words, which are anybody's.
         if code in MODERATION:
             return PromptRejected(said)
         if status in (401, 403):
@@ -205,6 +207,7 @@ class Server:
         if 300 <= status < 400:
             return EngineUnavailable(said, hint="set ARTA_LOCAL_URL to where it leads")
         retry_after = read_retry_after(answer.headers)
+        # A 503 may also come from what drew: only one that names a time was not begun.
         if status == 429 or (status in (408, 409, 503) and retry_after is not None):
             return EngineBusy(said, retry_after=retry_after)
         if _MEMORY.search(words):
@@ -231,6 +234,7 @@ def read_error(body: bytes) -> tuple[str, str]:
         return sanitize(text(error, "message"), 300), text(error, "code") or text(error, "type")
     detail = answer.get("detail") or answer.get("errors") or answer.get("message")
     parts = [one for one in (error, detail) if isinstance(one, str)]
+    # FastAPI's: what is wrong, each with the path to its field
     for entry in list_or_empty(detail):
         if is_object(entry):
             where = str((list_or_empty(entry.get("loc")) or [""])[-1])

@@ -73,15 +73,23 @@ the plain dialect sends none"""
 class OpenAIImages:
     """Draws through such a server, one picture a request."""
 
-    def __init__(self, server: Server, *, model: str | None = None, dialect: str = "auto") -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        model: str | None = None,
+        dialect: str = "auto",
+        sizes: tuple[tuple[int, int], ...] = (),
+    ) -> None:
         url = server.url.removesuffix("/").removesuffix("/v1")
         self._server = replace(server, url=url)
         is_openai = urlsplit(url).hostname == "api.openai.com"
         self._model = model or (OPENAI_MODEL if is_openai else None)
+        # Known by its name: nobody has to be asked.
         if dialect == "auto" and (is_openai or re.match("gpt-image|chatgpt-image", model or "")):
             dialect = "openai"
         self._dialect = None if dialect == "auto" else dialect
-        self._sizes: tuple[tuple[int, int], ...] = ()
+        self._sizes = sizes
         self._asked = False
 
     def describe(self) -> EngineInfo:
@@ -111,6 +119,7 @@ class OpenAIImages:
         models = [entry for entry in listed if is_object(entry) and text(entry, "id")]
         if self._dialect is None:
             owners = {text(entry, "owned_by").lower() for entry in models}
+            # sd-server calls whatever it has loaded so; vLLM names itself as the owner.
             if any(text(entry, "id") == "sd-cpp-local" for entry in models):
                 self._dialect = "sd-server"
             elif owners & {"vllm", "vllm-omni"}:
@@ -125,6 +134,7 @@ class OpenAIImages:
             with suppress(RequestRefused):  # a key that may draw and not list
                 models = await self.list_models()
                 self._model = self._model or next(iter(models), None)
+            # Once: a server without a list would be asked for it before every picture.
             self._asked = True
         dialect_name = self._dialect or "plain"
         size = nearest(request.size, self._sizes) if self._sizes else request.size
@@ -138,6 +148,7 @@ class OpenAIImages:
             raise
         except RequestRefused as exc:
             # Refused for its size: nothing was drawn. A second refusal is the end.
+            # The list is nowhere to be asked for; most refusals name it.
             told = tuple(read_sizes(exc.message))
             if self._sizes or not re.search(r"(?i)\bsize\b", exc.message):
                 raise
@@ -161,8 +172,9 @@ class OpenAIImages:
         content = await self._read_picture(entry)
         model = text(answer, "model") or self._model
         steps, guidance = request.num_inference_steps, request.guidance_scale
+        takes_negative = dialect.negative_prompt is not None or dialect.folds_negative
         texts = describe_picture(
-            request,
+            request if takes_negative else replace(request, negative_prompt=""),
             self.describe(),
             model=model,
             steps=steps if dialect.num_inference_steps else None,
@@ -200,6 +212,7 @@ def write_body(request: ImageRequest, dialect: Dialect, model: str | None) -> di
     """The request in a dialect."""
     prompt = without_block(request.prompt)
     avoided = without_block(request.negative_prompt)
+    # OpenAI has no field for it and refuses those that it does not know.
     if avoided and dialect.folds_negative:
         prompt = f"{prompt}\nAvoid: {avoided}"
     values: dict[str, object] = {
@@ -216,6 +229,7 @@ def write_body(request: ImageRequest, dialect: Dialect, model: str | None) -> di
     if dialect.has_block and fields:
         prompt = f"{prompt} <sd_cpp_extra_args>{json.dumps(fields)}</sd_cpp_extra_args>"
         fields = {}
+    # One picture a request: Lemonade takes no more, and a failure then costs one.
     width, height = request.size
     body: dict[str, object] = {"prompt": prompt, "n": 1, "size": f"{width}x{height}", **fields}
     if model is not None:

@@ -31,9 +31,15 @@ INTERRUPT_TIMEOUT = 3.0
 class SdApi:
     """Draws through such a server; progress and interruption are used where it has them."""
 
-    def __init__(self, server: Server, *, model: str | None = None) -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        model: str | None = None,
+        sizes: tuple[tuple[int, int], ...] = (),
+    ) -> None:
         self._server = replace(server, url=server.url.removesuffix("/").removesuffix("/sdapi/v1"))
-        self._model = model
+        self._model, self._sizes = model, sizes
         self._has_progress = True
 
     def describe(self) -> EngineInfo:
@@ -45,6 +51,7 @@ class SdApi:
             is_ai=True,
             notice=f"drawn {by}",
             summary=f"Pictures are drawn {by}; the styles are words that are added to the prompt.",
+            sizes=self._sizes,
             honours=frozenset({"negative_prompt", "guidance_scale", "num_inference_steps", "seed"}),
         )
 

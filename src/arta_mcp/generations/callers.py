@@ -44,8 +44,10 @@ _TIME_OUT = re.compile(r"tim(e|ed|ing)[\s_-]*out|deadline|-32001", re.IGNORECASE
 class Connection:
     """What one connection of a host has shown so far; `owner` is whose generations it sees."""
 
-    def __init__(self, *, owner: str = "", clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` gives seconds; it is only compared with itself."""
+    def __init__(
+        self, *, owner: str | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """No owner is that of the Generations; `clock` gives seconds, compared with itself only."""
         self.owner, self.clock = owner, clock
         self.reads_late_answers = True
         self.shortest_cut = math.inf
@@ -71,6 +73,7 @@ class Connection:
         if self.reads_late_answers:
             return
         self._unread = {key: kept for key, kept in self._unread.items() if kept[0] != record_id}
+        # One that was repeated meanwhile is answered by its repetition.
         if call.fingerprint and call.age > LATE_ANSWER and not call.is_repeated:
             self._unread[call.fingerprint] = (record_id, self.clock())
 
@@ -93,9 +96,20 @@ class Call:
 
     _numbers = count(1)
 
-    def __init__(self, connection: Connection | None = None, *, came: float | None = None) -> None:
-        """`came` is when it reached this process, by the connection's clock; None: now."""
+    def __init__(
+        self,
+        connection: Connection | None = None,
+        *,
+        owner: str | None = None,
+        came: float | None = None,
+    ) -> None:
+        """`came` is when it reached this process, by the connection's clock; None: now.
+
+        `owner` is whose generations it sees and makes: None is the connection's, and without one
+        that of the Generations.
+        """
         self.connection = connection
+        self.owner = connection.owner if connection and owner is None else owner
         self._clock = connection.clock if connection else time.monotonic
         self._started = self._clock() if came is None else came
         self.token = str(next(self._numbers))
@@ -113,11 +127,6 @@ class Call:
         """Seconds since the call came, or that it took."""
         return self._clock() - self._started if self.ended is None else self.ended
 
-    @property
-    def owner(self) -> str:
-        """Whose generations it sees and makes."""
-        return self.connection.owner if self.connection else ""
-
     def settle(self, job: JournalEntry | None) -> None:
         """What it waits for from now on; None: it came to no job."""
         self.entry, self.job = job or self.entry, job
@@ -129,6 +138,7 @@ class Call:
             self.is_cut = is_cut
             if is_cut:
                 self.connection.note_cut(self.age)
+            # From here on no equal call joins it: its host may have gone.
             self.connection.calls.remove(self)
         self.is_explained.set()
 

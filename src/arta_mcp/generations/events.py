@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
@@ -18,37 +19,45 @@ MAX_QUEUED = 100
 LISTENER_TIMEOUT = 5.0
 """seconds that a listener may take for one event before the next one is its turn"""
 
-Listener = Callable[[str], Awaitable[None]]
-"""takes the record id of a generation that is new or has ended"""
+
+@dataclass(frozen=True, slots=True)
+class GenerationEvent:
+    """A generation is new or has ended; `record_id` is empty for one that has none yet."""
+
+    owner: str
+    record_id: str
+
+
+Listener = Callable[[GenerationEvent], Awaitable[None]]
 
 
 class EventPublisher:
     """Calls every listener in a task of its own, in turn, bounded in time and number."""
 
     def __init__(self) -> None:
-        self._queues: list[MemoryObjectSendStream[str]] = []
+        self._queues: list[MemoryObjectSendStream[GenerationEvent]] = []
 
-    def publish(self, record_id: str) -> None:
+    def publish(self, event: GenerationEvent) -> None:
         """Queues the event for each listener; returns at once."""
         for queue in self._queues:
             try:
-                queue.send_nowait(record_id)
+                queue.send_nowait(event)
             except anyio.WouldBlock:
-                log.info("a listener is slow; an event of %s is dropped", record_id)
+                log.info("a listener is slow; an event of %s is dropped", event.record_id)
 
     def subscribe(self, listener: Listener, background: BackgroundTasks) -> Callable[[], None]:
         """Calls `listener` from now on; gives the function that ends it."""
-        send, receive = anyio.create_memory_object_stream[str](MAX_QUEUED)
+        send, receive = anyio.create_memory_object_stream[GenerationEvent](MAX_QUEUED)
 
         async def deliver() -> None:
             try:
                 with receive:
-                    async for record_id in receive:
+                    async for event in receive:
                         if send not in self._queues:  # it has left while events were queued
                             break
                         try:
                             with anyio.move_on_after(LISTENER_TIMEOUT):
-                                await listener(record_id)
+                                await listener(event)
                         except Exception:  # a listener's bug must not end the calls it hears of
                             log.exception("a listener failed")
             finally:

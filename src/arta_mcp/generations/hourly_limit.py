@@ -37,7 +37,7 @@ class HourlyLimit:
     engine: str
     clock: Callable[[], float]
 
-    def lock(self) -> AbstractAsyncContextManager[None]:
+    def lock(self) -> AbstractAsyncContextManager[int]:
         """Held while an intent is written and counted: else calls at once would not see another."""
         return self.state.lock("hourly-limit")
 

@@ -53,7 +53,7 @@ from arta_mcp.errors import (
 )
 from arta_mcp.generations.callers import Call, Callers
 from arta_mcp.generations.downloads import read_saved, save_pictures
-from arta_mcp.generations.events import EventPublisher, Listener
+from arta_mcp.generations.events import EventPublisher, GenerationEvent, Listener
 from arta_mcp.generations.hourly_limit import HourlyLimit
 from arta_mcp.generations.learning import LearntSchedules
 from arta_mcp.generations.live_styles import LiveCatalogue
@@ -81,7 +81,7 @@ from arta_mcp.generations.values import (
 )
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import UNANSWERED_TTL, State
-from arta_mcp.state.records import CallNote, JournalEntry, Pruned
+from arta_mcp.state.records import CallNote, Health, JournalEntry, Pruned
 from arta_mcp.styles import SHIPPED, Catalogue
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,9 @@ POLL_TIMEOUT = 10.0
 
 REFRESH_TIMEOUT = 2.0
 """seconds over its time that a call waits for fresh addresses of a finished generation"""
+
+CANCEL_TIMEOUT = 1.0
+"""seconds in which a process that draws sees that a job was cancelled; it looks each 0.2"""
 
 MODELS_TIMEOUT = 2.0
 """seconds that a call waits for what an engine's server says that it has"""
@@ -148,6 +151,7 @@ class Generations:
         *,
         backend: Literal["arta", "local"],
         service: str,
+        owner: str = "",
         limits: Limits | None = None,
         output_dir: Path | None = None,
         engine: EngineUsed | None = None,
@@ -158,10 +162,10 @@ class Generations:
         find_file: FindFile | None = None,
         remove_files: RemoveFiles | None = None,
         cancel_job: CancelJob = lambda _: None,
-        clock: Callable[[], float] = time.time,
         schedule: type[PollSchedule] = PollSchedule,
     ) -> None:
-        """`service` names whose generations these are; `clock` gives seconds since the epoch.
+        """`service` names what draws these generations, `owner` whose they are where a call says
+        nothing else: empty for the one person of a state folder.
 
         `engine` is what draws, as far as it is known; `engine_notice` gives what is said of its
         results, `engine_summary` what to expect before a call, `list_engine_models` what its server
@@ -171,16 +175,16 @@ class Generations:
         """
         self.backend: Literal["arta", "local"] = backend
         self.limits = limits or Limits()
+        self.owner = owner
         self._connect, self._service = connect, service
         self._output_dir, self._engine_notice = output_dir, engine_notice
         self.engine = self._engine = engine or EngineUsed()
         self.engine_summary, self._find_file = engine_summary, find_file
         self._remove_files, self._cancel_job = remove_files, cancel_job
         self._removed: dict[str, PicturesRemoved] = {}
-        self._clock = clock
         self._schedules = LearntSchedules(service, schedule, floor=self.limits.min_poll_interval)
         self._callers = Callers()
-        self._styles = LiveCatalogue(service, clock=clock, shipped=styles or SHIPPED)
+        self._styles = LiveCatalogue(service, clock=self._clock, shipped=styles or SHIPPED)
         self._list_engine_models = list_engine_models
         self._events = EventPublisher()
         self._background_block = open_background()
@@ -221,7 +225,7 @@ class Generations:
         Cancelling stops the waiting; a submit under way still ends and its job stays known. `call`
         is given for a host's call: one without an answer is taken up by the next equal one.
         """
-        call = call or Call()
+        call, owner = self._own(call)
         reporter = ProgressReporter(on_update)
         if self._engine.has_defaults:
             request = request.without_defaults()
@@ -235,7 +239,7 @@ class Generations:
             call.fingerprint = fingerprint
         hourly = None
         if call.connection and self.limits.hourly is not None:
-            what = (self._service, call.owner, self._engine.name)
+            what = (self._service, owner, self._engine.name)
             hourly = HourlyLimit(self.limits.hourly, backend.state, *what, self._clock)
         async with self._answering(call, backend):
             slot = ConcurrencySlot(self._slots)
@@ -257,6 +261,7 @@ class Generations:
                         callers=self._callers,
                         call=call,
                         service=self._service,
+                        owner=owner,
                         engine=self._engine,
                         hourly=hourly,
                         clock=self._clock,
@@ -269,7 +274,7 @@ class Generations:
                         )
                         entry, is_earlier = await submission.run()
                     call.settle(entry)
-                    self._events.publish(entry.record_id or "")
+                    self._publish(entry)
                 poller = await self._join_poller(backend, entry, slot)
             except RefusedStyle as exc:
                 slot.release()
@@ -298,16 +303,17 @@ class Generations:
     ) -> Generation:
         """Where a generation stands, after at most `max_wait` seconds; 0 polls once.
 
-        Works for every record id of this service, also of other processes and earlier ones. None
-        waits as long as `generate` would.
+        Works for every record id of the call's owner, also of other processes and earlier ones,
+        and for one that only the service knows when the owner is that of a state folder. None waits
+        as long as `generate` would.
         """
-        call = call or Call()
+        call, owner = self._own(call)
         reporter = ProgressReporter(on_update)
         backend = await self._open()
-        entry = await self._find(backend, call.owner, record_id)
+        entry = await self._find(backend, owner, record_id)
         if entry is None:
             with anyio.move_on_after(call.allowed_wait(max_wait or 0.0) + POLL_TIMEOUT):
-                entry = await self._adopt(backend, record_id, call.owner)
+                entry = await self._adopt(backend, record_id, owner)
             if entry is None:
                 raise Unavailable("the service has not answered", record_id=record_id)
         if entry.phase == "failed":
@@ -348,39 +354,45 @@ class Generations:
         if failures:
             raise failures[0]
 
-    async def history(self, limit: int = 50, *, owner: str = "") -> tuple[Generation, ...]:
+    async def history(self, limit: int = 50, *, owner: str | None = None) -> tuple[Generation, ...]:
         """The owner's newest generations, newest first; the lost ones among them."""
-        backend = await self._open()
+        backend, owner = await self._open(), self.owner if owner is None else owner
         found = await backend.state.latest(self._service, owner, limit)
         newest = self._recorder(backend).newest
         return tuple(self._to_generation(newest(entry)) for entry in found)
 
-    async def prune(self, days: float, *, owner: str = "") -> tuple[Pruned, int]:
+    async def prune(self, days: float, *, owner: str | None = None) -> tuple[Pruned, int]:
         """Removes the owner's generations older than `days` that have ended; see `State.prune`.
 
         Gives beside them how many pictures the backend itself kept of them and has removed. One
         that the next equal call could still take up is never old enough.
         """
+        await self._open()  # whose clock it is
         before = self._clock() - max(days * 86400, UNANSWERED_TTL)
         return await self._remove(before, "sketches", owner)
 
-    async def forget(self, *, owner: str = "") -> tuple[Pruned, int]:
+    async def forget(self, *, owner: str | None = None) -> tuple[Pruned, int]:
         """Removes all of the owner's generations that have ended, and the pictures of any engine.
 
         As `prune`, but whenever they were made: an equal call orders anew. What is not known to
         have ended stays, since its record keeps a second one from being ordered.
         """
+        await self._open()
         return await self._remove(self._clock() + UNANSWERED_TTL, "all", owner)
 
     async def _remove(
-        self, before: float, pictures: Literal["sketches", "all"], owner: str
+        self, before: float, pictures: Literal["sketches", "all"], owner: str | None
     ) -> tuple[Pruned, int]:
-        backend = await self._open()
+        backend, owner = await self._open(), self.owner if owner is None else owner
         pruned = await backend.state.prune(self._service, owner, before)
         if self._remove_files is None:
             return pruned, 0
         work = partial(self._remove_files, pruned.record_ids, pictures)
         return pruned, await anyio.to_thread.run_sync(work)
+
+    async def health(self) -> Health:
+        """How the store of the state stands; raises nothing of it, but what opening it does."""
+        return await (await self._open()).state.health()
 
     async def cancel(self, record_id: str) -> Cancellation:
         """Gives up a job of the embedded service: no further picture of it is begun.
@@ -390,7 +402,7 @@ class Generations:
         backend = await self._open()
         cancelled = await anyio.to_thread.run_sync(self._cancel_job, record_id)
         if cancelled is None:
-            if self.backend == "arta" and await self._find(backend, "", record_id):
+            if self.backend == "arta" and await self._find(backend, self.owner, record_id):
                 raise NotCancellable(
                     "the remote service takes no cancellation: the job goes on there",
                     record_id=record_id,
@@ -402,7 +414,7 @@ class Generations:
         # Its end goes into the journal now, unless another process has yet to come to it.
         if self.backend == "local" and not cancelled.is_drawing:
             with suppress(ArtaError):
-                await self.get(record_id)
+                await self.get(record_id, max_wait=CANCEL_TIMEOUT)
         return cancelled
 
     async def catalogue(self) -> Catalogue:
@@ -424,12 +436,12 @@ class Generations:
         """What is known to be drawn with, without a request."""
         return self._styles.catalogue
 
-    async def picture(self, record_id: str, index: int) -> Picture:
-        """One picture of a finished generation: as saved, else downloaded.
+    async def picture(self, record_id: str, index: int, *, owner: str | None = None) -> Picture:
+        """One picture of a finished generation of the owner's: as saved, else downloaded.
 
         Raises UnknownRecord for an index that it does not have.
         """
-        generation = await self.get(record_id)
+        generation = await self.get(record_id, call=Call(owner=owner))
         if removed := self._removed_of(record_id, generation):
             raise removed
         if not 0 <= index < len(generation.images):
@@ -474,11 +486,15 @@ class Generations:
         return replace(generation, images=tuple(images))
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Calls `listener` with the record id of every generation that is new or has ended.
+        """Calls `listener` with an event of every generation that is new or has ended.
 
         Gives the function that ends it. A listener that is slow or fails delays no call.
         """
         return self._events.subscribe(listener, self._background)
+
+    def _clock(self) -> float:
+        """The time that goes into entries: the state's own."""
+        return self._opened.state.now() if self._opened else time.time()
 
     async def _open(self) -> Backend:
         if self._opened is not None:
@@ -505,7 +521,15 @@ class Generations:
             return kept
         return recorder.newest(found) if found else kept
 
+    def _publish(self, entry: JournalEntry) -> None:
+        self._events.publish(GenerationEvent(entry.owner, entry.record_id or ""))
+
     # Callers
+
+    def _own(self, call: Call | None) -> tuple[Call, str]:
+        """The call, made where there is none, and whose generations it sees and makes."""
+        call = call or Call()
+        return call, self.owner if call.owner is None else call.owner
 
     @asynccontextmanager
     async def _answering(self, call: Call, backend: Backend) -> AsyncGenerator[None]:
@@ -542,7 +566,7 @@ class Generations:
         record_id = call.connection.take_unread(call.fingerprint)
         if record_id is not None:
             backend = await self._open()
-            entry = await self._find(backend, call.owner, record_id)
+            entry = await self._find(backend, self._own(call)[1], record_id)
             if entry and entry.phase in ("submitted", "done") and not self._is_gone(entry):
                 call.settle(entry)
                 return entry
@@ -683,7 +707,7 @@ class Generations:
         if failure is not None:
             recorder = self._recorder(backend)
             await recorder.finish(replace(entry, phase="failed", error=failure.message))
-            self._events.publish(entry.record_id or "")
+            self._publish(entry)
             raise failure
         seed = entry.seed if job.seed is None else job.seed
         done = await self._recorder(backend).finish(replace(entry, phase="done", seed=seed))
@@ -717,7 +741,7 @@ class Generations:
         self._confirmed[entry.record_id or ""] = None  # its addresses are a moment old: they serve
         if len(self._confirmed) > MAX_CONFIRMED:
             del self._confirmed[next(iter(self._confirmed))]
-        self._events.publish(entry.record_id or "")
+        self._publish(entry)
         return entry
 
     async def _refresh(
@@ -752,9 +776,13 @@ class Generations:
         return self._to_generation(found)
 
     async def _adopt(self, backend: Backend, record_id: str, owner: str) -> JournalEntry:
-        """An entry for a job that this journal never saw, if the service knows it."""
+        """An entry for a job that this journal never saw, if the service knows it.
+
+        Only for the one person of a state folder, whose account made it. An account that several
+        share knows the jobs of all: there another's record id is unknown, in the same words.
+        """
         unknown = f"no generation has the record id {sanitize(repr(record_id), 80)}"
-        if not is_record_id(record_id):
+        if owner or not is_record_id(record_id):
             raise UnknownRecord(unknown)
         try:
             job = await backend.client.poll_until_answered(record_id)
@@ -780,7 +808,10 @@ class Generations:
             record_id=record_id,
             seed=job.seed,
         )
-        return await self._recorder(backend).adopt(entry)
+        adopted = await self._recorder(backend).adopt(entry)
+        if adopted.owner != owner:
+            raise UnknownRecord(unknown)
+        return adopted
 
     def _is_gone(self, entry: JournalEntry) -> bool:
         """Whether a service on this machine lacks a picture of a finished generation."""

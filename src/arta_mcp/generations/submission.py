@@ -55,8 +55,8 @@ KEY_POLL_INTERVAL = 0.1
 class Submission:
     """One call's request on its way to the journal entry of a submitted job.
 
-    `service` names whose entry it is, `clock` gives seconds since the epoch, and `until` is when
-    the call's waiting ends, by `anyio.current_time()`.
+    `service` and `owner` name whose entry it is, `clock` gives seconds since the epoch, and `until`
+    is when the call's waiting ends, by `anyio.current_time()`.
     """
 
     request: GenerationRequest
@@ -72,6 +72,7 @@ class Submission:
     callers: Callers
     call: Call
     service: str
+    owner: str
     engine: EngineUsed
     hourly: HourlyLimit | None
     clock: Callable[[], float]
@@ -91,7 +92,7 @@ class Submission:
             now = self.clock()
             intent = JournalEntry(
                 service=self.service,
-                owner=self.call.owner,
+                owner=self.owner,
                 key=self.request.idempotency_key,
                 fingerprint=self.fingerprint,
                 request=self.request.model_dump_json(),

@@ -54,7 +54,7 @@ from arta_mcp.local.store import (
     append,
     picture_name,
 )
-from arta_mcp.local.workers import IDLE_TIMEOUT, DrawingWorkers
+from arta_mcp.local.workers import DrawingWorkers
 from arta_mcp.redaction import Secret
 from arta_mcp.styles import SHIPPED
 from arta_mcp.untrusted_json import is_object, json_or_none, text
@@ -114,9 +114,8 @@ class Service:
     ones, and none at all for a job that comes while others wait. `latency` is the seconds before
     each answer, `token_lifetime` those of an id token. `rotate` gives a new refresh token at each
     refresh and expires the one before. `engine` draws, the sketch where none is given; `recipes`
-    are the words of styles for one that is a model; after `idle` seconds without a job it is
-    closed. `keep` is how many records of sketches are kept,
-    `keep_bytes` how much of their pictures.
+    are the words of styles for one that is a model. `keep` is how many records of sketches are
+    kept, `keep_bytes` how much of their pictures.
 
     The way of a request:
 
@@ -131,7 +130,6 @@ class Service:
         *,
         engine: Engine | None = None,
         recipes: Recipes | None = None,
-        idle: float = IDLE_TIMEOUT,
         queue: float | None = None,
         draw: float | None = None,
         latency: float = 0.0,
@@ -147,9 +145,7 @@ class Service:
         self.picture_address: FolderAddress | None = None
         """where pictures are said to lie; without one, where the caller asked"""
         self.store = Store(folder, keep=keep, keep_bytes=keep_bytes)
-        self.workers = DrawingWorkers(
-            self.store, engine or SketchEngine(), recipes=recipes, idle=idle
-        )
+        self.workers = DrawingWorkers(self.store, engine or SketchEngine(), recipes=recipes)
         self.catalogue = recipes.catalogue if recipes else SHIPPED
         routes = [Route("/", self.health)]
         for endpoint, method, paths, hosts in _ENDPOINTS:

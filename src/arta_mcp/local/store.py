@@ -457,6 +457,16 @@ def measure_pictures(folder: Path) -> dict[str, dict[Path, int]]:
     return found
 
 
+def measure_sketches(folder: Path) -> dict[str, dict[Path, int]]:
+    """As `measure_pictures`, without those of another engine, which stay."""
+
+    def is_sketch(record_id: str) -> bool:
+        engine = text(_read_fields(folder / "records", record_id), "engine")
+        return engine in ("", "sketch")  # empty: of 0.1.0
+
+    return {name: sizes for name, sizes in measure_pictures(folder).items() if is_sketch(name)}
+
+
 def picture_path(folder: Path, record_id: str, index: int) -> Path | None:
     """Where the picture lies once it is drawn; None for what is no record id of ours."""
     # The record id may be of another service: nothing but this form may reach the disk.

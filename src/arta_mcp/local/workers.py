@@ -33,9 +33,6 @@ from arta_mcp.styles import category_of
 QUEUE_INTERVAL = 0.2
 """seconds between two looks for what other processes have put into the queue"""
 
-IDLE_TIMEOUT = 1.0
-"""seconds without a job after which an engine is closed, where nobody says otherwise"""
-
 WAITED_FOR = 60.0
 """seconds since a call asked for a job in which it is drawn before those that no call waits for"""
 
@@ -77,7 +74,7 @@ class DrawingWorkers:
 
     The queue is the folder's: whichever process holds its lock draws for all of them, in the order
     of the submits, and the operating system frees the lock of one that dies. The thread ends, and
-    closes the engine, when nothing was to be drawn for `idle` seconds.
+    closes the engine, when nothing was to be drawn for the seconds that it says.
 
         in the queue -> begun (written down before the engine is asked) -> picture on disk
                                 `--failure, cancelled, abandoned: the end, no further one is begun
@@ -89,9 +86,8 @@ class DrawingWorkers:
         engine: Engine,
         *,
         recipes: Recipes | None = None,
-        idle: float = IDLE_TIMEOUT,
     ) -> None:
-        self._store, self._engine, self._recipes, self._idle = store, engine, recipes, idle
+        self._store, self._engine, self._recipes = store, engine, recipes
         self.info = engine.describe()
         self._lock = store.drawing_lock(self.info.engine)
         self._jobs: dict[str, _Job] = {}
@@ -179,7 +175,7 @@ class DrawingWorkers:
                     queue = self._queue(self.info.engine)
                     if queue or self._under_way:
                         idle_since = time.monotonic()
-                    elif time.monotonic() - idle_since > self._idle:
+                    elif time.monotonic() - idle_since > self.info.idle:
                         break
                     # While a crowd comes nothing is drawn: the first of 200 pictures took the one
                     # core from the calls yet to be read, a `ping` behind them waited for seconds.

@@ -21,11 +21,17 @@ PYTHON_SDK = ("mcp", "0.1.0")
 drop an answer that comes after their time limit and say nothing"""
 
 _call: ContextVar[Call | None] = ContextVar("call", default=None)
+_owner: ContextVar[str | None] = ContextVar("owner", default=None)
 
 
 def current_call() -> Call | None:
     """The call that this task serves; None outside a `tools/call`."""
     return _call.get()
+
+
+def current_owner() -> str | None:
+    """Whose generations the request sees that this task serves; None: those of the program."""
+    return _owner.get()
 
 
 def add_calls(server: MCPServer[Connection]) -> None:
@@ -44,6 +50,7 @@ def add_calls(server: MCPServer[Connection]) -> None:
             call = calls.pop((id(connection), str(params.get("requestId"))), None)
             if call is not None:
                 call.leave(is_cut=names_time_out(str(params.get("reason"))[:500]))
+        _owner.set(connection.owner)  # a message is handled in a context of its own
         if ctx.method != "tools/call":
             return await call_next(ctx)
         connection.reads_late_answers = not _drops_late_answers(ctx)

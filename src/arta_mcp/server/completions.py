@@ -10,6 +10,7 @@ from mcp.server.mcpserver import MCPServer
 from arta_mcp.arta.protocol import RATIOS
 from arta_mcp.generations.service import Generations
 from arta_mcp.matching import normalize
+from arta_mcp.server.calls import current_owner
 from arta_mcp.server.resources import MAX_LISTED
 
 MAX_COMPLETIONS = 100
@@ -32,7 +33,7 @@ def add_completions(server: MCPServer[Any], generations: Generations) -> None:
             case "aspect_ratio":
                 values = [*RATIOS]
             case "record_id":
-                latest = await generations.history(MAX_LISTED)
+                latest = await generations.history(MAX_LISTED, owner=current_owner())
                 values = [entry.record_id for entry in latest if entry.record_id]
             case "index":
                 values = [str(index) for index in range(8)]

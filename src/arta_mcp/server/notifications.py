@@ -14,6 +14,7 @@ from mcp.server.subscriptions import ListenHandler, SubscriptionBus
 from mcp.shared.subscriptions import ResourcesListChanged, ResourceUpdated
 from mcp.types import INVALID_PARAMS
 
+from arta_mcp.generations.events import GenerationEvent
 from arta_mcp.server.resources import GENERATION, GENERATIONS
 from arta_mcp.server.sdk import connection_of, lowlevel_server
 
@@ -26,10 +27,10 @@ MAX_URI = 300
 
 def add_notifications(
     server: MCPServer[Any], bus: SubscriptionBus
-) -> Callable[[str], Awaitable[None]]:
+) -> Callable[[GenerationEvent], Awaitable[None]]:
     """Lets clients of both protocol eras subscribe; gives the function that notifies them.
 
-    That takes the record id of a generation that is new or has ended. From 2026-07-28 on a client
+    That takes the event of a generation that is new or has ended. From 2026-07-28 on a client
     listens on a stream that the bus feeds. Before it subscribes to single resources, as VS Code
     does for those in an editor (`watch` in its `mcpResourceFilesystem.ts`), which else grow stale.
     """
@@ -65,9 +66,9 @@ def add_notifications(
     core.add_request_handler("resources/subscribe", types.SubscribeRequestParams, subscribe)
     core.add_request_handler("resources/unsubscribe", types.UnsubscribeRequestParams, unsubscribe)
 
-    async def publish(record_id: str) -> None:
+    async def publish(event: GenerationEvent) -> None:
         await bus.publish(ResourcesListChanged())
-        for uri in (GENERATIONS, GENERATION.format(record_id=record_id)):
+        for uri in (GENERATIONS, GENERATION.format(record_id=event.record_id)):
             await bus.publish(ResourceUpdated(uri=uri))
             for connection, uris in tuple(subscribed.items()):
                 if uri in uris:

@@ -11,9 +11,11 @@ from mcp.types import INTERNAL_ERROR, INVALID_PARAMS
 from pydantic import Field
 
 from arta_mcp.errors import ArtaError, InvalidRequest, JobFailed, UnknownRecord
+from arta_mcp.generations.callers import Call
 from arta_mcp.generations.service import Generations
 from arta_mcp.matching import suggest
 from arta_mcp.redaction import sanitize
+from arta_mcp.server.calls import current_owner
 from arta_mcp.server.content import explain
 from arta_mcp.server.sdk import lowlevel_server
 
@@ -44,7 +46,7 @@ def add_prompts(server: MCPServer[Any], generations: Generations) -> None:
     ) -> str:
         """Draw a finished generation again with one thing changed."""
         try:
-            found = await generations.get(record_id)
+            found = await generations.get(record_id, call=Call(owner=current_owner()))
         except (UnknownRecord, JobFailed) as exc:
             raise MCPError(INVALID_PARAMS, explain(exc)) from exc
         except ArtaError as exc:

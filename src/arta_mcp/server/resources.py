@@ -13,8 +13,10 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
 
 from arta_mcp.errors import ArtaError, UnknownRecord
+from arta_mcp.generations.callers import Call
 from arta_mcp.generations.pictures import run_in_turn
 from arta_mcp.generations.service import Generations
+from arta_mcp.server.calls import current_owner
 from arta_mcp.server.content import explain
 from arta_mcp.server.previews import READABLE, shrink
 
@@ -68,12 +70,12 @@ def add_resources(server: MCPServer[Any], generations: Generations) -> None:
 
     @readable(server, GENERATIONS, "Latest generations", newest)
     async def latest() -> str:
-        found = await generations.history(MAX_LISTED)
+        found = await generations.history(MAX_LISTED, owner=current_owner())
         return json.dumps([generation.to_dict() for generation in found], ensure_ascii=False)
 
     @readable(server, GENERATION, "Generation", "One generation and where it stands.")
     async def generation(record_id: str) -> str:
-        found = await generations.get(record_id)
+        found = await generations.get(record_id, call=Call(owner=current_owner()))
         return json.dumps(found.to_dict(), ensure_ascii=False)
 
     bounds = "One picture of a generation, at most 1536 px and 700 kB; index counts from 0."
@@ -83,7 +85,7 @@ def add_resources(server: MCPServer[Any], generations: Generations) -> None:
         # a template's parts come as text, and `int` also takes ` 1`, `+1`, `1_0` and other scripts
         if not index.isascii() or not index.isdigit():
             raise ResourceNotFoundError(f"the index of a picture is a number, not {index!r}")
-        picture = await generations.picture(record_id, int(index[:6]))
+        picture = await generations.picture(record_id, int(index[:6]), owner=current_owner())
         return await run_in_turn(partial(shrink, picture.content, *READABLE))
 
 

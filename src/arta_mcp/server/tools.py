@@ -168,7 +168,8 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
             wait = min(wait, generations.limits.max_wait)
         record_id, earlier = arguments.record_id, ()
         if record_id is None:
-            record_id, earlier = await find_newest(generations, generations.waits_until(call, wait))
+            until = generations.waits_until(call, wait)
+            record_id, earlier = await find_newest(generations, until, owner=call.owner)
         # both waits count from when the call came: they have one end
         found = await generations.get(record_id, progress_reporter(ctx), max_wait=wait, call=call)
         until = generations.waits_until(call)
@@ -222,14 +223,16 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
     ]
 
 
-async def find_newest(generations: Generations, until: float) -> tuple[str, tuple[Generation, ...]]:
-    """The record id of the newest generation, and those before it, newest first.
+async def find_newest(
+    generations: Generations, until: float, *, owner: str | None
+) -> tuple[str, tuple[Generation, ...]]:
+    """The record id of the owner's newest generation, and those before it, newest first.
 
     One whose submit is still under way is waited for until `until`. A refused one is none: no
     job came of it. Raises UnknownRecord when there is none, SubmitUnknown for one that was lost.
     """
     while True:
-        found = await generations.history(MAX_LISTED)
+        found = await generations.history(MAX_LISTED, owner=owner)
         found = [one for one in found if one.status != "refused"][: MAX_EARLIER + 1]
         if not found:
             raise UnknownRecord("there is no generation yet", hint="call generate_image")

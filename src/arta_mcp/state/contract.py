@@ -9,6 +9,7 @@ from typing import Protocol
 from arta_mcp.arta.account import Account
 from arta_mcp.state.records import (
     CallNote,
+    Health,
     JournalEntry,
     Pruned,
     StateDescription,
@@ -26,14 +27,21 @@ CUT_SHARE = 0.8
 class State(Protocol):
     """Tokens, locks and the journal, shared by every process on one installation.
 
-    The store knows which processes live: an `intended` entry of a dead one is given as `refused`,
-    a `sending` one as `unknown`. Every method may raise Unavailable when it cannot be used.
+    The store knows the time and which processes live: an `intended` entry of a dead one is given as
+    `refused`, a `sending` one as `unknown`. Every method may raise Unavailable when it cannot be
+    used; what it was to write may then be tried once more as it is, and is written once.
     """
 
-    def lock(self, name: str) -> AbstractAsyncContextManager[None]:
+    def now(self) -> float:
+        """The store's own time in seconds since the epoch: every time in an entry is by it."""
+        ...
+
+    def lock(self, name: str) -> AbstractAsyncContextManager[int]:
         """Held by one task of one process at a time; freed when its holder dies.
 
-        Raises Unavailable when another holds it for over 90 s.
+        Gives its fence, which never falls. A store that cannot tell a holder that is slow from one
+        that died gives its lock to the next one after a while: that has a higher fence. Raises
+        Unavailable when another holds it for over 90 s.
         """
         ...
 
@@ -41,8 +49,11 @@ class State(Protocol):
         """The stored account; None when there is none or it is damaged."""
         ...
 
-    async def keep_account(self, name: str, account: Account | None) -> None:
-        """Replaces the stored account at once and whole; None removes it."""
+    async def keep_account(self, name: str, account: Account | None, *, fence: int) -> bool:
+        """Replaces the stored account at once and whole; None removes it.
+
+        False when a holder with a higher fence has written: what that wrote stands.
+        """
         ...
 
     async def styles(self, service: str) -> StyleList | None:
@@ -56,13 +67,14 @@ class State(Protocol):
     async def begin(
         self, entry: JournalEntry, *, is_waiting: Callable[[str], bool]
     ) -> tuple[JournalEntry, bool]:
-        """The entry for a new intent, and whether it is the caller's to send.
+        """The entry for a new intent, begun now, and whether it is the caller's to send.
 
         A key that stands already gives its first entry, unless no job came of it. Without a key,
         an entry with a caller gives the newest equal one (owner, service, fingerprint) of the last
         ten minutes that answered no call and whose caller has gone, and makes it that caller's; a
         caller whose process was killed was cut, after no longer than it is now since its call came;
-        `is_waiting` says of a caller of this process whether it is still there.
+        `is_waiting` says of a caller of this process whether it is still there. What raises, or is
+        cancelled, has begun nothing that lasts.
         """
         ...
 
@@ -103,6 +115,10 @@ class State(Protocol):
         Those without a known end stay: their jobs may still run, and their keys keep a second one
         from being ordered. The keys of those that are removed are free again.
         """
+        ...
+
+    async def health(self) -> Health:
+        """How the store itself stands, asked now; raises nothing of it."""
         ...
 
     async def describe(self, account_name: str) -> StateDescription:

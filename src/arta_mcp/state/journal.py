@@ -5,23 +5,21 @@ Blocking; `sqlite.py` calls it from threads, one at a time, with every write in 
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from arta_mcp.arta.protocol import Image, is_record_id
 from arta_mcp.errors import Unavailable
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import CUT_SHARE, UNANSWERED_TTL
 from arta_mcp.state.processes import ProcessRegistry
-from arta_mcp.state.records import CallNote, JournalEntry, Phase, Pruned, Timing
-from arta_mcp.untrusted_json import text
+from arta_mcp.state.records import CallNote, JournalEntry, Pruned, Timing
+from arta_mcp.state.stored import COLUMNS, WRITTEN, DamagedEntry, to_entry, to_values
 
 VERSION = 2
 """of the shape; 0 is that of arta-mcp 0.1.0"""
@@ -29,23 +27,9 @@ VERSION = 2
 MAX_OLD_LEASE = 2 * 3600.0
 """seconds; a later lease of 0.1.0 is from a clock that ran ahead, and over"""
 
-_COLUMNS = tuple(field.name for field in fields(JournalEntry))
+_STORED = ", ".join(COLUMNS)
 
-_NOTED = frozenset({"id", "owner", "key", "created_at", "caller", "answered_at", "cut_after"})
-"""columns that `write` leaves as they are: they never change, or `note_call` has them"""
-
-_WRITTEN = tuple(name for name in _COLUMNS if name not in _NOTED)
-
-_SELECT = f"SELECT {', '.join(_COLUMNS)}, process, lease_until, number FROM"  # constants only
-
-_TYPES: dict[object, tuple[type, ...]] = {
-    "str": (str,),
-    "str | None": (str, type(None)),
-    "int": (int,),
-    "int | None": (int, type(None)),
-    "float": (float, int),
-    "float | None": (float, int, type(None)),
-}
+_SELECT = f"SELECT {_STORED}, process, lease_until, number FROM"  # constants only
 
 _TABLE = """
 CREATE TABLE journal (
@@ -157,7 +141,7 @@ class Journal:
                     return first, False
                 # once more from the start, in the same row: the key is unique
                 again = replace(entry, id=first.id, version=first.version + 1)
-                self._update(again, _COLUMNS, "id = ?", first.id)
+                self._update(again, COLUMNS, "id = ?", first.id)
                 return again, True
         elif entry.caller is not None and (equal := self._find_unanswered(entry, is_waiting)):
             self.note_call(equal.id, CallNote(caller=entry.caller, cut_after=equal.cut_after))
@@ -168,7 +152,7 @@ class Journal:
         """See `State.write`."""
         written = replace(entry, version=entry.version + 1)
         where = "id = ? AND version = ?"
-        if self._update(written, _WRITTEN, where, entry.id, entry.version):
+        if self._update(written, WRITTEN, where, entry.id, entry.version):
             return written
         known = self.db.execute("SELECT 1 FROM journal WHERE id = ?", (entry.id,)).fetchone()
         return None if known else self._insert(written)
@@ -260,7 +244,7 @@ class Journal:
         )
         after = entry.created_at - UNANSWERED_TTL
         for row in self._rows(where, entry.service, entry.owner, entry.fingerprint, after):
-            process, _, token = (row[_COLUMNS.index("caller")] or "").partition("/")
+            process, _, token = (row[COLUMNS.index("caller")] or "").partition("/")
             if process == self._processes.id:
                 has_caller = is_waiting(token) and token != entry.caller
             else:
@@ -284,9 +268,9 @@ class Journal:
 
     def _insert(self, entry: JournalEntry) -> JournalEntry:
         entry = replace(entry, id=entry.id or secrets.token_hex(16))
-        marks = ", ".join("?" * (len(_COLUMNS) + 1))
-        query = f"INSERT INTO journal ({', '.join(_COLUMNS)}, process) VALUES ({marks})"  # noqa: S608  # constants only
-        self.db.execute(query, (*_values(entry, _COLUMNS, self._caller), self._worker(entry)))
+        marks = ", ".join("?" * (len(COLUMNS) + 1))
+        query = f"INSERT INTO journal ({_STORED}, process) VALUES ({marks})"  # noqa: S608  # constants only
+        self.db.execute(query, (*self._values(entry, COLUMNS), self._worker(entry)))
         return entry
 
     def _update(
@@ -294,7 +278,7 @@ class Journal:
     ) -> int:
         assignments = ", ".join(f"{name} = ?" for name in names)
         query = f"UPDATE journal SET {assignments}, process = ? WHERE {where}"  # noqa: S608  # constants only
-        row = (*_values(entry, names, self._caller), self._worker(entry), *values)
+        row = (*self._values(entry, names), self._worker(entry), *values)
         return self.db.execute(query, row).rowcount
 
     def _select(self, where: str, *values: object) -> Iterator[JournalEntry]:
@@ -305,6 +289,12 @@ class Journal:
 
     def _worker(self, entry: JournalEntry) -> str | None:
         return self._processes.id if entry.phase in ("intended", "sending") else None
+
+    def _values(self, entry: JournalEntry, names: tuple[str, ...]) -> tuple[object, ...]:
+        values = to_values(entry, names)
+        if "caller" in values:
+            values["caller"] = self._caller(entry.caller)
+        return tuple(values.values())
 
     def _caller(self, token: str | None) -> str | None:
         return token and f"{self._processes.id}/{token}"
@@ -337,21 +327,11 @@ def name_damaged_rows(db: sqlite3.Connection) -> Iterator[str]:
 
 def _parse(row: tuple[Any, ...]) -> JournalEntry:
     *stored, _, _, number = row
-    values = dict(zip(_COLUMNS, stored, strict=True))
+    values = dict(zip(COLUMNS, stored, strict=True))
+    values["caller"] = str(values["caller"] or "").partition("/")[2] or None
     try:
-        for field in fields(JournalEntry):
-            if not isinstance(values[field.name], _TYPES.get(field.type, (str,))):
-                raise TypeError(field.name)
-        if values["phase"] not in get_args(Phase):
-            raise ValueError("phase")
-        values["images"] = tuple(map(_image, json.loads(values["images"])))
-        values["paths"] = tuple(path and str(path) for path in json.loads(values["paths"]))
-        # 0.1.0 took any printable text of a service for an id.
-        if values["record_id"] is not None and not is_record_id(values["record_id"]):
-            values["record_id"] = None
-        values["caller"] = (values["caller"] or "").partition("/")[2] or None
-        return JournalEntry(**values)
-    except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as exc:
+        return to_entry(values)
+    except DamagedEntry as exc:
         what = f"row {number} of the journal is damaged ({sanitize(str(exc), 80)})"
         raise DamagedRow(what) from exc
 
@@ -388,32 +368,6 @@ def _shape(db: sqlite3.Connection) -> None:
             db.execute(statement)
         db.execute(f"PRAGMA user_version = {VERSION}")
     db.execute("PRAGMA busy_timeout = 100")
-
-
-def _values(
-    entry: JournalEntry,
-    names: tuple[str, ...],
-    caller: Callable[[str | None], str | None],
-) -> Iterator[object]:
-    for name in names:
-        match name:
-            case "images":
-                yield json.dumps([image.render() for image in entry.images])
-            case "paths":
-                yield json.dumps(entry.paths)
-            case "caller":
-                yield caller(entry.caller)
-            case _:
-                yield getattr(entry, name)
-
-
-def _image(stored: dict[str, object]) -> Image:
-    return Image(
-        text(stored, "url"),
-        text(stored, "name"),
-        stored.get("isBlur") is True,
-        text(stored, "MIME"),
-    )
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

@@ -93,6 +93,24 @@ class StyleList:
     listed_at: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How a store stands: whether it answers, in how many seconds, and what it may lose.
+
+    `warnings` are for people, each with what to do. `persistence` is `file`, `aof`, `snapshots` or
+    `none`, `eviction` the store's policy for a full memory, `epoch` the same for as long as it has
+    lost nothing; each is None where the store does not tell.
+    """
+
+    store: str
+    answers: bool
+    latency: float | None = None
+    persistence: str | None = None
+    eviction: str | None = None
+    epoch: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class StateCheck:
     """One thing about the state that was checked: how it stands, and what to do about it."""

@@ -14,7 +14,7 @@ import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,10 +23,10 @@ import anyio.to_thread
 from filelock import FileLock, Timeout
 
 from arta_mcp.arta.account import Account
-from arta_mcp.arta.protocol import is_record_id, is_token
-from arta_mcp.errors import ConfigError, ProtocolError, Unavailable
+from arta_mcp.arta.protocol import is_record_id
+from arta_mcp.errors import ArtaError, ConfigError, ProtocolError, Unavailable
 from arta_mcp.files import make_private_folder, write_atomically
-from arta_mcp.redaction import Secret, sanitize
+from arta_mcp.redaction import sanitize
 from arta_mcp.state.checks import (
     check_folder,
     check_journal,
@@ -37,13 +37,15 @@ from arta_mcp.state.journal import DamagedRow, Journal
 from arta_mcp.state.processes import ProcessRegistry
 from arta_mcp.state.records import (
     CallNote,
+    Health,
     JournalEntry,
     Pruned,
     StateDescription,
     StyleList,
     Timing,
 )
-from arta_mcp.untrusted_json import is_object, json_or_none, list_or_empty, text
+from arta_mcp.state.stored import account_values, to_account, to_styles
+from arta_mcp.untrusted_json import is_object, json_or_none
 
 T = TypeVar("T")
 Work = Callable[[Journal], T]
@@ -58,9 +60,6 @@ LOCK_TIMEOUT = 90.0
 
 MAX_FILE_THREADS = 4
 """token and style files that are read or written at the same time"""
-
-_LAST_SECOND = 1e12
-"""seconds since the epoch; a token file that names a later time is damaged"""
 
 
 class _Busy(Exception):
@@ -78,9 +77,18 @@ class _Damaged(Exception):
 class SqliteState:
     """See `State`. Every file is 0600 in a 0700 folder, from its first byte."""
 
-    def __init__(self, directory: Path, *, warn: Callable[[str], None] | None = None) -> None:
-        """`warn` takes what a person should know: a damaged journal that was moved aside."""
-        self._directory = directory
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        warn: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`warn` takes what a person should know: a damaged journal that was moved aside.
+
+        `clock` gives seconds since the epoch: all processes on a folder have that of the machine.
+        """
+        self._directory, self.now = directory, clock
         self._journal_file = directory / "generations.sqlite3"
         self._warn = warn or log.warning
         self._opened: Journal | None = None
@@ -93,7 +101,7 @@ class SqliteState:
         self._file_turns = anyio.CapacityLimiter(MAX_FILE_THREADS)
 
     @asynccontextmanager
-    async def lock(self, name: str) -> AsyncGenerator[None]:
+    async def lock(self, name: str) -> AsyncGenerator[int]:
         await self._run(lambda: make_private_folder(self._directory))
         # thread_local: taken in one thread, released perhaps in another
         lock = FileLock(self._directory / f"{name}.lock", mode=0o600, thread_local=False)
@@ -114,26 +122,30 @@ class SqliteState:
         except OSError as exc:
             raise self._explain(exc) from exc
         try:
-            yield
+            yield 0  # the operating system frees no lock early: no fence is needed
         finally:
             lock.release()
 
     async def account(self, name: str) -> Account | None:
-        return await self._run(lambda: _read_account(self._read(self._account_file(name))))
+        return await self._run(lambda: to_account(self._read(self._account_file(name))))
 
-    async def keep_account(self, name: str, account: Account | None) -> None:
+    async def keep_account(self, name: str, account: Account | None, *, fence: int) -> bool:
         await self._run(lambda: self._write_account(name, account))
+        return True
 
     async def styles(self, service: str) -> StyleList | None:
-        return await self._run(lambda: _read_styles(self._read(self._styles_file(service))))
+        return await self._run(lambda: to_styles(self._read(self._styles_file(service))))
 
     async def keep_styles(self, service: str, listed: StyleList) -> None:
-        content = json.dumps({"names": listed.names, "listed_at": listed.listed_at}).encode()
+        content = json.dumps(asdict(listed)).encode()
         await self._run(lambda: self._write(self._styles_file(service), content))
 
     async def begin(
         self, entry: JournalEntry, *, is_waiting: Callable[[str], bool]
     ) -> tuple[JournalEntry, bool]:
+        now = self.now()
+        answered_at = None if entry.answered_at is None else now
+        entry = replace(entry, created_at=now, answered_at=answered_at)
         return await self._write_journal(lambda journal: journal.begin(entry, is_waiting))
 
     async def write(self, entry: JournalEntry) -> JournalEntry | None:
@@ -163,6 +175,15 @@ class SqliteState:
 
     async def prune(self, service: str, owner: str, before: float) -> Pruned:
         return await self._write_journal(lambda journal: journal.prune(service, owner, before))
+
+    async def health(self) -> Health:
+        began = time.monotonic()
+        try:
+            await self._read_journal(lambda journal: None)
+        except ArtaError as exc:
+            return Health(store="sqlite", answers=False, warnings=(exc.message,))
+        took = time.monotonic() - began
+        return Health(store="sqlite", answers=True, latency=took, persistence="file")
 
     async def describe(self, account_name: str) -> StateDescription:
         folder, account = self._directory, self._account_file(account_name)
@@ -319,11 +340,7 @@ class SqliteState:
         if account is None:
             path.unlink(missing_ok=True)
             return
-        content = asdict(account) | {
-            "id_token": account.id_token.reveal(),
-            "refresh_token": account.refresh_token.reveal(),
-        }
-        self._write(path, json.dumps(content, indent=1).encode())
+        self._write(path, json.dumps(account_values(account), indent=1).encode())
 
     def _close_journal(self) -> None:
         if self._opened is not None:
@@ -360,28 +377,3 @@ class SqliteState:
             journal = Journal(path, self._processes)
         self._is_suspect = False
         return journal
-
-
-def _read_account(stored: Mapping[str, object]) -> Account | None:
-    id_token, refresh_token = text(stored, "id_token"), text(stored, "refresh_token")
-    issued_at, expires_at = stored.get("issued_at"), stored.get("expires_at")
-    if not isinstance(issued_at, int | float) or not isinstance(expires_at, int | float):
-        return None
-    if not is_token(id_token) or not is_token(refresh_token):
-        return None
-    if not 0 <= issued_at <= expires_at < _LAST_SECOND:
-        return None
-    return Account(
-        id_token=Secret(id_token),
-        refresh_token=Secret(refresh_token),
-        issued_at=float(issued_at),
-        expires_at=float(expires_at),
-        user_id=text(stored, "user_id"),
-    )
-
-
-def _read_styles(stored: Mapping[str, object]) -> StyleList | None:
-    listed_at, names = stored.get("listed_at"), list_or_empty(stored.get("names"))
-    if not isinstance(listed_at, int | float) or not 0 <= listed_at < _LAST_SECOND or not names:
-        return None
-    return StyleList(tuple(name for name in names if isinstance(name, str)), float(listed_at))
