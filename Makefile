@@ -7,7 +7,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 CONSTRAINTS ?= constraints.txt
 PINS := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: demo test test-quick test-engines test-diffusers interop-all docs dist bundle container hosts roads check check-fast coverage quick-replies bench bench-environment soak clean
+.PHONY: demo test test-quick test-engines test-diffusers conformance interop-all docs dist bundle container hosts roads check check-fast coverage quick-replies bench bench-environment soak clean
 
 # Without the settings of the caller: a demo asks no service and spends nobody's pictures.
 demo: $(VENV)/.installed
@@ -18,6 +18,10 @@ test: check
 
 test-quick: $(VENV)/.tested
 	$(BIN)/python -m pytest -q -m "not slow"
+
+# the official suite against `serve --http`, under a minute; the first run installs 200 MB into .cache
+conformance: $(VENV)/.tested
+	PYTHONPATH=tests $(BIN)/python tools/run_conformance.py
 
 # which branches no test takes, in processes of ours too; without the tests of foreign programs and
 # installations, which run another copy, and of what is loaded when, where the measuring is seen

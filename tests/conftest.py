@@ -39,10 +39,16 @@ SLOW_MODULES = {
     *(
         "test_bundle",
         "test_dist",
+        "test_http",
+        "test_http_abuse",
+        "test_http_auth",
+        "test_http_store",
         "test_installers",
         "test_makefile",
+        "test_nginx",
         "test_pythons",
         "test_serve",
+        "test_serve_http",
         "test_wire",
     ),
 }

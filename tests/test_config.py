@@ -61,6 +61,26 @@ GOOD: dict[str, tuple[str, object]] = {
     "ARTA_LOCAL_HTTP": ("on", True),
     "ARTA_PREVIEW": ("On", "on"),
     "ARTA_RESOURCE_LINKS": ("on", True),
+    "ARTA_HTTP_HOST": ("::1", "::1"),
+    "ARTA_HTTP_PORT": ("0", 0),
+    "ARTA_HTTP_TOKENS": (
+        f"alice={KEY}, alice={KEY}2\nbob@work={KEY}3",
+        (("alice", Secret(KEY)), ("alice", Secret(f"{KEY}2")), ("bob@work", Secret(f"{KEY}3"))),
+    ),
+    "ARTA_HTTP_ALLOWED_HOSTS": (
+        "MCP.example.com, mcp:8000 [::1]",
+        ("mcp.example.com", "mcp:8000", "[::1]"),
+    ),
+    "ARTA_HTTP_ALLOWED_ORIGINS": (
+        "https://a.example,http://localhost:5173",
+        ("https://a.example", "http://localhost:5173"),
+    ),
+    "ARTA_HTTP_PUBLIC_URL": ("https://mcp.example.com/", "https://mcp.example.com"),
+    "ARTA_HTTP_ISSUER": ("https://id.example.com/realms/a/", "https://id.example.com/realms/a"),
+    "ARTA_HTTP_AUDIENCE": ("api://arta", "api://arta"),
+    "ARTA_HTTP_SCOPE": ("api://arta/mcp.access", "api://arta/mcp.access"),
+    "ARTA_HTTP_CALLER_CONCURRENCY": ("5", 5),
+    "ARTA_HTTP_CALLER_RATE": ("60", 60),
     "ARTA_LOG_LEVEL": ("debug", "DEBUG"),
     "ARTA_QUICK_REPLIES": ("off", False),
 }
@@ -122,6 +142,39 @@ BAD: dict[str, tuple[str, ...]] = {
     "ARTA_LOCAL_HTTP": ("1",),
     "ARTA_PREVIEW": ("yes",),
     "ARTA_RESOURCE_LINKS": ("1",),
+    "ARTA_HTTP_HOST": ("höst", "a\nb"),
+    "ARTA_HTTP_PORT": ("65536", "-1", "http", "1.5"),
+    "ARTA_HTTP_TOKENS": (
+        *(
+            KEY,
+            "alice=",
+            f"={KEY}",
+            f"al/ice={KEY}",
+            f"{'a' * 65}={KEY}",
+            "alice=short-token-15x"[:21],
+        ),
+        *(
+            f"alice={KEY}ä",
+            f"alice={KEY},bob={KEY}",
+            f"alice={KEY};bob={KEY}",
+            ",",
+            "a=" + "x" * 513,
+        ),
+    ),
+    "ARTA_HTTP_ALLOWED_HOSTS": ("*", "https://a.example", "a.example/b", "a.example:x", ",", "::1"),
+    "ARTA_HTTP_ALLOWED_ORIGINS": (
+        "*",
+        "a.example",
+        "https://a.example/",
+        "null",
+        "https://*.b.example",
+    ),
+    "ARTA_HTTP_PUBLIC_URL": tuple(one for one in BAD_ADDRESSES if "http://" not in one),
+    "ARTA_HTTP_ISSUER": BAD_ADDRESSES,
+    "ARTA_HTTP_AUDIENCE": ("a\nb", "x" * 201),
+    "ARTA_HTTP_SCOPE": ("a\nb", "x" * 201),
+    "ARTA_HTTP_CALLER_CONCURRENCY": ("0", "401"),
+    "ARTA_HTTP_CALLER_RATE": ("0", "100001", "ten"),
     "ARTA_LOG_LEVEL": ("loud",),
     "ARTA_QUICK_REPLIES": ("maybe",),
     **dict.fromkeys(ADDRESSES, BAD_ADDRESSES),
@@ -185,7 +238,10 @@ def test_a_value_of_blanks_is_the_same_as_none() -> None:
         is_none = setting.empty_means_none or name == "ARTA_LOCAL_URL"
         expected = None if is_none else getattr(unset, setting.field)
         assert read(name, " \t") == (None if name == "ARTA_API_KEY" else expected), name
-    assert [setting.name for setting in SETTINGS if setting.empty_means_none] == ["ARTA_STYLES_URL"]
+    assert [setting.name for setting in SETTINGS if setting.empty_means_none] == [
+        "ARTA_STYLES_URL",
+        "ARTA_HTTP_SCOPE",
+    ]
 
 
 @pytest.mark.parametrize("name", BY_NAME)
@@ -222,12 +278,13 @@ SECRET_PARTS = {
         *("http://me:{}@${{HOST}}", "http://me:{}@[::1", "'http://me:{}@p.example'", "me:{}@p:1"),
         *("{}", "http://{}@", "ftp://me:{}@p.example", "http://me:{}@p.example:port"),
     ),
+    "ARTA_HTTP_TOKENS": ("{}", "alice={},bob={}", "alice={}ä", "al/ice={}", "alice= {}"),
     "ARTA_STATE_URL": (
         *("redis://me:{}@${{HOST}}", "redis://me:{}@[::1", "'redis://me:{}@d'", "me:{}@d:1"),
         *("{}", "redis://{}@", "http://me:{}@d", "redis://me:{}/x@d", "redis://{}#@d"),
     ),
     **dict.fromkeys(
-        ADDRESSES,
+        (*ADDRESSES, "ARTA_HTTP_ISSUER", "ARTA_HTTP_PUBLIC_URL"),
         (
             *("https://me:{}@${{HOST}}", "https://me:{}@a.example", "'https://me:{}@a.example'"),
             *("https://a.example/?token={}", "ftp://a.example/?token={}", "http://b/#{}"),
@@ -363,7 +420,12 @@ def test_a_key_too_short_to_be_redacted_is_refused_without_showing_it() -> None:
 
 def test_every_setting_that_is_read_as_a_secret_is_marked_as_one() -> None:
     parsed = {name: read(name, value) for name, (value, _) in GOOD.items()}
-    secret = [name for name, value in parsed.items() if isinstance(value, Secret)]
+    assert isinstance(parsed["ARTA_HTTP_TOKENS"], tuple)  # of a name and a secret each
+    secret = [
+        name
+        for name, value in parsed.items()
+        if isinstance(value, Secret) or name == "ARTA_HTTP_TOKENS"
+    ]
     assert secret == [setting.name for setting in SETTINGS if setting.secret]
 
 

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "files": "",
     "errors": "redaction",
     "background": "errors",
+    "bounded_http": "",
     "untrusted_json": "errors redaction",
     "styles": "errors matching redaction",
     # the remote side, and what outlives a process
@@ -32,10 +33,10 @@ MAY_IMPORT = {
     "state": "arta background errors files redaction untrusted_json",
     # the embedded service and what draws for it
     "engines": "config errors redaction styles untrusted_json",
-    "local": "arta engines errors files redaction styles untrusted_json",
+    "local": "arta bounded_http engines errors files redaction styles untrusted_json",
     # the deep module, its two faces, and who joins them; `cli` may import all
     "generations": "arta background errors matching redaction state styles untrusted_json",
-    "server": "arta errors generations matching redaction styles",
+    "server": "arta bounded_http errors generations matching redaction styles untrusted_json",
     "app": "arta background config engines errors files generations local redaction state",
     "quick_replies": "files",
 }
@@ -44,26 +45,26 @@ MAY_IMPORT = {
 HOMES = {
     "PIL": "cli engines generations server",
     "argparse": "cli",
-    "asyncio": "local server",
+    "asyncio": "bounded_http local server",
     "diffusers": "engines",
     "filelock": "local state",
     "httpx": "arta",
     "huggingface_hub": "engines",
     "httpcore": "arta",
     "h2": "arta",
-    "jwt": "local",
+    "jwt": "local server",
     "mcp": "server",
     "platformdirs": "app",
     "pydantic": "arta generations server",
     "redis": "state",
     "shtab": "cli",
-    "socket": "arta local",
+    "socket": "arta cli local server",
     "sqlite3": "state",
-    "starlette": "local",
+    "starlette": "local server",
     "torch": "engines",
     "tqdm": "cli",
     "transformers": "engines",
-    "uvicorn": "local",
+    "uvicorn": "bounded_http local server",
 }
 """foreign package, or one of Python's that reaches out -> the rooms that may know it"""
 

@@ -52,6 +52,12 @@ SETTINGS_GONE_WRONG: list[dict[str, str]] = [
     {"ARTA_LOCAL_SIZES": "1024"},
     {"ARTA_LOCAL_KEY": "abc"},
     {"ARTA_LOCAL_MODEL": "x" * 201},
+    {"ARTA_HTTP_PORT": "http"},
+    {"ARTA_HTTP_TOKENS": "alice"},
+    {"ARTA_HTTP_TOKENS": "alice=a-token-of-16-letters,bob=short"},
+    {"ARTA_HTTP_TOKENS": "alice=a-token-of-16-letters,bob=a-token-of-16-letters"},
+    {"ARTA_HTTP_ALLOWED_HOSTS": "*"},
+    {"ARTA_HTTP_ALLOWED_ORIGINS": "app.example.com"},
 ]
 
 REQUESTS_GONE_WRONG: list[dict[str, object]] = [
@@ -125,6 +131,9 @@ def test_every_setting_that_can_be_wrong_is_among_them() -> None:
     alike = {"ARTA_AUTH_URL", "ARTA_TOKEN_REFRESH_URL", "ARTA_STYLES_URL"}  # as ARTA_BASE_URL
     alike |= {"ARTA_JOB_TIMEOUT", "ARTA_MIN_POLL_INTERVAL"}  # as ARTA_MAX_WAIT
     alike |= {"ARTA_OWNER"}  # as ARTA_LOCAL_MODEL
+    alike |= {"ARTA_HTTP_HOST", "ARTA_HTTP_AUDIENCE", "ARTA_HTTP_SCOPE"}
+    alike |= {"ARTA_HTTP_PUBLIC_URL", "ARTA_HTTP_ISSUER"}  # as ARTA_BASE_URL
+    alike |= {"ARTA_HTTP_CALLER_CONCURRENCY", "ARTA_HTTP_CALLER_RATE"}
     alike |= {"ARTA_STATE_DIR", "ARTA_RESOURCE_LINKS", "ARTA_QUICK_REPLIES"}
     alike |= {"ARTA_LOCAL_DIALECT", "ARTA_LOCAL_STYLES", "ARTA_LOCAL_HTTP"}
     alike |= {f"ARTA_LOCAL_{name}" for name in ("DEVICE", "DTYPE", "OFFLOAD", "DOWNLOAD")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -24,7 +25,7 @@ from arta_mcp.engines.base import Engine, EngineInfo, ListsModels
 from arta_mcp.engines.open import open_engine
 from arta_mcp.engines.sketch.info import describe
 from arta_mcp.errors import ArtaError, ConfigError, NotCancellable, Unavailable
-from arta_mcp.files import make_private_folder
+from arta_mcp.files import make_private_folder, write_atomically
 from arta_mcp.generations.hourly_limit import HourlyLimit
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import DEFAULT_MAX_WAIT, Backend, Generations, Limits
@@ -45,12 +46,15 @@ def open_generations(
     *,
     output_dir: Path | None = None,
     warn: Callable[[str], None] | None = None,
+    owner_concurrency: int | None = None,
+    owner_hourly: int | None = None,
     schedule: type[PollSchedule] = PollSchedule,
     resume: bool = True,
 ) -> Generations:
     """The Generations that the settings describe; nothing is opened before its first call.
 
     `output_dir` goes before the setting; `warn` takes what a person should know;
+    `owner_concurrency` bounds the jobs of one owner, `owner_hourly` what it orders in an hour;
     `schedule` decides when to poll. With `resume` the embedded service draws what processes that
     died have left; a process that ends at once must not begin a picture, which would be lost.
     """
@@ -88,6 +92,8 @@ def open_generations(
             adapts_wait=settings.max_wait is None,
             job_timeout=settings.job_timeout,
             max_concurrency=settings.slots,
+            owner_concurrency=owner_concurrency,
+            owner_hourly=owner_hourly,
             min_poll_interval=settings.min_poll_interval,
             hourly=settings.hourly_limit if settings.has_key else None,
         ),
@@ -99,7 +105,7 @@ def open_generations(
             partial(list_engine_models, settings) if settings.draws_with_ai else None
         ),
         styles=load_recipes(settings).catalogue if settings.draws_with_ai else None,
-        find_file=partial(_find_file, settings) if drawn_by else None,
+        find_file=partial(find_picture, settings) if drawn_by else None,
         remove_files=partial(_remove_files, settings) if drawn_by else None,
         cancel_job=partial(cancel_job, settings),
         schedule=schedule,
@@ -348,12 +354,27 @@ def explain_service_error(settings: Settings, exc: OSError) -> ArtaError:
     return explain_folder_error(state_dir(settings), exc)
 
 
-def _find_file(settings: Settings, record_id: str, index: int) -> str | None:
+def find_picture(settings: Settings, record_id: str, index: int) -> str | None:
     """The path of a picture that the embedded service drew and still keeps."""
     from arta_mcp.local.store import picture_path
 
     path = picture_path(service_dir(settings), record_id, index)
     return str(path) if path is not None and path.is_file() else None
+
+
+def make_link_key(settings: Settings) -> bytes:
+    """What addresses of pictures are signed with: made once, for they open after a restart too.
+
+    Raises ConfigError, Unavailable for a state folder that cannot be used.
+    """
+    path = state_dir(settings) / "picture-links.key"
+    try:
+        make_private_folder(path.parent)
+        if not path.exists():
+            write_atomically(path, secrets.token_hex(32).encode())
+        return path.read_bytes()
+    except OSError as exc:
+        raise explain_service_error(settings, exc) from exc
 
 
 def _remove_files(
@@ -397,6 +418,13 @@ def open_transport(settings: Settings) -> Transport:
         return Transport(user_agent=settings.user_agent, direct=True)
     proxy = settings.proxy.reveal() if settings.proxy else None
     return Transport(user_agent=settings.user_agent, proxy=proxy)
+
+
+def open_issuer_transport(settings: Settings) -> Transport:
+    """The HTTP client for an issuer of tokens, which may stand in our own network."""
+    host = urlsplit(settings.http_issuer or "").hostname or ""
+    proxy = settings.proxy.reveal() if settings.proxy else None
+    return Transport(user_agent=settings.user_agent, proxy=proxy, direct=is_inside(host))
 
 
 def _identity(settings: Settings) -> Identity:

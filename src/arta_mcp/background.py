@@ -83,7 +83,7 @@ class BackgroundTasks:
         self._detached = detached
         self._running: set[DetachedTask[object]] = set()
         self._ending: tuple[float, float] | None = None
-        """when the block was left, and the seconds that its tasks have from then on"""
+        """when the end began, and the seconds that the tasks have from then on"""
 
     def spawn(self, call: Callable[[], Coroutine[object, object, None]]) -> None:
         """Runs `call` beside the callers; it must handle its own errors, and is stopped first."""
@@ -122,9 +122,13 @@ class BackgroundTasks:
         await task.wait()
         return task.result()
 
+    def start_ending(self, timeout: float) -> None:
+        """From now on detached tasks have `timeout` seconds, or those of their own."""
+        self._ending = self._ending or (anyio.current_time(), timeout)
+
     async def finish(self, timeout: float) -> None:
         """Waits for detached tasks, new ones included; gives up those that take longer."""
-        self._ending = (anyio.current_time(), timeout)
+        self.start_ending(timeout)
         with anyio.CancelScope(shield=True):
             while self._running:
                 first = min(self._running, key=self._time_left)

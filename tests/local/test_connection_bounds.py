@@ -13,10 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from arta_mcp import bounded_http as connections
 from arta_mcp.arta.protocol import SIGN_UP_PATHS, SUBMIT_PATH
 from arta_mcp.errors import SubmitUnknown, Unavailable
 from arta_mcp.generations.values import GenerationRequest
-from arta_mcp.local import connections
 from arta_mcp.local.loopback import LoopbackServer
 from arta_mcp.local.service import Service
 from harness.processes import Site

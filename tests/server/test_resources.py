@@ -12,7 +12,6 @@ import mcp
 import pytest
 from mcp import Client
 from mcp.server.mcpserver import MCPServer
-from mcp.server.subscriptions import InMemorySubscriptionBus
 from mcp.shared.subscriptions import ResourceUpdated, ServerEvent
 from mcp.types import PromptReference, ResourceTemplateReference
 from PIL import Image as Pillow
@@ -22,7 +21,7 @@ from arta_mcp.errors import ArtaError, UnknownRecord
 from arta_mcp.generations.values import GenerationRequest
 from arta_mcp.server.build import build_server
 from arta_mcp.server.completions import MAX_COMPLETIONS
-from arta_mcp.server.notifications import MAX_SUBSCRIPTIONS, add_notifications
+from arta_mcp.server.notifications import MAX_SUBSCRIPTIONS, OwnersBus, add_notifications
 from arta_mcp.styles import SHIPPED
 from harness.errors import WORDS, every_error
 from harness.processes import writing_to_journal
@@ -251,7 +250,12 @@ async def test_two_servers_over_the_same_generations_are_both_told_until_they_un
 ) -> None:
     buses = Bus(), Bus()
     async with world.generations() as generations:
-        first, _ = [generations.subscribe(add_notifications(MCPServer("x"), bus)) for bus in buses]
+        first, _ = [
+            generations.subscribe(
+                add_notifications(MCPServer("x"), generations, bus, over_http=False)
+            )
+            for bus in buses
+        ]
         await generations.generate(GenerationRequest(prompt="a fox"))
         with anyio.fail_after(10):
             for bus in buses:
@@ -263,15 +267,16 @@ async def test_two_servers_over_the_same_generations_are_both_told_until_they_un
     assert len(buses[0].events) == 6
 
 
-class Bus(InMemorySubscriptionBus):
+class Bus(OwnersBus):
     """A bus that keeps what is published: three events for a change, of which a job has two."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__("")
         self.events: list[ServerEvent] = []
         self._published = anyio.Condition()
 
-    async def publish(self, event: ServerEvent) -> None:
+    async def publish(self, event: ServerEvent, *, owner: str | None = None) -> None:
+        assert owner == ""
         async with self._published:
             self.events.append(event)
             self._published.notify_all()

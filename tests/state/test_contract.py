@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import fields, replace
 
@@ -537,6 +538,27 @@ async def test_of_many_that_adopt_one_record_all_have_the_same_entry(store: Stor
 
         await at_once(20, work)
     assert len(found) == 1
+
+
+# Orders of an hour
+
+
+async def test_an_owner_orders_so_many_times_in_an_hour_whichever_process_it_asks(
+    store: Store,
+) -> None:
+    store.ahead = 3600 - time.time() % 3600 + 600  # ten minutes after the hour
+    async with store.process() as one, store.process() as two:
+        waits: list[float] = []
+
+        async def work(number: int) -> None:
+            waits.append(await (one, two)[number % 2].count_order("token:alice", hourly=12))
+
+        await at_once(20, work)
+        assert sorted(waits)[:12] == [0.0] * 12
+        assert all(3600 - 600 - 120 < wait <= 3600 - 600 for wait in sorted(waits)[12:])
+        assert await one.count_order("token:bob", hourly=12) == 0.0
+        store.ahead += 3600
+        assert await two.count_order("token:alice", hourly=12) == 0.0
 
 
 # Health, and a memory that is lost

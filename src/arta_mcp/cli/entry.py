@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit code: 0 ok, 1 failed, 2 usage, 3 pending."""
     replace_missing_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
-    is_server = arguments in ([], ["serve"])
+    is_server = arguments[:1] in ([], ["serve"])
     with unblock_stderr() if is_server else nullcontext():
         try:
             if arguments:

@@ -24,13 +24,24 @@ if TYPE_CHECKING:
 
 def add_serve(commands: Subparsers) -> None:
     """The `serve` command: the same server that runs without a command."""
-    parser = commands.add_parser("serve", help="the MCP server on stdin and stdout")
+    # Here: a server on stdio has replied before argparse is loaded, and needs nothing of HTTP.
+    from arta_mcp.cli.serve_http import add_http_options
+
+    parser = commands.add_parser("serve", help="the MCP server on stdin and stdout, or on HTTP")
+    add_http_options(parser)
     parser.set_defaults(run_without_settings=run_serve)
 
 
 def run_serve(options: argparse.Namespace) -> int:
-    """Serves with the settings of these options."""
-    return serve_stdio(options.environ)
+    """Serves with the settings of these options. Raises WrongCommandLine."""
+    from arta_mcp.cli.serve_http import merge_options, serve_http
+
+    environ = merge_options(options)
+    if options.http:
+        return serve_http(environ)
+    if environ != options.environ:
+        options.parser.fail("these options are for --http", "add --http")
+    return serve_stdio(environ)
 
 
 def serve_stdio(environ: Mapping[str, str]) -> int:

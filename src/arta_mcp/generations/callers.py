@@ -45,10 +45,17 @@ class Connection:
     """What one connection of a host has shown so far; `owner` is whose generations it sees."""
 
     def __init__(
-        self, *, owner: str | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        owner: str | None = None,
+        is_one_host: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """No owner is that of the Generations; `clock` gives seconds, compared with itself only."""
-        self.owner, self.clock = owner, clock
+        """No owner is that of the Generations; `clock` gives seconds, compared with itself only.
+
+        Of several hosts that one caller uses, how long one lets a call take says nothing of others.
+        """
+        self.owner, self.is_one_host, self.clock = owner, is_one_host, clock
         self.reads_late_answers = True
         self.shortest_cut = math.inf
         self.calls: list[Call] = []
@@ -79,7 +86,8 @@ class Connection:
 
     def note_cut(self, seconds: float) -> None:
         """Learns that a call was cut off after so many seconds."""
-        self.shortest_cut = min(self.shortest_cut, seconds)
+        if self.is_one_host:
+            self.shortest_cut = min(self.shortest_cut, seconds)
 
     def close(self) -> None:
         """The host has left: what it still waited for was cut."""

@@ -53,6 +53,7 @@ from arta_mcp.errors import (
 )
 from arta_mcp.generations.callers import Call, Callers
 from arta_mcp.generations.downloads import read_saved, save_pictures
+from arta_mcp.generations.draining import Drain
 from arta_mcp.generations.events import EventPublisher, GenerationEvent, Listener
 from arta_mcp.generations.hourly_limit import HourlyLimit
 from arta_mcp.generations.learning import LearntSchedules
@@ -117,8 +118,9 @@ TAKEN_UP = (
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds in seconds, but for `max_concurrency`, which counts jobs.
+    """Bounds in seconds, but for those of concurrency, which count jobs: of all, and of one owner.
 
+    `owner_hourly` counts what one owner orders in an hour.
     With `adapts_wait` a host's call answers sooner than `max_wait` where one was cut off before.
     `hourly` is how many pictures hosts may ask for in an hour.
     """
@@ -127,6 +129,8 @@ class Limits:
     adapts_wait: bool = True
     job_timeout: float = 600.0
     max_concurrency: int = 8
+    owner_concurrency: int | None = None
+    owner_hourly: int | None = None
     min_poll_interval: float = 0.5
     hourly: int | None = None
 
@@ -184,6 +188,7 @@ class Generations:
         self._removed: dict[str, PicturesRemoved] = {}
         self._schedules = LearntSchedules(service, schedule, floor=self.limits.min_poll_interval)
         self._callers = Callers()
+        self._drain = Drain()
         self._styles = LiveCatalogue(service, clock=self._clock, shipped=styles or SHIPPED)
         self._list_engine_models = list_engine_models
         self._events = EventPublisher()
@@ -193,6 +198,7 @@ class Generations:
         self._records: Recorder | None = None
         self._opening = anyio.Lock()
         self._slots = anyio.CapacityLimiter(self.limits.max_concurrency)
+        self._own_slots = WeakValueDictionary[str, anyio.CapacityLimiter]()
         # A poller lives as long as its task and the calls that wait for it.
         self._pollers = WeakValueDictionary[str, JobPoller]()
         self._confirmed: dict[str, None] = {}
@@ -242,7 +248,7 @@ class Generations:
             what = (self._service, owner, self._engine.name)
             hourly = HourlyLimit(self.limits.hourly, backend.state, *what, self._clock)
         async with self._answering(call, backend):
-            slot = ConcurrencySlot(self._slots)
+            slot = ConcurrencySlot(self._slots, self._slots_of(owner))
             try:
                 entry = await self._repeat(call, reporter)
                 is_earlier = entry is not None
@@ -259,6 +265,8 @@ class Generations:
                         recorder=self._recorder(backend),
                         background=self._background,
                         callers=self._callers,
+                        drain=self._drain,
+                        owner_hourly=self.limits.owner_hourly,
                         call=call,
                         service=self._service,
                         owner=owner,
@@ -492,6 +500,28 @@ class Generations:
         """
         return self._events.subscribe(listener, self._background)
 
+    @property
+    def output_dir(self) -> Path | None:
+        """Where finished pictures are saved, if anywhere."""
+        return self._output_dir
+
+    def on_drain(self, listener: Callable[[], None]) -> None:
+        """Calls `listener` when the process is about to end."""
+        self._drain.on_begin(listener)
+
+    def drain(self, timeout: float) -> None:
+        """Lets every call answer now: one with a job as `pending`, one without is refused.
+
+        Submits under way go on; what runs in the background has `timeout` seconds from now.
+        """
+        self._drain.begin()
+        self._background.start_ending(timeout)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the process is about to end."""
+        return self._drain.has_begun
+
     def _clock(self) -> float:
         """The time that goes into entries: the state's own."""
         return self._opened.state.now() if self._opened else time.time()
@@ -504,6 +534,12 @@ class Generations:
                 connecting = self._connect(self._background)
                 self._opened = await self._stack.enter_async_context(connecting)
             return self._opened
+
+    def _slots_of(self, owner: str) -> anyio.CapacityLimiter | None:
+        count = self.limits.owner_concurrency
+        if count is None:
+            return None
+        return self._own_slots.setdefault(owner, anyio.CapacityLimiter(count))
 
     def _recorder(self, backend: Backend) -> Recorder:
         if self._records is None:
@@ -611,25 +647,23 @@ class Generations:
         *,
         poll_first: bool = False,
     ) -> Generation:
-        """Waits on the job's poller, which was joined; with `poll_first` for one poll at least.
-
-        Without a poller the job is done, and given with addresses that still serve.
-        """
+        """Waits on the job's poller, which was joined; None: done, with addresses to refresh."""
         if poller is None:
             return await self._refresh(backend, entry, reporter, until)
         polls_before = poller.polls if poll_first else -1
         try:
             if poll_first:
                 poller.wake()
-            await self._report(reporter, poller)
-            while not poller.is_over:
-                phase = poller.phase
-                left = until - anyio.current_time()
-                if left <= 0 and (poller.polls > polls_before or left < -POLL_TIMEOUT):
-                    break
-                await poller.wait_for_change(min(reporter.due_in, max(left, 0.05)))
-                if poller.phase != phase or not reporter.due_in:
-                    await self._report(reporter, poller)
+            with self._drain.waiting():
+                await self._report(reporter, poller)
+                while not poller.is_over:
+                    phase = poller.phase
+                    left = until - anyio.current_time()
+                    if left <= 0 and (poller.polls > polls_before or left < -POLL_TIMEOUT):
+                        break
+                    await poller.wait_for_change(min(reporter.due_in, max(left, 0.05)))
+                    if poller.phase != phase or not reporter.due_in:
+                        await self._report(reporter, poller)
             poller.detach()  # last of all: a call that was cancelled has left for good
         finally:
             poller.leave()
@@ -639,7 +673,7 @@ class Generations:
         failure = f"the last look failed: {poller.last_failure}" if poller.last_failure else None
         if poller.has_timed_out and generation.status != "done":
             late = f"the job did not end in {self.limits.job_timeout:g} s"
-            raise JobTimedOut(join_notes(late, failure) or late, record_id=entry.record_id)
+            raise JobTimedOut("; ".join(filter(None, (late, failure))), record_id=entry.record_id)
         return replace(generation, notice=join_notes(generation.notice, failure))
 
     async def _report(self, reporter: ProgressReporter, poller: JobPoller) -> None:

@@ -17,17 +17,29 @@ RETRY_AFTER = 30.0
 
 
 class ConcurrencySlot:
-    """One of the slots of a limiter, for one job."""
+    """One of the slots of a limiter, for one job; `own` bounds those of its owner beside it."""
 
-    def __init__(self, limiter: anyio.CapacityLimiter) -> None:
-        self._limiter = limiter
-        self._is_held = False
+    def __init__(
+        self, limiter: anyio.CapacityLimiter, own: anyio.CapacityLimiter | None = None
+    ) -> None:
+        self._limiter, self._own = limiter, own
+        self._is_held = self._holds_own = False
 
     async def acquire(self, reporter: ProgressReporter, *, until: float) -> None:
         """Waits for a free slot, and reports that it does.
 
-        `until` is by `anyio.current_time()`; raises RateLimited when it comes first.
+        `until` is by `anyio.current_time()`; raises RateLimited when it comes first, or at once
+        for an owner that has all of its own.
         """
+        # Not waited for: one caller's queue would keep the descriptors that others need.
+        if self._own is not None and not self._holds_own:
+            try:
+                self._own.acquire_on_behalf_of_nowait(self)
+                self._holds_own = True
+            except anyio.WouldBlock:
+                count = f"{self._own.total_tokens:g}"
+                message = f"{count} generations of yours are under way, as many as you may have"
+                raise RateLimited(message, retry_after=RETRY_AFTER) from None
         while not self._is_held:
             try:
                 self._limiter.acquire_on_behalf_of_nowait(self)
@@ -44,6 +56,9 @@ class ConcurrencySlot:
 
     def release(self) -> None:
         """Gives the slot back, if it is held."""
+        if self._own is not None and self._holds_own:
+            self._holds_own = False
+            self._own.release_on_behalf_of(self)
         if self._is_held:
             self._is_held = False
             self._limiter.release_on_behalf_of(self)

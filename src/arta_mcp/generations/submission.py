@@ -14,8 +14,16 @@ import anyio
 from arta_mcp.arta.client import ArtaClient
 from arta_mcp.arta.protocol import Submit
 from arta_mcp.background import BackgroundTasks
-from arta_mcp.errors import ArtaError, JobFailed, KeyConflict, SubmitUnknown, Unavailable
+from arta_mcp.errors import (
+    ArtaError,
+    JobFailed,
+    KeyConflict,
+    RateLimited,
+    SubmitUnknown,
+    Unavailable,
+)
 from arta_mcp.generations.callers import Call, Callers
+from arta_mcp.generations.draining import Drain
 from arta_mcp.generations.hourly_limit import HourlyLimit
 from arta_mcp.generations.progress import ProgressReporter
 from arta_mcp.generations.recorder import Recorder
@@ -56,7 +64,8 @@ class Submission:
     """One call's request on its way to the journal entry of a submitted job.
 
     `service` and `owner` name whose entry it is, `clock` gives seconds since the epoch, and `until`
-    is when the call's waiting ends, by `anyio.current_time()`.
+    is when the call's waiting ends, by `anyio.current_time()`. `owner_hourly` is how many the owner
+    may order in an hour.
     """
 
     request: GenerationRequest
@@ -70,6 +79,8 @@ class Submission:
     recorder: Recorder
     background: BackgroundTasks
     callers: Callers
+    drain: Drain
+    owner_hourly: int | None
     call: Call
     service: str
     owner: str
@@ -129,7 +140,7 @@ class Submission:
                 )
             if (earlier := _read_earlier(entry)) is not None:
                 return earlier, True
-            if not self.left:
+            if not self.left or self.drain.has_begun:
                 which = "with this idempotency_key" if entry.key else "equal to this one"
                 raise Unavailable(f"another call {which} is still being sent")
             await self.reporter.report("waiting")
@@ -174,14 +185,8 @@ class Submission:
     async def _submit_ours(self, entry: JournalEntry) -> JournalEntry:
         """Takes a slot and a token, then submits in a task that no cancellation stops."""
         try:
-            await self.slot.acquire(self.reporter, until=self.until)
-            if not self.client.has_token:
-                timeout = max(MIN_TIME, self.left)
-                with anyio.move_on_after(timeout) as waiting:
-                    preparing = self.background.detach(self.client.prepare_token)
-                    await self.reporter.report_until(preparing, "ordering")
-                if waiting.cancelled_caught:
-                    raise Unavailable(f"the identity host has not answered in {timeout:.0f} s")
+            with self.drain.preparing():
+                await self._prepare()
             timeout = SUBMIT_TIMEOUT + self.left
             with anyio.move_on_after(timeout):
                 submitting = self.background.detach(
@@ -196,6 +201,23 @@ class Submission:
         except BaseException as exc:
             await self._free(entry, exc)
             raise
+
+    async def _prepare(self) -> None:
+        """Takes a slot, counts what is ordered in an hour, and sees to a token."""
+        await self.slot.acquire(self.reporter, until=self.until)
+        if self.owner_hourly is not None:
+            wait = await self.state.count_order(self.owner, hourly=self.owner_hourly)
+            if wait:
+                message = f"{self.owner_hourly} generations are what you may order in an hour"
+                raise RateLimited(message, retry_after=wait)
+        if self.client.has_token:
+            return
+        timeout = max(MIN_TIME, self.left)
+        with anyio.move_on_after(timeout) as waiting:
+            preparing = self.background.detach(self.client.prepare_token)
+            await self.reporter.report_until(preparing, "ordering")
+        if waiting.cancelled_caught:
+            raise Unavailable(f"the identity host has not answered in {timeout:.0f} s")
 
     async def _send(self, entry: JournalEntry) -> JournalEntry:
         """The one POST and what is written before and after it; raises what it came to."""

@@ -20,12 +20,12 @@ from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from arta_mcp.arta.url_guard import is_loopback
-from arta_mcp.local.address import HOST, FolderAddress, open_socket
-from arta_mcp.local.connections import (
+from arta_mcp.bounded_http import (
     KEEP_ALIVE,
     BoundedProtocol,
     max_connections,
 )
+from arta_mcp.local.address import HOST, FolderAddress, open_socket
 from arta_mcp.local.service import Service
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,6 @@ from typing import Literal
 
 from mcp.server.apps import Apps
 from mcp.server.mcpserver import MCPServer
-from mcp.server.subscriptions import InMemorySubscriptionBus
 from mcp.types import Icon
 
 from arta_mcp import __version__
@@ -16,7 +15,7 @@ from arta_mcp.generations.callers import Connection
 from arta_mcp.generations.service import Generations
 from arta_mcp.server.calls import add_calls
 from arta_mcp.server.completions import add_completions
-from arta_mcp.server.notifications import add_notifications
+from arta_mcp.server.notifications import OwnersBus, add_notifications
 from arta_mcp.server.prompts import add_prompts
 from arta_mcp.server.refusing import refuse_calls
 from arta_mcp.server.resources import add_gallery, add_resources
@@ -59,13 +58,15 @@ def build_server(
     *,
     drawn_by: DrawnBy = "sketch",
     refusal: str | None = None,
+    over_http: bool = False,
 ) -> MCPServer[Connection]:
     """The server over one Generations, which opens with the server and closes with it.
 
     What is listed may depend on `drawn_by` and on nothing else that a person sets: it is recorded.
     `refusal` is the reply to everything that needs a Generations that works, in place of one.
+    `over_http` leaves out what needs a connection that outlives a request.
     """
-    bus = InMemorySubscriptionBus()
+    bus = OwnersBus(generations.owner)
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[Connection]) -> AsyncGenerator[Connection]:
@@ -92,9 +93,14 @@ def build_server(
         # for a program that embeds the server: `cli` has set logging up by then, and that stays
         log_level="WARNING",
     )
-    add_calls(server)
-    publish = add_notifications(server, bus)
-    add_resources(server, generations)
+    if over_http:
+        from arta_mcp.server.http_calls import add_http_calls  # not for a server on stdio
+
+        add_http_calls(server)
+    else:
+        add_calls(server)
+    publish = add_notifications(server, generations, bus, over_http=over_http)
+    add_resources(server, generations, extras.show)
     add_gallery(server)
     add_prompts(server, generations)
     add_completions(server, generations)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from mcp import MCPError, types
 from mcp.server.context import ServerRequestContext
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
 from mcp.types import INTERNAL_ERROR, INVALID_PARAMS
 from pydantic import Field
 
@@ -65,7 +65,10 @@ def add_prompts(server: MCPServer[Any], generations: Generations) -> None:
             check_arguments(await server.list_prompts(), params.name, params.arguments or {})
         except InvalidRequest as exc:
             raise MCPError(INVALID_PARAMS, explain(exc)) from exc
-        return await server.get_prompt(params.name, params.arguments)
+        context: Context[Any, Any] = Context(
+            request_context=ctx, mcp_server=server, input_params=params
+        )
+        return await server.get_prompt(params.name, params.arguments, context)
 
     # mcp 2.3 answers a wrong name or argument with code 0 or -32603 and logs a traceback; ends when
     # it says -32602, as the specification asks

@@ -16,6 +16,7 @@ from arta_mcp.errors import ArtaError, UnknownRecord
 from arta_mcp.generations.callers import Call
 from arta_mcp.generations.pictures import run_in_turn
 from arta_mcp.generations.service import Generations
+from arta_mcp.generations.values import Generation
 from arta_mcp.server.calls import current_owner
 from arta_mcp.server.content import explain
 from arta_mcp.server.previews import READABLE, shrink
@@ -54,8 +55,13 @@ def readable(
     return decorate
 
 
-def add_resources(server: MCPServer[Any], generations: Generations) -> None:
-    """Puts the models, the latest generations, each generation and each picture on the server."""
+def add_resources(
+    server: MCPServer[Any], generations: Generations, show: Callable[[Generation], Generation]
+) -> None:
+    """Puts the models, the latest generations, each generation and each picture on the server.
+
+    `show` gives a generation as a caller may see it.
+    """
 
     @readable(server, MODELS, "Models", "The models (styles) that generate_image can draw with.")
     async def models() -> str:
@@ -71,12 +77,12 @@ def add_resources(server: MCPServer[Any], generations: Generations) -> None:
     @readable(server, GENERATIONS, "Latest generations", newest)
     async def latest() -> str:
         found = await generations.history(MAX_LISTED, owner=current_owner())
-        return json.dumps([generation.to_dict() for generation in found], ensure_ascii=False)
+        return json.dumps([show(generation).to_dict() for generation in found], ensure_ascii=False)
 
     @readable(server, GENERATION, "Generation", "One generation and where it stands.")
     async def generation(record_id: str) -> str:
         found = await generations.get(record_id, call=Call(owner=current_owner()))
-        return json.dumps(found.to_dict(), ensure_ascii=False)
+        return json.dumps(show(found).to_dict(), ensure_ascii=False)
 
     bounds = "One picture of a generation, at most 1536 px and 700 kB; index counts from 0."
 

@@ -15,12 +15,19 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.types.version import is_version_at_least
 from pydantic import BaseModel, ConfigDict, Field
 
-from arta_mcp.errors import ArtaError, SubmitUnknown, Unavailable, UnknownRecord, UnknownStyle
+from arta_mcp.errors import (
+    ArtaError,
+    InvalidRequest,
+    SubmitUnknown,
+    Unavailable,
+    UnknownRecord,
+    UnknownStyle,
+)
 from arta_mcp.generations.callers import Call
 from arta_mcp.generations.results import join_notes
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import ENGINES_OWN, Generation, GenerationRequest, Update
-from arta_mcp.server.calls import current_call
+from arta_mcp.server.calls import current_call, current_caller
 from arta_mcp.server.content import (
     GenerationOutput,
     LookUpOutput,
@@ -99,11 +106,15 @@ class Search(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class ResultExtras:
-    """Which blocks a result has beside text and structured content; none unless a setting says."""
+    """Which blocks a result has beside text and structured content; none unless a setting says.
+
+    `show` gives a generation as a caller may see it.
+    """
 
     resource_links: bool = False
     previews: Literal["auto", "on", "off"] = "off"
     """`on`: one of each picture; `auto`: one of the whole result for hosts known to show it"""
+    show: Callable[[Generation], Generation] = lambda generation: generation
 
     async def render(
         self,
@@ -146,7 +157,7 @@ class ResultExtras:
             if index in previews:
                 data = base64.b64encode(previews[index]).decode("ascii")
                 blocks.append(types.ImageContent(type="image", data=data, mime_type="image/webp"))
-        return render(generation, blocks, earlier=earlier)
+        return render(self.show(generation), blocks, earlier=earlier)
 
 
 def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
@@ -167,6 +178,14 @@ def build_tools(generations: Generations, extras: ResultExtras) -> list[Tool]:
         if wait is not None:
             wait = min(wait, generations.limits.max_wait)
         record_id, earlier = arguments.record_id, ()
+        if record_id is None and not current_caller().is_known:
+            raise InvalidRequest(
+                "record_id",
+                None,
+                "that of an earlier result",
+                message="record_id is missing: this server cannot tell its callers apart",
+                hint="give the record_id that generate_image answered with",
+            )
         if record_id is None:
             until = generations.waits_until(call, wait)
             record_id, earlier = await find_newest(generations, until, owner=call.owner)
@@ -241,7 +260,7 @@ async def find_newest(
             return newest.record_id, tuple(earlier)
         if newest.status == "unknown":
             raise SubmitUnknown("the answer to the newest generation's submit was lost")
-        if anyio.current_time() >= until:
+        if anyio.current_time() >= until or generations.is_draining:
             raise Unavailable(
                 "the newest generation has no record id yet",
                 hint="call get_generation again in some seconds; do not order it again",

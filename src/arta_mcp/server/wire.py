@@ -151,18 +151,12 @@ def parse_message(line: str) -> JSONRPCMessage:
 
 
 def _parse_slowly(line: str) -> JSONRPCMessage:
-    """The message of a line that pydantic refuses. Raises NoMessage.
-
-    `JSON.stringify` of a string that was cut within an emoji writes half of a surrogate pair as an
-    escape, which RFC 8259 leaves open (section 8.2) and pydantic's parser refuses: it becomes
-    U+FFFD.
-    """
+    """The message of a line that pydantic refuses. Raises NoMessage."""
     try:
         value: object = json.loads(line)
-        text = json.dumps(value, ensure_ascii=False)
+        whole = render_whole(value)
     except (ValueError, RecursionError) as exc:
         raise NoMessage(PARSE_ERROR, "the line is no JSON") from exc
-    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     try:
         return jsonrpc_message_adapter.validate_json(whole, by_name=False)
     except ValidationError as exc:
@@ -177,6 +171,16 @@ def _parse_slowly(line: str) -> JSONRPCMessage:
                 raise NoReply(INVALID_REQUEST, why) from exc
             case _:
                 raise NoMessage(INVALID_REQUEST, why) from exc
+
+
+def render_whole(value: object) -> str:
+    """A value as JSON without half surrogate pairs; each is U+FFFD. Raises RecursionError.
+
+    `JSON.stringify` of a string that was cut within an emoji writes half of a pair as an escape,
+    which RFC 8259 leaves open (section 8.2) and pydantic's parser refuses.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 _Arrived = tuple[JSONRPCMessage | NoMessage, float]

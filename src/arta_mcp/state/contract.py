@@ -117,6 +117,13 @@ class State(Protocol):
         """
         ...
 
+    async def count_order(self, owner: str, *, hourly: int) -> float:
+        """Counts one more order of the owner in the hour that runs; 0.0.
+
+        With all of `hourly` made it counts nothing, and gives the seconds until the next hour.
+        """
+        ...
+
     async def health(self) -> Health:
         """How the store itself stands, asked now; raises nothing of it."""
         ...

@@ -231,6 +231,21 @@ class Journal:
         record_ids = tuple(record_id for (record_id,) in found if record_id)
         return Pruned(len(found), record_ids, kept)
 
+    def count_order(self, owner: str, hourly: int, hour: int) -> bool:
+        """See `State.count_order`; `hour` counts since the epoch."""
+        self.db.execute(
+            "CREATE TABLE IF NOT EXISTS orders"
+            " (owner TEXT PRIMARY KEY, hour INTEGER NOT NULL, count INTEGER NOT NULL)"
+        )
+        # What is kept is bounded by who orders in one hour.
+        self.db.execute("DELETE FROM orders WHERE hour != ?", (hour,))
+        found = self.db.execute("SELECT count FROM orders WHERE owner = ?", (owner,)).fetchone()
+        count = found[0] if found else 0
+        if count >= hourly:
+            return False
+        self.db.execute("REPLACE INTO orders VALUES (?, ?, ?)", (owner, hour, count + 1))
+        return True
+
     # Rows
 
     def _find_unanswered(

@@ -325,6 +325,12 @@ class RedisState:
 
     # The server
 
+    async def count_order(self, owner: str, *, hourly: int) -> float:
+        hour, passed = divmod(self.now(), 3600)
+        key, left = _key("orders", owner, f"{hour:.0f}"), 3600 - passed
+        is_counted = await self._run("count_order", [key], hourly, round(left * 1000) + 1)
+        return 0.0 if is_counted else left
+
     async def health(self) -> Health:
         return await check_server(self._client, _key("epoch"))
 

@@ -176,6 +176,13 @@ class SqliteState:
     async def prune(self, service: str, owner: str, before: float) -> Pruned:
         return await self._write_journal(lambda journal: journal.prune(service, owner, before))
 
+    async def count_order(self, owner: str, *, hourly: int) -> float:
+        hour, passed = divmod(self.now(), 3600)
+        is_counted = await self._write_journal(
+            lambda journal: journal.count_order(owner, hourly, int(hour))
+        )
+        return 0.0 if is_counted else 3600 - passed
+
     async def health(self) -> Health:
         began = time.monotonic()
         try:

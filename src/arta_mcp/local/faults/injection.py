@@ -16,8 +16,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from arta_mcp.arta.refusals import Refusal
+from arta_mcp.bounded_http import BoundedProtocol
 from arta_mcp.local.address import open_socket
-from arta_mcp.local.connections import BoundedProtocol
 from arta_mcp.local.faults.catalogue import FAULTS, Fault, FaultContext
 from arta_mcp.local.loopback import UvicornServer
 from arta_mcp.local.service import RefusalError, Service, answer_fields

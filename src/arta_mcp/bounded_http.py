@@ -1,4 +1,4 @@
-"""What one connection to the embedded service may take: time for a request, and a descriptor."""
+"""What one connection to a server of ours may take: time for a request, and a descriptor."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 REQUEST_TIMEOUT = 10.0
 """seconds from the first byte of a request to its last; for the first one, from the connection"""
 
-KEEP_ALIVE = 60
-"""seconds that an idle connection is kept: longer than our client keeps one, or its next request
-could cross our goodbye and would count as one whose answer was lost"""
+KEEP_ALIVE = 75
+"""seconds that an idle connection is kept: longer than our client (30) and nginx (60) keep one, or
+its next request could cross our goodbye and would count as one whose answer was lost"""
 
 SEND_TIMEOUT = 30.0
 """seconds in which a caller takes the next part of its answer"""
