@@ -29,6 +29,7 @@ ASKED = {
     "ARTA_LOCAL_URL": "Address of your own server",
     "ARTA_LOCAL_KEY": "Key of your own server",
     "ARTA_LOCAL_MODEL": "Model of your own server",
+    "ARTA_HOURLY_LIMIT": "Pictures in an hour at most",
     "ARTA_OUTPUT_DIR": "Folder for pictures",
 }
 """setting -> its title in the host's dialog; the others keep their defaults"""
@@ -37,7 +38,7 @@ LONG = """\
 Draws pictures from text in three tools, with progress, and orders no picture twice.
 
 Without any setting it draws **sketches by rules, no AI pictures**, on this machine and offline.
-AI pictures come from a server of your own (`openai` or `sdapi`), whose address you give.
+AI pictures come from an engine of your own, which you name below.
 The remote service is optional: this is an unofficial client of it, no key is shipped, it was never
 tried against the real service, and you answer for having the right to use it.
 

@@ -119,7 +119,7 @@ async def test_the_picture_says_which_versions_drew_it(sd: DiffusersEngine) -> N
     assert image.size == (64, 64)
     assert "engine diffusers, diffusers 0." in image.text["Software"]
     assert "torch" in image.text["Software"]
-    assert "Steps: 3, CFG scale: 7.5, Seed: 40, Size: 64x64, Model: sd" in image.text["parameters"]
+    assert "Steps: 3, CFG scale: 7.5, Seed: 40, Model: sd, Size: 64x64" in image.text["parameters"]
     assert str(Path.home()) not in str(image.text)
 
 

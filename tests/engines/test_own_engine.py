@@ -91,7 +91,7 @@ async def test_steps_and_guidance_are_the_engines_own_and_the_result_says_which(
     assert server.bodies[1]["steps"] == given.request.num_inference_steps == 4
     async with generations(tmp_path, server) as opened:
         unknown = await opened.generate(GenerationRequest.of(prompt="a fox", guidance_scale=3))
-    assert unknown.request.num_inference_steps is None
+    assert unknown.request.num_inference_steps is unknown.request.guidance_scale is None
     assert "not passed on, as the engine takes none: guidance_scale, seed" in str(unknown.notice)
 
 

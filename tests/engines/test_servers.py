@@ -180,7 +180,7 @@ async def test_the_picture_is_a_png_that_says_what_drew_it(gives: str) -> None:
     assert found.text["engine"] == "openai"
     assert found.text["parameters"] == (
         "a red fox\nNegative prompt: fog\n"
-        "Steps: 9, CFG scale: 3.5, Seed: 42, Size: 1360x768, Model: m"
+        "Steps: 9, CFG scale: 3.5, Seed: 42, Model: m, Size: 1360x768"
     )
     assert "sketch" not in str(found.text)
     assert set(server.keys) == {f"Bearer {KEY}"}

@@ -24,7 +24,10 @@ TOOLS = ["generate_image", "get_generation", "list_models"]
 
 
 def run(
-    *command: str | Path, cwd: Path | None = None, environ: Mapping[str, str] | None = None
+    *command: str | Path,
+    cwd: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    timeout: float = INSTALL_TIMEOUT,
 ) -> str:
     """What a program prints; one that fails fails the test, with all that it said."""
     ended = subprocess.run(
@@ -34,7 +37,7 @@ def run(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=INSTALL_TIMEOUT,
+        timeout=timeout,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr

@@ -11,7 +11,7 @@ import pytest
 
 from arta_mcp import __version__
 from harness.installed import Machine
-from harness.roads import BIN, draw_through, run, uv_environ, write_launcher
+from harness.roads import BIN, INSTALL_TIMEOUT, draw_through, run, uv_environ, write_launcher
 
 Install = Callable[[Path, Path, Path], Path]
 """takes a wheel, a checkout and an empty home; gives the program"""
@@ -83,5 +83,6 @@ def test_an_sdist_runs_its_own_tests(checkout: Path) -> None:
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests),
         cwd=checkout,
         environ={"PYTHONPATH": str(checkout / "src")},
+        timeout=1800 if every else INSTALL_TIMEOUT,
     )
     assert " passed" in told

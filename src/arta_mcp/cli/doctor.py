@@ -233,8 +233,9 @@ def check_settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[F
     if settings.draws_with_ai:
         why = f"ARTA_LOCAL_ENGINE={settings.local_engine}"
         where = f" at {settings.local_url}" if settings.local_url else ""
-        where = " on this machine" if settings.local_engine == "diffusers" else where
         what = f"AI pictures by {settings.local_model or 'the model that is loaded'}{where}"
+        if settings.local_engine == "diffusers":
+            what = f"AI pictures on this machine by {settings.local_model}"
     given = ", ".join(name for name in names if environ.get(name)) or "nothing"
     yield Finding("settings", "ok", f"backend {settings.backend} ({why}): {what}; set: {given}")
     if settings.unused:

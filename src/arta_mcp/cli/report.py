@@ -43,13 +43,14 @@ def describe(finding: StateCheck) -> str:
 
 
 def list_packages() -> Iterator[str]:
-    """What we depend on directly, in the version that is installed."""
+    """What we depend on directly, and what is here of the extras, in the installed version."""
     for requirement in requires("arta-mcp") or []:
         (name,) = re.findall(r"^[\w.-]+", requirement)
         try:
             yield f"{name} {version(name)}"
         except PackageNotFoundError:
-            yield f"{name} (missing)"
+            if "extra ==" not in requirement:
+                yield f"{name} (missing)"
 
 
 def list_settings(environ: Mapping[str, str]) -> Iterator[str]:

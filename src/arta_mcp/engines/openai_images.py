@@ -172,8 +172,9 @@ class OpenAIImages:
         content = await self._read_picture(entry)
         model = text(answer, "model") or self._model
         steps, guidance = request.num_inference_steps, request.guidance_scale
+        takes_negative = dialect.negative_prompt is not None or dialect.folds_negative
         texts = describe_picture(
-            request,
+            request if takes_negative else replace(request, negative_prompt=""),
             self.describe(),
             model=model,
             steps=steps if dialect.num_inference_steps else None,

@@ -21,6 +21,8 @@ SOFTWARE = "arta-mcp"
 def write_png(content: bytes, texts: Mapping[str, str]) -> tuple[bytes, tuple[int, int]]:
     """The picture as a PNG with these texts, and its size; takes time, so for a thread.
 
+    The size is added to `parameters`, which is among the texts.
+
     What an engine has written into the file itself (a workflow, a path) does not pass. Raises
     EngineError for what is no picture, or too large a one.
     """
@@ -28,8 +30,6 @@ def write_png(content: bytes, texts: Mapping[str, str]) -> tuple[bytes, tuple[in
     from PIL.PngImagePlugin import PngInfo
 
     info = PngInfo()
-    for name, value in texts.items():
-        info.add_itxt(name, value.replace("\0", "\u2400").encode("utf-8", "replace").decode())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -38,6 +38,12 @@ def write_png(content: bytes, texts: Mapping[str, str]) -> tuple[bytes, tuple[in
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise EngineError(f"the engine's picture has {width} x {height} pixels, too many")
+            # Not what was asked for: a server may have drawn another size.
+            told = texts["parameters"]
+            told += f"{'' if told.endswith(chr(10)) else ', '}Size: {width}x{height}"
+            for name, value in {**texts, "parameters": told}.items():
+                text = value.replace("\0", "\u2400").encode("utf-8", "replace").decode()
+                info.add_itxt(name, text)
             mode = "RGBA" if picture.has_transparency_data else "RGB"
             out = io.BytesIO()
             picture.convert(mode).save(out, "PNG", compress_level=4, pnginfo=info)
@@ -58,12 +64,10 @@ def describe_picture(
     honours_seed: bool,
 ) -> dict[str, str]:
     """The texts of a picture; `parameters` is the line that viewers of such pictures read."""
-    width, height = request.size
     facts = {
         "Steps": steps,
         "CFG scale": guidance,
         "Seed": request.picture_seed if honours_seed else None,
-        "Size": f"{width}x{height}",
         "Model": model,
     }
     line = ", ".join(f"{name}: {value}" for name, value in facts.items() if value is not None)

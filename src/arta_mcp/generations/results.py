@@ -18,7 +18,13 @@ from arta_mcp.errors import (
     PromptRejected,
 )
 from arta_mcp.generations.schedule import DurationSample
-from arta_mcp.generations.values import Cancellation, GeneratedImage, Generation, GenerationRequest
+from arta_mcp.generations.values import (
+    ENGINES_OWN,
+    Cancellation,
+    GeneratedImage,
+    Generation,
+    GenerationRequest,
+)
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.records import JournalEntry, Timing
 from arta_mcp.styles import MAX_STYLE, SHIPPED
@@ -78,12 +84,15 @@ def to_generation(
 
 
 def _as_drawn(request: GenerationRequest, details: LocalDetails | None) -> GenerationRequest:
-    """The request with what the engine used where the caller said nothing."""
+    """The request with what the engine used; None for what it takes none of, or does not tell."""
+    if details is None:
+        return request
     used = {
-        "guidance_scale": details.guidance_scale if details else None,
-        "num_inference_steps": details.num_inference_steps if details else None,
+        "guidance_scale": details.guidance_scale,
+        "num_inference_steps": details.num_inference_steps,
     }
-    told = {n: v for n, v in used.items() if v is not None and getattr(request, n) is None}
+    told: dict[str, object] = {name: None for name in ENGINES_OWN if name in details.not_honoured}
+    told |= {name: value for name, value in used.items() if value is not None}
     return request.model_copy(update=told) if told else request
 
 
