@@ -211,8 +211,9 @@ class MessagesAhead:
                 self._came.clear()
                 await self._came.wait()
             self._room.release()
-            self._has_begun = True
-            yield waiting.popleft()
+            message, at = waiting.popleft()
+            self._has_begun |= isinstance(message, JSONRPCRequest)
+            yield message, at
 
     def _run(self) -> None:
         with suppress(RuntimeError):  # the loop has ended before the host did
