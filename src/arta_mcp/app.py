@@ -26,7 +26,7 @@ from arta_mcp.engines.open import open_engine
 from arta_mcp.engines.sketch.info import describe
 from arta_mcp.errors import ArtaError, ConfigError, NotCancellable, Unavailable
 from arta_mcp.files import make_private_folder, write_atomically
-from arta_mcp.generations.hourly_limit import HourlyLimit
+from arta_mcp.generations.hourly_limit import PictureLimit
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.service import DEFAULT_MAX_WAIT, Backend, Generations, Limits
 from arta_mcp.generations.values import Cancellation, EngineUsed
@@ -243,12 +243,12 @@ def state_dir(settings: Settings) -> Path:
 
 
 async def count_hour(settings: Settings) -> int:
-    """The pictures that hosts have asked for in the last hour; see `HourlyLimit`."""
+    """The pictures that hosts have asked for in the last hour; see `PictureLimit`."""
     engine = settings.local_engine if settings.backend == "local" else "arta"
     state = open_state(settings)
     try:
-        limit = HourlyLimit(0, state, settings.service, owner_of(settings), engine, state.now)
-        return await limit.used()
+        name = PictureLimit.name_of(settings.service, engine, owner_of(settings))
+        return await PictureLimit(state=state, name=name, limit=0).look()
     finally:
         await state.close()
 

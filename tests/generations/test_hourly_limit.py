@@ -10,10 +10,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from arta_mcp.errors import KeyConflict, RateLimited
+from arta_mcp.errors import KeyConflict, PromptRejected, RateLimited, SubmitUnknown
 from arta_mcp.generations.callers import Call, Connection
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import Generation, GenerationRequest
+from arta_mcp.local.faults.catalogue import Fault
 from harness.world import LIMITS, World, new_world, opened_state
 
 pytestmark = pytest.mark.anyio
@@ -94,6 +95,22 @@ async def test_a_call_that_takes_up_what_another_was_cut_off_from_does_not_count
     assert len(world.service.jobs) == 1
 
 
+async def test_what_was_refused_before_a_job_was_made_does_not_count_and_an_unknown_outcome_does(
+    world: World,
+) -> None:
+    async with world.generations(LIMIT) as generations:
+        world.service.faults.add(Fault.parse("echo@submit"))
+        with pytest.raises(PromptRejected):
+            await ask(generations, "refused", 5)
+        world.service.faults.add(Fault.parse("answer-lost@submit"))
+        with pytest.raises(SubmitUnknown):
+            await ask(generations, "unknown", 3)
+        with pytest.raises(RateLimited, match="3 were asked for and this call wants 3"):
+            await ask(generations, "over", 3)
+        done = await ask(generations, "within", 2)
+    assert "5 of the 5 pictures of an hour" in str(done.notice)
+
+
 async def test_of_calls_at_once_in_two_processes_as_many_pass_as_there_is_room_for(
     world: World,
 ) -> None:
@@ -137,9 +154,7 @@ async def test_after_an_hour_there_is_room_again(world: World) -> None:
 
 
 def _age(world: World, entry_id: str, seconds: float) -> None:
-    """Makes an entry of the journal older."""
+    """Makes what an entry was counted with older."""
     with closing(sqlite3.connect(world.folder / "state" / "generations.sqlite3")) as journal:
-        journal.execute(
-            "UPDATE journal SET created_at = created_at - ? WHERE id = ?", (seconds, entry_id)
-        )
+        journal.execute("UPDATE counted SET at = at - ? WHERE entry = ?", (seconds, entry_id))
         journal.commit()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import fields, replace
 
@@ -15,7 +14,15 @@ from arta_mcp.arta.protocol import Image
 from arta_mcp.errors import ProtocolError, Unavailable
 from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import CUT_SHARE, UNANSWERED_TTL, State
-from arta_mcp.state.records import CallNote, JournalEntry, Phase, Pruned, StyleList, Timing
+from arta_mcp.state.records import (
+    CallNote,
+    Counted,
+    JournalEntry,
+    Phase,
+    Pruned,
+    StyleList,
+    Timing,
+)
 from harness.stores import Store
 
 pytestmark = pytest.mark.anyio
@@ -540,25 +547,50 @@ async def test_of_many_that_adopt_one_record_all_have_the_same_entry(store: Stor
     assert len(found) == 1
 
 
-# Orders of an hour
+# Pictures of an hour
 
 
-async def test_an_owner_orders_so_many_times_in_an_hour_whichever_process_it_asks(
+async def test_a_name_has_so_many_pictures_in_an_hour_whichever_process_counts_them(
     store: Store,
 ) -> None:
-    store.ahead = 3600 - time.time() % 3600 + 600  # ten minutes after the hour
     async with store.process() as one, store.process() as two:
-        waits: list[float] = []
+        found: list[Counted] = []
 
         async def work(number: int) -> None:
-            waits.append(await (one, two)[number % 2].count_order("token:alice", hourly=12))
+            state = (one, two)[number % 2]
+            found.append(await state.count_order("alice", str(number), 2, hourly=13))
 
         await at_once(20, work)
-        assert sorted(waits)[:12] == [0.0] * 12
-        assert all(3600 - 600 - 120 < wait <= 3600 - 600 for wait in sorted(waits)[12:])
-        assert await one.count_order("token:bob", hourly=12) == 0.0
-        store.ahead += 3600
-        assert await two.count_order("token:alice", hourly=12) == 0.0
+        counted = sorted(one.used for one in found if not one.wait)
+        refused = [one for one in found if one.wait]
+        assert counted == [2, 4, 6, 8, 10, 12]
+        assert {one.used for one in refused} == {12}
+        assert all(3600 - 60 < one.wait <= 3600 for one in refused)
+        assert await one.count_order("alice", "one more", 1, hourly=13) == Counted(13, 0.0)
+        assert await two.count_order("bob", "his", 8, hourly=13) == Counted(8, 0.0)
+
+
+async def test_there_is_room_again_as_orders_become_an_hour_old(store: Store) -> None:
+    async with store.process() as state:
+        assert await state.count_order("alice", "a", 3, hourly=5) == Counted(3, 0.0)
+        store.ahead = 1800
+        assert await state.count_order("alice", "b", 2, hourly=5) == Counted(5, 0.0)
+        for pictures, wait in ((1, 1800), (3, 1800), (4, 3600), (5, 3600), (6, 3600)):
+            full = await state.count_order("alice", "c", pictures, hourly=5)
+            assert (full.used, full.wait) == (5, pytest.approx(wait, abs=60))
+        store.ahead = 3660
+        assert await state.count_order("alice", "c", 3, hourly=5) == Counted(5, 0.0)
+
+
+async def test_what_came_to_nothing_is_given_back_and_an_order_counts_once(
+    store: Store, state: State
+) -> None:
+    for _ in range(2):  # an answer that was lost is asked for once more
+        assert await state.count_order("alice", "a", 3, hourly=5) == Counted(3, 0.0)
+    assert (await state.count_order("alice", "b", 3, hourly=5)).wait > 0
+    for _ in range(2):
+        assert await state.count_order("alice", "a", 0, hourly=5) == Counted(0, 0.0)
+    assert await state.count_order("alice", "b", 3, hourly=5) == Counted(3, 0.0)
 
 
 # Health, and a memory that is lost

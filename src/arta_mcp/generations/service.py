@@ -55,7 +55,7 @@ from arta_mcp.generations.callers import Call, Callers
 from arta_mcp.generations.downloads import read_saved, save_pictures
 from arta_mcp.generations.draining import Drain
 from arta_mcp.generations.events import EventPublisher, GenerationEvent, Listener
-from arta_mcp.generations.hourly_limit import HourlyLimit
+from arta_mcp.generations.hourly_limit import HourlyLimit, OrderLimit, PictureLimit
 from arta_mcp.generations.learning import LearntSchedules
 from arta_mcp.generations.live_styles import LiveCatalogue
 from arta_mcp.generations.polling import JobPoller, PhaseTimes
@@ -243,10 +243,7 @@ class Generations:
         fingerprint = request.fingerprint(style.name, self._engine)
         if request.idempotency_key is None:  # a key says by itself what a call repeats
             call.fingerprint = fingerprint
-        hourly = None
-        if call.connection and self.limits.hourly is not None:
-            what = (self._service, owner, self._engine.name)
-            hourly = HourlyLimit(self.limits.hourly, backend.state, *what, self._clock)
+        limits = self._hourly_limits(call, owner, backend.state)
         async with self._answering(call, backend):
             slot = ConcurrencySlot(self._slots, self._slots_of(owner))
             try:
@@ -266,12 +263,11 @@ class Generations:
                         background=self._background,
                         callers=self._callers,
                         drain=self._drain,
-                        owner_hourly=self.limits.owner_hourly,
                         call=call,
                         service=self._service,
                         owner=owner,
                         engine=self._engine,
-                        hourly=hourly,
+                        limits=limits,
                         clock=self._clock,
                     )
                     entry, is_earlier = await submission.run()
@@ -298,8 +294,8 @@ class Generations:
             until = self._until(call, entry if is_earlier else None, max_wait)
             done = await self._wait(backend, entry, poller, reporter, until)
             taken_up = TAKEN_UP if is_earlier and request.idempotency_key is None else None
-            near = await hourly.warn() if hourly else None
-            return replace(done, notice=join_notes(taken_up, done.notice, near))
+            near = (limit.notice for limit in limits)
+            return replace(done, notice=join_notes(taken_up, done.notice, *near))
 
     async def get(
         self,
@@ -540,6 +536,17 @@ class Generations:
         if count is None:
             return None
         return self._own_slots.setdefault(owner, anyio.CapacityLimiter(count))
+
+    def _hourly_limits(self, call: Call, owner: str, state: State) -> tuple[HourlyLimit, ...]:
+        """What bounds an order of the call; a person's own command is bounded by nothing."""
+        pictures, orders = self.limits.hourly, self.limits.owner_hourly
+        limits: list[HourlyLimit] = []
+        if call.connection and pictures is not None:
+            name = PictureLimit.name_of(self._service, self._engine.name, owner)
+            limits.append(PictureLimit(state=state, name=name, limit=pictures))
+        if orders is not None:
+            limits.append(OrderLimit(state=state, name=owner, limit=orders))
+        return tuple(limits)
 
     def _recorder(self, backend: Backend) -> Recorder:
         if self._records is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,7 +17,6 @@ from arta_mcp.errors import (
     ArtaError,
     JobFailed,
     KeyConflict,
-    RateLimited,
     SubmitUnknown,
     Unavailable,
 )
@@ -64,8 +62,7 @@ class Submission:
     """One call's request on its way to the journal entry of a submitted job.
 
     `service` and `owner` name whose entry it is, `clock` gives seconds since the epoch, and `until`
-    is when the call's waiting ends, by `anyio.current_time()`. `owner_hourly` is how many the owner
-    may order in an hour.
+    is when the call's waiting ends, by `anyio.current_time()`.
     """
 
     request: GenerationRequest
@@ -80,12 +77,11 @@ class Submission:
     background: BackgroundTasks
     callers: Callers
     drain: Drain
-    owner_hourly: int | None
     call: Call
     service: str
     owner: str
     engine: EngineUsed
-    hourly: HourlyLimit | None
+    limits: tuple[HourlyLimit, ...]
     clock: Callable[[], float]
 
     @property
@@ -117,14 +113,7 @@ class Submission:
                 answered_at=None if self.call.connection else now,
             )
             # The intent is on disk before anything is sent: a crash from here on is seen later.
-            async with self.hourly.lock() if self.hourly else nullcontext():
-                entry, is_ours = await self._begin(intent)
-                if is_ours and self.hourly:  # what repeats another call is never one too many
-                    try:
-                        await self.hourly.check(entry)
-                    except BaseException as exc:
-                        await self._free(entry, exc)
-                        raise
+            entry, is_ours = await self._begin(intent)
             if is_ours:
                 self.call.entry = entry
                 return await self._submit_ours(entry), False
@@ -180,13 +169,20 @@ class Submission:
         """
         error = exc.message if isinstance(exc, ArtaError) else "cancelled before it was sent"
         with anyio.CancelScope(shield=True):
-            await self.recorder.write(replace(entry, phase="refused", error=error))
+            freed = await self.recorder.write(replace(entry, phase="refused", error=error))
+            # Another version: it was this that freed it, and not the task that sends it.
+            if freed.version != entry.version:
+                await self._uncount(entry)
+
+    async def _uncount(self, entry: JournalEntry) -> None:
+        for limit in self.limits:
+            await limit.give_back(entry)
 
     async def _submit_ours(self, entry: JournalEntry) -> JournalEntry:
         """Takes a slot and a token, then submits in a task that no cancellation stops."""
         try:
             with self.drain.preparing():
-                await self._prepare()
+                await self._prepare(entry)
             timeout = SUBMIT_TIMEOUT + self.left
             with anyio.move_on_after(timeout):
                 submitting = self.background.detach(
@@ -202,14 +198,12 @@ class Submission:
             await self._free(entry, exc)
             raise
 
-    async def _prepare(self) -> None:
-        """Takes a slot, counts what is ordered in an hour, and sees to a token."""
+    async def _prepare(self, entry: JournalEntry) -> None:
+        """Counts the order, takes a slot, and sees to a token."""
+        # Here, where the entry is ours: what repeats another call is never one too many.
+        for limit in self.limits:
+            await limit.check(entry)
         await self.slot.acquire(self.reporter, until=self.until)
-        if self.owner_hourly is not None:
-            wait = await self.state.count_order(self.owner, hourly=self.owner_hourly)
-            if wait:
-                message = f"{self.owner_hourly} generations are what you may order in an hour"
-                raise RateLimited(message, retry_after=wait)
         if self.client.has_token:
             return
         timeout = max(MIN_TIME, self.left)
@@ -236,6 +230,8 @@ class Submission:
         except ArtaError as exc:
             phase = "unknown" if isinstance(exc, SubmitUnknown) else "refused"
             await self.recorder.write(replace(sending, phase=phase, error=exc.message))
+            if phase == "refused":
+                await self._uncount(entry)
             # Beside it, not in its place: it says whether another try may cost a second job.
             if trouble := self.recorder.trouble(entry):
                 exc.hint = f"{exc.hint}; the journal could not be written either ({trouble})"

@@ -9,6 +9,7 @@ from typing import Protocol
 from arta_mcp.arta.account import Account
 from arta_mcp.state.records import (
     CallNote,
+    Counted,
     Health,
     JournalEntry,
     Pruned,
@@ -117,10 +118,11 @@ class State(Protocol):
         """
         ...
 
-    async def count_order(self, owner: str, *, hourly: int) -> float:
-        """Counts one more order of the owner in the hour that runs; 0.0.
+    async def count_order(self, name: str, order: str, pictures: int, *, hourly: int) -> Counted:
+        """Counts an order as so many pictures under a name; 0 for one that came to nothing.
 
-        With all of `hourly` made it counts nothing, and gives the seconds until the next hour.
+        An order counts once, however often it is said, and for an hour. With no room for it within
+        `hourly` it is not counted.
         """
         ...
 

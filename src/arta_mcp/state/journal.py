@@ -18,7 +18,7 @@ from arta_mcp.errors import Unavailable
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import CUT_SHARE, UNANSWERED_TTL
 from arta_mcp.state.processes import ProcessRegistry
-from arta_mcp.state.records import CallNote, JournalEntry, Pruned, Timing
+from arta_mcp.state.records import CallNote, Counted, JournalEntry, Pruned, Timing
 from arta_mcp.state.stored import COLUMNS, WRITTEN, DamagedEntry, to_entry, to_values
 
 VERSION = 2
@@ -26,6 +26,9 @@ VERSION = 2
 
 MAX_OLD_LEASE = 2 * 3600.0
 """seconds; a later lease of 0.1.0 is from a clock that ran ahead, and over"""
+
+HOUR = 3600.0
+"""seconds"""
 
 _STORED = ", ".join(COLUMNS)
 
@@ -231,20 +234,24 @@ class Journal:
         record_ids = tuple(record_id for (record_id,) in found if record_id)
         return Pruned(len(found), record_ids, kept)
 
-    def count_order(self, owner: str, hourly: int, hour: int) -> bool:
-        """See `State.count_order`; `hour` counts since the epoch."""
-        self.db.execute(
-            "CREATE TABLE IF NOT EXISTS orders"
-            " (owner TEXT PRIMARY KEY, hour INTEGER NOT NULL, count INTEGER NOT NULL)"
-        )
-        # What is kept is bounded by who orders in one hour.
-        self.db.execute("DELETE FROM orders WHERE hour != ?", (hour,))
-        found = self.db.execute("SELECT count FROM orders WHERE owner = ?", (owner,)).fetchone()
-        count = found[0] if found else 0
-        if count >= hourly:
-            return False
-        self.db.execute("REPLACE INTO orders VALUES (?, ?, ?)", (owner, hour, count + 1))
-        return True
+    def count_order(self, name: str, order: str, pictures: int, hourly: int, now: float) -> Counted:
+        """See `State.count_order`; a row for each picture, as in count_order.lua."""
+        # Made here, not with the others: most folders count nothing. Few rows need no index.
+        self.db.execute("CREATE TABLE IF NOT EXISTS counted (name TEXT, entry TEXT, at REAL)")
+        self.db.execute("DELETE FROM counted WHERE at <= ?", (now - HOUR,))
+        if not pictures:
+            self.db.execute("DELETE FROM counted WHERE name = ? AND entry = ?", (name, order))
+        rows = self.db.execute(
+            "SELECT at, entry FROM counted WHERE name = ? ORDER BY at", (name,)
+        ).fetchall()
+        if not pictures or any(entry == order for _, entry in rows):
+            return Counted(len(rows), 0.0)
+        if (over := len(rows) + pictures - hourly) > 0:
+            leaves = rows[over - 1][0] if over <= len(rows) else now
+            return Counted(len(rows), leaves + HOUR - now)
+        new = [(name, order, now)] * pictures
+        self.db.executemany("INSERT INTO counted VALUES (?, ?, ?)", new)
+        return Counted(len(rows) + pictures, 0.0)
 
     # Rows
 

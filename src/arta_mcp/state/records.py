@@ -86,6 +86,18 @@ class Pruned:
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """How many pictures are counted under a name in the hour that has passed.
+
+    `wait` is the seconds until there is room for those that were asked for, 0.0 when they are
+    counted; an hour for more than there ever is room for.
+    """
+
+    used: int
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
 class StyleList:
     """The wire styles that a service listed, and when, in seconds since the epoch."""
 

@@ -36,6 +36,7 @@ from arta_mcp.redaction import Secret, sanitize
 from arta_mcp.state.contract import CUT_SHARE, UNANSWERED_TTL
 from arta_mcp.state.records import (
     CallNote,
+    Counted,
     Health,
     JournalEntry,
     Pruned,
@@ -325,11 +326,12 @@ class RedisState:
 
     # The server
 
-    async def count_order(self, owner: str, *, hourly: int) -> float:
-        hour, passed = divmod(self.now(), 3600)
-        key, left = _key("orders", owner, f"{hour:.0f}"), 3600 - passed
-        is_counted = await self._run("count_order", [key], hourly, round(left * 1000) + 1)
-        return 0.0 if is_counted else left
+    async def count_order(self, name: str, order: str, pictures: int, *, hourly: int) -> Counted:
+        ahead = round(self._ahead() * 1e6)
+        used, wait = await self._run(
+            "count_order", [_key("orders", name)], order, pictures, hourly, ahead
+        )
+        return Counted(used, wait / 1e6)
 
     async def health(self) -> Health:
         return await check_server(self._client, _key("epoch"))

@@ -1,7 +1,7 @@
 """State under one directory of this machine: token files, lock files and a SQLite journal.
 
-Lock order, for a task that holds two: the hourly limit's or an account's lock file, the journal's
-(held only while the journal is opened), then SQLite's own write lock. No lock is held across a
+Lock order, for a task that holds two: an account's lock file, the journal's (held only while the
+journal is opened), then SQLite's own write lock. No lock is held across a
 network exchange but an account's, which is there so that one process asks the identity host.
 """
 
@@ -37,6 +37,7 @@ from arta_mcp.state.journal import DamagedRow, Journal
 from arta_mcp.state.processes import ProcessRegistry
 from arta_mcp.state.records import (
     CallNote,
+    Counted,
     Health,
     JournalEntry,
     Pruned,
@@ -176,12 +177,11 @@ class SqliteState:
     async def prune(self, service: str, owner: str, before: float) -> Pruned:
         return await self._write_journal(lambda journal: journal.prune(service, owner, before))
 
-    async def count_order(self, owner: str, *, hourly: int) -> float:
-        hour, passed = divmod(self.now(), 3600)
-        is_counted = await self._write_journal(
-            lambda journal: journal.count_order(owner, hourly, int(hour))
+    async def count_order(self, name: str, order: str, pictures: int, *, hourly: int) -> Counted:
+        # The time is asked for in the transaction: another may have counted while this waited.
+        return await self._write_journal(
+            lambda journal: journal.count_order(name, order, pictures, hourly, self.now())
         )
-        return 0.0 if is_counted else 3600 - passed
 
     async def health(self) -> Health:
         began = time.monotonic()

@@ -1,11 +1,34 @@
--- Counts an owner's order in the hour that runs; false when it has made all: `State.count_order`.
+-- Counts an order's pictures in the hour that has passed, or counts it no more: `State.count_order`.
 --
--- KEYS  1 the count of the owner and hour
--- ARGV  1 how many it may make  2 milliseconds until the hour is over
+-- One member a picture, so that neither how many there are nor when there is room needs a sum.
+--
+-- KEYS  1 the pictures of a name, each at the time of its order in microseconds
+-- ARGV  1 order  2 how many pictures, 0 for none any more  3 how many in an hour  4 microseconds that
+--       the time is put forward
+-- gives {how many are counted, microseconds until there is room for these, 0 when they are counted}
 
-if tonumber(redis.call('GET', KEYS[1]) or 0) >= tonumber(ARGV[1]) then
-    return false
+local HOUR = 3600000000
+local clock, count, hourly = now() + ARGV[4], ARGV[2] + 0, ARGV[3] + 0
+
+local function member(i)
+    return ARGV[1] .. '/' .. i
 end
-redis.call('INCR', KEYS[1])
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return 1
+
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', clock - HOUR))
+if count == 0 then
+    local i = 1
+    while redis.call('ZREM', KEYS[1], member(i)) == 1 do
+        i = i + 1
+    end
+elseif not redis.call('ZSCORE', KEYS[1], member(1)) then -- else it was counted, the answer was lost
+    local over = redis.call('ZCARD', KEYS[1]) + count - hourly
+    if over > 0 then
+        local leaves = redis.call('ZRANGE', KEYS[1], over - 1, over - 1, 'WITHSCORES')[2]
+        return {redis.call('ZCARD', KEYS[1]), leaves and leaves + HOUR - clock or HOUR}
+    end
+    for i = 1, count do
+        redis.call('ZADD', KEYS[1], string.format('%.0f', clock), member(i))
+    end
+    redis.call('PEXPIRE', KEYS[1], HOUR / 1000)
+end
+return {redis.call('ZCARD', KEYS[1]), 0}
