@@ -139,6 +139,18 @@ async def test_a_generation_costs_few_commands_and_bytes_and_none_while_it_waits
             group.cancel_scope.cancel()
 
 
+async def test_an_hourly_limit_costs_a_handful_of_commands_however_much_is_counted(
+    server: RedisServer, state: State
+) -> None:
+    for number in range(100):
+        await state.count_order("alice", str(number), 1, hourly=120)
+    server.command("CONFIG", "RESETSTAT")
+    for number in range(10):
+        counted = await state.count_order("alice", f"more {number}", 2, hourly=120)
+        assert (counted.used, counted.wait) == (102 + 2 * number, 0.0)
+    assert sum(calls_of(server).values()) / 10 <= 6
+
+
 async def test_a_sign_of_life_costs_a_handful_of_commands(
     server: RedisServer, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

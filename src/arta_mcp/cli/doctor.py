@@ -275,7 +275,8 @@ async def check_hourly_limit(settings: Settings) -> AsyncGenerator[Finding]:
     """How many pictures hosts may still ask for in this hour."""
     from arta_mcp.app import count_hour, state_dir
 
-    used = await count_hour(settings) if state_dir(settings).is_dir() else 0
+    is_there = settings.state_url is not None or state_dir(settings).is_dir()
+    used = await count_hour(settings) if is_there else 0
     limit = settings.hourly_limit or 0
     detail = f"hosts have asked for {used} of {limit} pictures of an hour (ARTA_HOURLY_LIMIT)"
     remedy = "until then hosts are told when to ask again" if used >= limit else ""

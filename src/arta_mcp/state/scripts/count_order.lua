@@ -10,25 +10,28 @@
 local HOUR = 3600000000
 local clock, count, hourly = now() + ARGV[4], ARGV[2] + 0, ARGV[3] + 0
 
-local function member(i)
-    return ARGV[1] .. '/' .. i
-end
-
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', clock - HOUR))
 if count == 0 then
     local i = 1
-    while redis.call('ZREM', KEYS[1], member(i)) == 1 do
+    while redis.call('ZREM', KEYS[1], ARGV[1] .. '/' .. i) == 1 do
         i = i + 1
     end
-elseif not redis.call('ZSCORE', KEYS[1], member(1)) then -- else it was counted, the answer was lost
-    local over = redis.call('ZCARD', KEYS[1]) + count - hourly
-    if over > 0 then
-        local leaves = redis.call('ZRANGE', KEYS[1], over - 1, over - 1, 'WITHSCORES')[2]
-        return {redis.call('ZCARD', KEYS[1]), leaves and leaves + HOUR - clock or HOUR}
-    end
-    for i = 1, count do
-        redis.call('ZADD', KEYS[1], string.format('%.0f', clock), member(i))
-    end
-    redis.call('PEXPIRE', KEYS[1], HOUR / 1000)
+    return {redis.call('ZCARD', KEYS[1]), 0}
 end
-return {redis.call('ZCARD', KEYS[1]), 0}
+local used = redis.call('ZCARD', KEYS[1])
+local over = used + count - hourly
+if over > 0 then
+    if redis.call('ZSCORE', KEYS[1], ARGV[1] .. '/1') then -- counted before, and the answer was lost
+        return {used, 0}
+    end
+    local leaves = redis.call('ZRANGE', KEYS[1], over - 1, over - 1, 'WITHSCORES')[2]
+    return {used, leaves and leaves + HOUR - clock or HOUR}
+end
+local members = {}
+for i = 1, count do
+    members[#members + 1] = string.format('%.0f', clock)
+    members[#members + 1] = ARGV[1] .. '/' .. i
+end
+local added = redis.call('ZADD', KEYS[1], 'NX', unpack(members))
+redis.call('PEXPIRE', KEYS[1], HOUR / 1000)
+return {used + added, 0}
