@@ -7,7 +7,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 CONSTRAINTS ?= constraints.txt
 PINS := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 
-.PHONY: demo test test-quick test-engines test-diffusers conformance interop-all docs dist bundle container hosts roads check check-fast coverage quick-replies bench bench-environment soak clean
+.PHONY: demo test test-quick test-engines test-diffusers conformance interop-all docs dist bundle container hosts roads check check-fast coverage quick-replies bench bench-environment replicas soak clean
 
 # Without the settings of the caller: a demo asks no service and spends nobody's pictures.
 demo: $(VENV)/.installed
@@ -136,5 +136,10 @@ bench-environment:
 bench: $(VENV)/.tested bench-environment
 	$(BIN)/python benchmarks/run_all.py $(BENCH)
 
+# replicas behind nginx on Redis and on Valkey, killed under 400 calls, as is their store: a minute
+replicas: $(VENV)/.tested
+	$(BIN)/python tools/replicas.py
+
 soak: $(VENV)/.tested
 	$(BIN)/python tools/soak.py
+	$(BIN)/python tools/replicas.py --seeds 10

@@ -43,20 +43,23 @@ def service_process(folder: Path, **options: float) -> Iterator[str]:
         process.wait(10)
 
 
+def environ_for(url: str, state: Path, **more: str) -> dict[str, str]:
+    """What a process is told of the `arta` backend whose three hosts are one local service."""
+    return {
+        "ARTA_BACKEND": "arta",
+        "ARTA_API_KEY": "benchmark-key",
+        "ARTA_BASE_URL": url,
+        "ARTA_AUTH_URL": url + SIGN_UP_PATHS[0],
+        "ARTA_TOKEN_REFRESH_URL": url + REFRESH_PATH,
+        "ARTA_STYLES_URL": "",
+        "ARTA_STATE_DIR": str(state),
+        **more,
+    }
+
+
 def settings_for(url: str, state: Path, **more: str) -> Settings:
-    """Settings of the `arta` backend whose three hosts are one local service."""
-    return Settings.from_env(
-        {
-            "ARTA_BACKEND": "arta",
-            "ARTA_API_KEY": "benchmark-key",
-            "ARTA_BASE_URL": url,
-            "ARTA_AUTH_URL": url + SIGN_UP_PATHS[0],
-            "ARTA_TOKEN_REFRESH_URL": url + REFRESH_PATH,
-            "ARTA_STYLES_URL": "",
-            "ARTA_STATE_DIR": str(state),
-            **more,
-        }
-    )
+    """Settings of the same."""
+    return Settings.from_env(environ_for(url, state, **more))
 
 
 @asynccontextmanager

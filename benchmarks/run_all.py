@@ -1,4 +1,4 @@
-"""Runs every benchmark, prints one table of all budgets, and writes docs/performance.md.
+"""Runs every benchmark, prints one table of all budgets, and writes what docs/ repeats of it.
 
 `python benchmarks/run_all.py [--quick]`. A quick run writes nothing.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from bench_world import RESULTS, is_missed, print_rows
 
 HERE = Path(__file__).parent
-NAMES = ("startup", "loading", "schedule", "call", "load", "crowd", "growth")
+NAMES = ("startup", "loading", "schedule", "call", "load", "crowd", "growth", "http_calls")
 
 
 def main() -> int:

@@ -47,6 +47,7 @@ SLOW_MODULES = {
         "test_makefile",
         "test_nginx",
         "test_pythons",
+        "test_replicas",
         "test_serve",
         "test_serve_http",
         "test_wire",

@@ -9,6 +9,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+import replicas
 import write_clients
 import write_documents
 import write_performance
@@ -119,12 +120,18 @@ def test_every_file_that_a_page_names_is_there() -> None:
             assert found or by_name, f"{page.name} names {name}"
 
 
-def test_no_number_of_performance_is_older_than_its_run() -> None:
-    document = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    assert write_performance.render(document) == document
+def test_no_number_of_a_benchmark_is_older_than_its_run() -> None:
+    measured: list[str] = []
+    for page in write_performance.PAGES:
+        document = page.read_text(encoding="utf-8")
+        assert write_performance.render(document) == document
+        measured += re.findall(r"<!-- results: (\w+) -->", document)
     benchmarks = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
-    measured = set(re.findall(r"<!-- results: (\w+) -->", document))
-    assert measured == benchmarks - {"bench_world", "bare_server", "run_all"}
+    assert sorted(measured) == sorted(benchmarks - {"bench_world", "bare_server", "run_all"})
+
+
+def test_no_number_of_the_replicas_is_older_than_its_run() -> None:
+    assert replicas.render(page := replicas.PAGE.read_text(encoding="utf-8")) == page
 
 
 LOCAL = (ROOT / "docs" / "local.md").read_text(encoding="utf-8")

@@ -1,8 +1,8 @@
-"""Writes the tables of docs/performance.md from benchmarks/results.
+"""Writes the tables of docs/performance.md and docs/scaling.md from benchmarks/results.
 
-`python tools/write_performance.py`. Each file of results has its place in the document, between
+`python tools/write_performance.py`. Each file of results has its place in a document, between
 two marks; what stands there is from one run and says of when. `make bench` calls this at its end,
-and tests/test_documents.py fails when the document and the results differ.
+and tests/test_documents.py fails when a document and the results differ.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-DOCUMENT = ROOT / "docs" / "performance.md"
+PAGES = (ROOT / "docs" / "performance.md", ROOT / "docs" / "scaling.md")
 PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -54,4 +54,5 @@ def _table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(render(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        page.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")
