@@ -7,7 +7,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src src
 # pip is not needed to run, and is a third of the environment
 RUN python3 -m venv /opt/arta-mcp \
-    && /opt/arta-mcp/bin/python -m pip install --no-cache-dir --constraint constraints.txt . \
+    && /opt/arta-mcp/bin/python -m pip install --no-cache-dir --constraint constraints.txt '.[redis]' \
     && /opt/arta-mcp/bin/python -m pip uninstall --yes pip
 
 FROM debian:trixie-slim

@@ -88,7 +88,7 @@ test-diffusers: .cache/diffusers-env/.made
 
 .cache/diffusers-env/.made: pyproject.toml
 	$(PYTHON) -m venv --clear .cache/diffusers-env
-	.cache/diffusers-env/bin/python -m pip install --quiet "$(TORCH)" "pytest>=9" --editable ".[diffusers]"
+	.cache/diffusers-env/bin/python -m pip install --quiet "$(TORCH)" "pytest>=9" --editable ".[diffusers,redis]"
 	touch $@
 
 check: check-fast

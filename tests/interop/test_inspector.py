@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from harness.aquiles import KEY, PROGRAM, running_aquiles
 from harness.clients import Need, node, node_folder
 from harness.image_server import ImageServer
 from harness.installed import TIMEOUT, Machine
@@ -91,6 +92,18 @@ def test_it_draws_with_an_engine_of_the_persons_own(
     assert len(drawn["images"]) == len(server.bodies) == 2
     assert all(Path(image["path"]).is_file() for image in drawn["images"])
     assert "sketch" not in json.dumps(drawn)
+
+
+def test_it_draws_with_a_picture_server_that_nobody_here_wrote(need: Need, tmp_path: Path) -> None:
+    need(PROGRAM.exists(), "make test-engines makes the environment that this needs")
+    with running_aquiles(tmp_path / "aquiles") as aquiles:
+        machine = Machine.new(tmp_path).set(
+            ARTA_LOCAL_ENGINE="openai", ARTA_LOCAL_URL=aquiles.url, ARTA_LOCAL_KEY=KEY
+        )
+        words = ("--tool-name", "generate_image", "--tool-args-json", '{"prompt": "a red fox"}')
+        drawn = Inspector(need, machine).ask("tools/call", *words)["structuredContent"]
+    assert (drawn["status"], drawn["engine"]) == ("done", "openai")
+    assert all(Path(image["path"]).is_file() for image in drawn["images"])
 
 
 def test_a_wrong_argument_is_an_error_of_the_tool(inspector: Inspector) -> None:

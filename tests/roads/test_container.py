@@ -71,9 +71,15 @@ def test_the_health_check_asks_a_server_on_http_and_leaves_one_on_stdio_alone(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     # The shell is the first process of the container, as the server would be.
-    words = ("sh", "-c")
     shell = image.launcher(
-        machine.folder / "shell", machine.state, *words, ARTA_HTTP_PORT=str(port)
+        machine.folder / "shell",
+        machine.state,
+        "sh",
+        "-c",
+        ARTA_HTTP_HOST="0.0.0.0",
+        ARTA_HTTP_PORT=str(port),
+        ARTA_HTTP_TOKENS="alice=a-token-of-24-characters-00",
+        ARTA_HTTP_PUBLIC_URL="https://mcp.example.com",
     )
     check = " ".join(command[1:])
     assert run(shell, f"{check}; echo $?", "stdio") == "0\n"
@@ -82,6 +88,6 @@ def test_the_health_check_asks_a_server_on_http_and_leaves_one_on_stdio_alone(
     )
     assert nobody.stdout == "1\n"
     assert f"http://127.0.0.1:{port}/healthz" in nobody.stderr
-    serve = f"touch /tmp/healthz; python3 -m http.server -d /tmp -b 127.0.0.1 {port} 2>&1 &"
-    until_up = f"for i in $(seq 50); do {check} && exit 0; sleep 0.1; done; exit 1"
-    assert "GET /healthz" in run(shell, f"{serve} {until_up}", "--http")
+    until_up = f"for i in $(seq 100); do {check} && echo healthy && break; sleep 0.1; done"
+    served = run(shell, f"arta-mcp serve --http & {until_up}; kill $!; wait $!", "--http")
+    assert "healthy\n" in served

@@ -144,6 +144,8 @@ class Store:
         self._keep, self._keep_bytes = keep, keep_bytes
         self._record_turns, self._account_turns = _Turns(keep), _Turns(MAX_ACCOUNTS)
         self._bytes_since_prune = 0
+        self._markers: dict[str, Path] = {}
+        """by record id, where it is in the queue: to be found without reading all of that"""
         for name in ("", "accounts", "records", "images", "progress", "queue"):
             make_private_folder(folder / name)
         for draft in folder.rglob(".*.draft"):
@@ -277,13 +279,18 @@ class Store:
     def ask_for(self, record: Record) -> bool:
         """Puts a job into the queue, or notes that it is asked for again; whether it is new."""
         folder = self.folder / "queue" / record.engine
-        known = next(folder.glob(f"*-{record.record_id}"), None)
-        if known is None:
+        known = self._markers.get(record.record_id)
+        known = known or next(folder.glob(f"*-{record.record_id}"), None)
+        marker = known or folder / f"{time.time_ns():020}-{record.record_id}"
+        if len(self._markers) > self._keep:
+            self._markers.clear()
+        self._markers[record.record_id] = marker
+        try:
+            marker.touch(0o600)
+        except FileNotFoundError:
             make_private_folder(folder)
-            (folder / f"{time.time_ns():020}-{record.record_id}").touch(0o600)
-            return True
-        known.touch(0o600)
-        return False
+            marker.touch(0o600)
+        return known is None
 
     def queue(self, engine: str) -> list[Waiting]:
         """The jobs that an engine is to draw, in the order of their submits."""

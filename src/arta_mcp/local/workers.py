@@ -91,6 +91,8 @@ class DrawingWorkers:
         self.info = engine.describe()
         self._lock = store.drawing_lock(self.info.engine)
         self._jobs: dict[str, _Job] = {}
+        self._orders: dict[str, tuple[float, dict[str, int]]] = {}
+        """by engine: until when it is good, and how many jobs come before each that waits"""
         self._starting = threading.Lock()
         self._thread: threading.Thread | None = None
         self._is_wanted = self._closed = False
@@ -103,6 +105,8 @@ class DrawingWorkers:
         """Have the pictures that are missing drawn, unless the job has come to its end."""
         if self._closed or record.engine != self.info.engine or self._store.is_over(record):
             return
+        if record.record_id not in self._orders.get(record.engine, (0.0, {}))[1]:
+            self._orders.pop(record.engine, None)  # it is in the queue from now on
         if self._store.ask_for(record):
             now = time.monotonic()
             if now - self._last_came > QUIET:
@@ -129,8 +133,13 @@ class DrawingWorkers:
         """How many jobs come before one that waits; None for one that does not."""
         if self._store.progress(record.record_id).begun:
             return None
-        order = [waiting.record_id for waiting in self._queue(record.engine)]
-        return order.index(record.record_id) if record.record_id in order else None
+        now = time.monotonic()
+        until, order = self._orders.get(record.engine, (0.0, {}))
+        if now >= until:  # not at each poll: of a thousand jobs each would read the whole queue
+            queue = self._queue(record.engine)
+            order = {waiting.record_id: place for place, waiting in enumerate(queue)}
+            self._orders[record.engine] = (now + QUEUE_INTERVAL, order)
+        return order.get(record.record_id)
 
     def close(self) -> None:
         """Start no further picture; what can be given up is, and a sketch ends in its thread."""
