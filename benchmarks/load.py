@@ -93,23 +93,22 @@ async def crowd(count: int, call: Callable[[], Awaitable[str]], folder: Path) ->
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
 
-async def measure_pair(
-    count: int, url: str, folder: Path, state: Path, ours_first: bool
-) -> dict[str, dict[str, float]]:
-    limits = httpx.Limits(max_connections=None)
+async def crowd_of_ours(count: int, url: str, folder: Path) -> dict[str, float]:
     more = {"ARTA_MAX_CONCURRENCY": "2000"}
-    async with (
-        httpx.AsyncClient(timeout=60, limits=limits) as client,
-        generations_on(url, state, schedule=Fixed, **more) as generations,
-    ):
-        token = (await client.post(f"{url}/v1/accounts:signUp?key=k", json={})).json()["idToken"]
+    async with generations_on(url, folder / "state", schedule=Fixed, **more) as generations:
         await ours(generations)
-        calls: dict[str, Callable[[], Awaitable[str]]] = {
-            "bare": lambda: bare(client, url, token),
-            "ours": lambda: ours(generations),
-        }
-        order = ("ours", "bare") if ours_first else ("bare", "ours")
-        return {who: await crowd(count, calls[who], folder) for who in order}
+        return await crowd(count, lambda: ours(generations), folder)
+
+
+async def crowd_of_bare(count: int, url: str, folder: Path) -> dict[str, float]:
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(timeout=60, limits=limits) as client:
+        token = (await client.post(f"{url}/v1/accounts:signUp?key=k", json={})).json()["idToken"]
+        await bare(client, url, token)
+        return await crowd(count, lambda: bare(client, url, token), folder)
+
+
+CROWDS = {"bare": crowd_of_bare, "ours": crowd_of_ours}
 
 
 def main() -> int:
@@ -119,12 +118,13 @@ def main() -> int:
     results: dict[int, list[dict[str, dict[str, float]]]] = {}
     for count, number in pairs.items():
         for index in range(number):
-            with tempfile.TemporaryDirectory() as name:
-                folder = Path(name) / "service"
-                options = {"queue": JOB, "sigma": 0.35, "draw": 0.0, "latency": LATENCY}
-                with service_process(folder, **options) as url:
-                    state = Path(name) / "state"
-                    found = anyio.run(measure_pair, count, url, folder, state, index % 2 == 1)
+            found: dict[str, dict[str, float]] = {}
+            for who in ("ours", "bare") if index % 2 else ("bare", "ours"):
+                with tempfile.TemporaryDirectory() as name:
+                    folder = Path(name)
+                    options = {"queue": JOB, "sigma": 0.35, "draw": 0.0, "latency": LATENCY}
+                    with service_process(folder, **options) as url:
+                        found[who] = anyio.run(CROWDS[who], count, url, folder)
             results.setdefault(count, []).append(found)
     rows: list[list[str]] = []
     for count, found in results.items():

@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import logging
 import re
-from collections.abc import AsyncIterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -42,6 +43,10 @@ DOWNLOAD_TIMEOUT = 60.0
 STALL_TIMEOUT = 30.0
 """seconds without a byte of a picture, after which another try is the better hope"""
 
+POOL_SIZE = 32
+"""exchanges at once in one pool of httpcore, which compares each of its connections with every
+other for each request: with hundreds in one pool that took most of the processor's time"""
+
 MAX_REDIRECTS = 3
 """of one picture; a CDN needs one or two"""
 
@@ -66,6 +71,14 @@ class Answer:
     body: bytes = field(repr=False)
 
 
+@dataclass(slots=True)
+class _Pool:
+    """A client of httpx with connections of its own, and how many exchanges it has under way."""
+
+    client: httpx.AsyncClient
+    under_way: int = 0
+
+
 class Transport:
     """The HTTP clients of a process: made on first use, kept alive, HTTP/2 where it is spoken."""
 
@@ -82,7 +95,7 @@ class Transport:
         """`direct` ignores the standard proxy variables; `app` stands in for the network."""
         self._user_agent, self._proxy, self._direct, self._app = user_agent, proxy, direct, app
         self._exchange_timeout, self._download_timeout = exchange_timeout, download_timeout
-        self._clients: dict[tuple[bool, bool], httpx.AsyncClient] = {}
+        self._pools: dict[tuple[bool, bool], list[_Pool]] = {}
         self._tls: ssl.SSLContext | None = None
         self._passwords: tuple[Secret, ...] = ()
 
@@ -101,8 +114,9 @@ class Transport:
         """Closes every connection; a later call opens new ones."""
         # Shielded: a cancelled call leaves no socket. Bounded: a host may never end its TLS.
         with anyio.CancelScope(shield=True), anyio.move_on_after(1):
-            while self._clients:
-                await self._clients.popitem()[1].aclose()
+            while self._pools:
+                for pool in self._pools.popitem()[1]:
+                    await pool.client.aclose()
 
     async def exchange(
         self,
@@ -128,18 +142,17 @@ class Transport:
             sent["content-type"] = "application/x-www-form-urlencoded"
         import httpx
 
-        try:
-            target = httpx.URL(url)
-            client = self._get_client(target.scheme)
-            request = client.build_request(
-                method, target, headers=sent, json=json, data=form, content=content
-            )
-        except (httpx.InvalidURL, UnicodeError) as exc:
-            raise NotSent(
-                f"this cannot be sent: {_reason(exc)}", hint="check the settings"
-            ) from exc
         timeout = self._exchange_timeout if timeout is None else timeout
-        return await self._send(client, request, limit=limit, timeout=timeout)
+        with self._using_client(url) as client:
+            try:
+                request = client.build_request(
+                    method, url, headers=sent, json=json, data=form, content=content
+                )
+            except (httpx.InvalidURL, UnicodeError) as exc:
+                raise NotSent(
+                    f"this cannot be sent: {_reason(exc)}", hint="check the settings"
+                ) from exc
+            return await self._send(client, request, limit=limit, timeout=timeout)
 
     async def download(self, url: str, *, limit: int, private: bool) -> Answer:
         """A picture, over at most three redirects, with no `Authorization` ever.
@@ -174,10 +187,10 @@ class Transport:
             raise ProtocolError(
                 f"the picture's host {sanitize(target.host, 80)} is inside this network"
             )
-        client = self._get_client(target.scheme, public_only=not private)
         stall = httpx.Timeout(STALL_TIMEOUT, connect=CONNECT_TIMEOUT)
-        request = client.build_request("GET", target, timeout=stall)
-        return await self._send(client, request, limit=limit, timeout=self._download_timeout)
+        with self._using_client(url, public_only=not private) as client:
+            request = client.build_request("GET", target, timeout=stall)
+            return await self._send(client, request, limit=limit, timeout=self._download_timeout)
 
     async def _send(
         self, client: httpx.AsyncClient, request: httpx.Request, *, limit: int, timeout: float
@@ -217,12 +230,20 @@ class Transport:
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, headers, body)
 
-    def _get_client(self, scheme: str, *, public_only: bool = False) -> httpx.AsyncClient:
-        """The client for such addresses; a connection is never shared by two of them."""
-        kind = (scheme == "https", public_only)
-        if kind not in self._clients:
-            self._clients[kind] = self._make_client(is_tls=kind[0], public_only=public_only)
-        return self._clients[kind]
+    @contextmanager
+    def _using_client(self, url: str, *, public_only: bool = False) -> Generator[httpx.AsyncClient]:
+        """A client for such addresses; a connection is never shared by two kinds of them."""
+        kind = (url.partition(":")[0].lower() == "https", public_only)
+        pools = self._pools.setdefault(kind, [])
+        pool = next((one for one in pools if one.under_way < POOL_SIZE), None)
+        if pool is None:
+            pool = _Pool(self._make_client(is_tls=kind[0], public_only=public_only))
+            pools.append(pool)
+        pool.under_way += 1
+        try:
+            yield pool.client
+        finally:
+            pool.under_way -= 1
 
     def _make_client(self, *, is_tls: bool, public_only: bool) -> httpx.AsyncClient:
         from http.cookiejar import CookieJar, DefaultCookiePolicy
