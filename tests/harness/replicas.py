@@ -200,13 +200,10 @@ class Round:
             )
             for number in range(self.found.callers)
         ]
-        async with (
-            new_client(verify=self.proxy.tls, headers={"Host": NAME}) as client,
-            anyio.create_task_group() as group,
-        ):
+        async with anyio.create_task_group() as group:
             group.start_soon(self.break_things)
             for caller in callers:
-                group.start_soon(self.follow, client, caller)
+                group.start_soon(self.serve_caller, caller)
         self.judge(await anyio.to_thread.run_sync(self.phases))
         await self.take_up(callers)
 
@@ -251,9 +248,14 @@ class Round:
 
     # Callers
 
+    async def serve_caller(self, caller: Caller) -> None:
+        """What one host does, with a client of its own: one pool for all would take a core."""
+        await anyio.sleep(caller.arrives)
+        async with new_client(verify=self.proxy.tls, headers={"Host": NAME}) as client:
+            await self.follow(client, caller)
+
     async def follow(self, client: httpx.AsyncClient, caller: Caller) -> None:
         """Calls, and calls again, until it is known what became of the caller's picture."""
-        await anyio.sleep(caller.arrives)
         order: tuple[str, dict[str, object]] = "generate_image", {"prompt": caller.prompt}
         if caller.key:
             order[1]["idempotency_key"] = caller.key

@@ -548,31 +548,48 @@ async def test_every_open_call_is_answered_before_the_process_ends(
                 assert found["status"] == "pending"
 
 
-async def test_a_process_that_is_told_to_end_says_so_and_orders_nothing_more(
+async def is_listening(port: int) -> bool:
+    """Whether a connection is taken."""
+    try:
+        await (await anyio.connect_tcp("127.0.0.1", port)).aclose()
+    except OSError:
+        return False
+    return True
+
+
+async def test_a_process_that_is_told_to_end_says_so_and_is_soon_left_by_proxies(
     slow_service: ScriptedServer, tmp_path: Path
 ) -> None:
     machine = Machine.new(tmp_path / "machine").set(**remote_settings(slow_service))
-    slow_service.service.faults.add(Fault.parse("slow-headers@submit=4"))
+    slow_service.service.faults.add(Fault.parse("slow-headers@submit=6"))
     with http_server(machine) as running:
-        async with (
-            running.client() as client,
-            http_client() as probe,
-            heard_by(client, "arta://generations"),
-            anyio.create_task_group() as group,
-        ):
-            submits = slow_service.service.seen["submit"]
-            group.start_soon(draw, client, "under way")
-            await wait_until(lambda: slow_service.service.seen["submit"] > submits)
-            running.process.send_signal(signal.SIGTERM)
-            with anyio.fail_after(3):
-                while (await probe.get(f"{running.url}/readyz")).status_code == 200:
-                    await anyio.sleep(0.02)
-            result = await client.call_tool("generate_image", {"prompt": "too late"})
-            assert result.is_error
-            assert "this server is ending; nothing was ordered" in text_of(result)
-            models = await client.call_tool("list_models", {"search": "flux"})
-            assert content_of(models)["total"]
-            assert (await probe.get(f"{running.url}/readyz")).json()["status"] == "draining"
+        async with running.client() as client, http_client() as probe:
+            await client.list_tools()  # a client asks for them behind its first result
+            async with anyio.create_task_group() as group:
+                # Each has a connection that stands already.
+                async with (
+                    running.client() as late,
+                    running.client() as asking,
+                    heard_by(asking, "arta://generations"),
+                ):
+                    submits = slow_service.service.seen["submit"]
+                    group.start_soon(draw, client, "under way")
+                    await wait_until(lambda: slow_service.service.seen["submit"] > submits)
+                    running.process.send_signal(signal.SIGTERM)
+                    with anyio.fail_after(TIMEOUT):
+                        while (ready := await probe.get(f"{running.url}/readyz")).is_success:
+                            await anyio.sleep(0.02)
+                    assert (ready.status_code, ready.json()["status"]) == (503, "draining")
+                    result = await late.call_tool("generate_image", {"prompt": "too late"})
+                    assert result.is_error
+                    assert "this server is ending; nothing was ordered" in text_of(result)
+                    models = await asking.call_tool("list_models", {"search": "flux"})
+                    assert content_of(models)["total"]
+                # A proxy is refused before it has sent anything, so it may go to another replica.
+                with anyio.fail_after(TIMEOUT):
+                    while await is_listening(running.port):
+                        await anyio.sleep(0.02)
+                assert running.process.poll() is None
         assert await anyio.to_thread.run_sync(running.process.wait, TIMEOUT) == 0
         assert "Traceback" not in running.log
     slow_service.service.faults.clear()

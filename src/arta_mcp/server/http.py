@@ -56,6 +56,14 @@ BODY_TIMEOUT = 8.0
 DRAIN_TIMEOUT = 8.0
 """seconds that answers and submits under way have when the process is told to end"""
 
+LINGER = 0.3
+"""seconds after the last answer: a client of the SDK asks for schemas behind its first one, and has
+no result when nobody answers that"""
+
+LISTEN_GRACE = 2.0
+"""seconds in which a process that is ending still takes connections, for `readyz` to be seen; after
+that a proxy is refused and goes to another one, where the idlest would draw every new call"""
+
 CLOSE_TIMEOUT = 1.0
 """seconds for what is still on the way out after that"""
 
@@ -180,6 +188,7 @@ class HttpServer:
             while self._open_requests:
                 self._is_idle = anyio.Event()
                 await self._is_idle.wait()
+                await anyio.sleep(LINGER)
         if waiting.cancelled_caught:
             log.warning("%s requests are broken off", self._open_requests)
 
@@ -259,6 +268,17 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return give
 
 
+def _closing(send: Send) -> Send:
+    """Sends an answer that is the last of its connection."""
+
+    async def send_last(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"connection", b"close")]
+        await send(message)
+
+    return send_last
+
+
 class UvicornServer(uvicorn.Server):
     """Uvicorn with our bounds on its connections; it hears no signals and has no say in the end."""
 
@@ -281,6 +301,14 @@ class UvicornServer(uvicorn.Server):
             )
         )
         self._app = app
+        self._is_leaving = False
+
+    async def leave(self) -> None:
+        """Takes no more connections, after a while; each ends behind a request that comes now."""
+        self._is_leaving = True
+        await anyio.sleep(LISTEN_GRACE)
+        for server in self.servers:
+            server.close()
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The app, or 503 when there are more connections than there is room for."""
@@ -290,7 +318,8 @@ class UvicornServer(uvicorn.Server):
             refusal = Refusal(503, why, code=INTERNAL_ERROR, Retry_After="1", Connection="close")
             await refusal.response(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        # What was open before keeps its connection: a client of the SDK asks for schemas on it.
+        await self._app(scope, receive, _closing(send) if self._is_leaving else send)
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
@@ -306,7 +335,8 @@ async def serve(
     async with anyio.create_task_group() as group:
         group.start_soon(web.serve, [listening])
         await until()
-        await server.drain()
-        # Not before: it closes the listening socket first, and callers would be turned away while
-        # a load balancer still believes that we are there.
+        async with anyio.create_task_group() as leaving:
+            leaving.start_soon(web.leave)
+            await server.drain()
+            leaving.cancel_scope.cancel()
         web.should_exit = True
