@@ -221,9 +221,9 @@ def main() -> int:
         report.budget(f"{what}: MB on top", middle(kind, judged, "megabytes"), 30.0)
     ratio = middle("redis", judged, "cpu") / middle("sqlite", judged, "cpu")
     report.budget(f"{judged} held: CPU on Redis, to that on SQLite", ratio, 1.6)
-    # 25 of the journal (a test), six of the hourly limit, and the signs of life
-    report.budget(f"{judged} held: Redis commands", middle("redis", judged, "commands"), 32.0)
-    report.budget(f"{judged} held: Redis kB", middle("redis", judged, "kilobytes"), 6.0)
+    # those of scripts, of the hourly limit and of the signs of life among them
+    report.budget(f"{judged} held: Redis commands", middle("redis", judged, "commands"), 25.0)
+    report.budget(f"{judged} held: Redis kB", middle("redis", judged, "kilobytes"), 5.0)
     return report.end(quick=quick, results=runs)
 
 

@@ -248,7 +248,7 @@ async def count_hour(settings: Settings) -> int:
     state = open_state(settings)
     try:
         name = PictureLimit.name_of(settings.service, engine, owner_of(settings))
-        return await PictureLimit(state=state, name=name, limit=0).look()
+        return await state.counted(name)
     finally:
         await state.close()
 

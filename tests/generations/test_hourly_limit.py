@@ -12,14 +12,17 @@ import pytest
 
 from arta_mcp.errors import KeyConflict, PromptRejected, RateLimited, SubmitUnknown
 from arta_mcp.generations.callers import Call, Connection
+from arta_mcp.generations.hourly_limit import PictureLimit
 from arta_mcp.generations.service import Generations
 from arta_mcp.generations.values import Generation, GenerationRequest
 from arta_mcp.local.faults.catalogue import Fault
+from harness.stores import Store
 from harness.world import LIMITS, World, new_world, opened_state
 
 pytestmark = pytest.mark.anyio
 
 LIMIT = replace(LIMITS, hourly=5)
+NAME = PictureLimit.name_of("test", "arta", "")
 
 
 @pytest.fixture
@@ -54,6 +57,8 @@ async def test_what_is_over_the_limit_is_refused_with_when_to_ask_again_and_noth
             await ask(generations, "four", 6)
         assert "ask for at most 5 at once" in caught.value.hint
         done = await ask(generations, "five")  # what was refused does not count
+        listed = [one.status for one in await generations.history()]
+        assert listed == ["done"] * 3  # and leaves no entry
     assert "5 of the 5 pictures of an hour are used (ARTA_HOURLY_LIMIT)" in str(done.notice)
     assert len(world.service.jobs) == 3
 
@@ -109,6 +114,28 @@ async def test_what_was_refused_before_a_job_was_made_does_not_count_and_an_unkn
             await ask(generations, "over", 3)
         done = await ask(generations, "within", 2)
     assert "5 of the 5 pictures of an hour" in str(done.notice)
+
+
+async def test_what_is_cancelled_or_finds_no_place_before_it_was_sent_does_not_count(
+    store: Store, tmp_path: Path
+) -> None:
+    world = new_world(tmp_path, draw=30)
+    world.store = store
+    limit = replace(LIMIT, max_concurrency=1, max_wait=0.5)
+    async with world.generations(limit) as generations:
+        state = (await generations._open()).state  # pyright: ignore[reportPrivateUsage]  # the count itself
+        assert (await ask(generations, "takes the place", 2)).status == "pending"
+        with pytest.raises(RateLimited, match="all 1 places are taken"):
+            await ask(generations, "finds no place", 3)
+        assert await state.counted(NAME) == 2
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask, generations, "leaves", 3)
+            with anyio.fail_after(20):
+                while await state.counted(NAME) < 5:
+                    await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+        assert await state.counted(NAME) == 2
+    assert len(world.service.jobs) == 1
 
 
 async def test_of_calls_at_once_in_two_processes_as_many_pass_as_there_is_room_for(

@@ -36,6 +36,7 @@ from arta_mcp.arta.protocol import Addresses
 from arta_mcp.errors import ArtaError, JobTimedOut
 from arta_mcp.generations import callers, recorder
 from arta_mcp.generations.callers import Connection
+from arta_mcp.generations.hourly_limit import PictureLimit
 from arta_mcp.generations.service import Generations, Limits
 from arta_mcp.generations.values import Generation, GenerationRequest
 from arta_mcp.local.faults.catalogue import FAULTS, Fault
@@ -318,8 +319,27 @@ class Interleavings(RuleBasedStateMachine):
             assert record_id in known or self._text_of(record_id) in unknown
         # What was lost or has failed is ordered anew; what stands answers every call of its chain.
         standing = [one for one in listed if one.status in ("submitted", "pending", "done")]
+        self._every_order_of_a_host_is_counted(listed)
         counts = Counter(one.request.prompt for one in standing)
         assert not [text for text, count in counts.items() if text.startswith("host") and count > 1]
+
+    def _every_order_of_a_host_is_counted(self, listed: tuple[Generation, ...]) -> None:
+        # the hour before all left: a store drops what is older only when it counts
+        self.store.ahead -= 3600
+        since = max([self.clock(), *(one.created_at for one in listed)]) - 3590
+        ordered = [
+            one
+            for one in listed
+            if one.status != "refused" and one.request.prompt.startswith("host")
+        ]
+        counted = self.portal.call(self._counted)
+        assert counted <= sum(call.host is not None for call in self.calls)
+        if not self.removals:  # else what was counted was lost with the entries
+            assert counted >= sum(one.created_at > since for one in ordered)
+
+    async def _counted(self) -> int:
+        async with self.store.process() as state:
+            return await state.counted(PictureLimit.name_of("machine", "arta", ""))
 
     # How
 
@@ -417,7 +437,7 @@ class Interleavings(RuleBasedStateMachine):
             self.portal.call(anyio.sleep, 0.005)
 
     def _open(self) -> Generations:
-        limits = Limits(max_wait=PATIENCE, job_timeout=3e7, min_poll_interval=0.01)
+        limits = Limits(max_wait=PATIENCE, job_timeout=3e7, min_poll_interval=0.01, hourly=9999)
         generations = Generations(
             self._client().open_backend,
             backend="arta",

@@ -441,6 +441,29 @@ async def test_a_caller_that_has_ordered_all_of_an_hour_is_told_when_and_its_key
     assert 0 < int(found[1]) <= 3600
 
 
+async def test_what_one_limit_of_an_hour_has_no_room_for_uses_up_nothing_of_the_other(
+    quick_service: ScriptedServer, tmp_path: Path
+) -> None:
+    machine = Machine.new(tmp_path / "machine").set(
+        **remote_settings(quick_service), ARTA_HTTP_TOKENS=TOKENS, ARTA_HOURLY_LIMIT="5"
+    )
+    before = quick_service.service.seen["submit"]
+    with http_server(machine, "--caller-rate", "2") as running:
+        async with running.client("auto", ALICE) as alice, running.client("auto", BOB) as bob:
+
+            async def ask(prompt: str, n: int) -> str:
+                arguments = {"prompt": prompt, "n": n}
+                return text_of(await alice.call_tool("generate_image", arguments))
+
+            await draw(alice, "first", n=2)
+            said = await ask("second", 4)
+            assert "2 were asked for and this call wants 4; nothing was ordered" in said
+            assert "4 of the 5 pictures of an hour are used" in await ask("third", 2)
+            assert "2 generations are what you may order in an hour" in await ask("fourth", 1)
+            assert (await draw(bob, n=5))["status"] == "done"
+    assert quick_service.service.seen["submit"] == before + 3
+
+
 # Where from
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from dataclasses import fields, replace
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -15,11 +16,13 @@ from arta_mcp.errors import ProtocolError, Unavailable
 from arta_mcp.redaction import Secret
 from arta_mcp.state.contract import CUT_SHARE, UNANSWERED_TTL, State
 from arta_mcp.state.records import (
+    Begun,
     CallNote,
-    Counted,
     JournalEntry,
+    NoRoom,
     Phase,
     Pruned,
+    Quota,
     StyleList,
     Timing,
 )
@@ -55,7 +58,9 @@ def intent(**more: object) -> JournalEntry:
 
 async def begin(state: State, waiting: str = "", **more: object) -> tuple[JournalEntry, bool]:
     """`waiting` holds the tokens of this process's calls that are still there."""
-    return await state.begin(intent(**more), is_waiting=lambda token: token in waiting)
+    begun = await state.begin(intent(**more), is_waiting=lambda token: token in waiting)
+    assert isinstance(begun, Begun)
+    return begun.entry, begun.is_ours
 
 
 async def order(state: State, key: str | None = None, **more: object) -> tuple[JournalEntry, bool]:
@@ -547,50 +552,136 @@ async def test_of_many_that_adopt_one_record_all_have_the_same_entry(store: Stor
     assert len(found) == 1
 
 
-# Pictures of an hour
+# What an hour has room for
 
 
-async def test_a_name_has_so_many_pictures_in_an_hour_whichever_process_counts_them(
+async def count(
+    state: State, amount: int = 1, *, hourly: int = 5, name: str = "alice", **more: object
+) -> Begun | NoRoom:
+    """Begins a program's own call that counts as so much under a name."""
+    entry = intent(**({"caller": None, "answered_at": 1.0} | more))
+    quota = Quota(name=name, hourly=hourly, amount=amount)
+    return await state.begin(entry, is_waiting=lambda token: False, quotas=[quota])
+
+
+async def counted(state: State, amount: int = 1, **more: Any) -> JournalEntry:
+    """What was begun, where there is room."""
+    begun = await count(state, amount, **more)
+    assert isinstance(begun, Begun)
+    assert begun.is_ours
+    return begun.entry
+
+
+async def test_of_calls_at_once_as_many_are_begun_as_there_is_room_for_and_the_others_leave_nothing(
     store: Store,
 ) -> None:
     async with store.process() as one, store.process() as two:
-        found: list[Counted] = []
+        found: list[Begun | NoRoom] = []
 
         async def work(number: int) -> None:
-            state = (one, two)[number % 2]
-            found.append(await state.count_order("alice", str(number), 2, hourly=13))
+            key = f"k{number}" if number % 3 else None
+            found.append(await count((one, two)[number % 2], hourly=10, key=key))
 
-        await at_once(20, work)
-        counted = sorted(one.used for one in found if not one.wait)
-        refused = [one for one in found if one.wait]
-        assert counted == [2, 4, 6, 8, 10, 12]
-        assert {one.used for one in refused} == {12}
-        assert all(3600 - 60 < one.wait <= 3600 for one in refused)
-        assert await one.count_order("alice", "one more", 1, hourly=13) == Counted(13, 0.0)
-        assert await two.count_order("bob", "his", 8, hourly=13) == Counted(8, 0.0)
+        await at_once(40, work)
+        assert sorted(one.used for one in found if isinstance(one, Begun)) == [
+            (used,) for used in range(1, 11)
+        ]
+        full = [one for one in found if isinstance(one, NoRoom)]
+        assert {one.used for one in full} == {10}
+        assert all(3600 - 60 < one.wait <= 3600 for one in full)
+        assert len(await two.latest(*OURS, 99)) == 10
+        assert await one.counted("alice") == 10
+        begun = await count(two, 8, name="bob")
+        assert begun == NoRoom(quota=Quota(name="bob", hourly=5, amount=8), used=0, wait=3600)
 
 
-async def test_there_is_room_again_as_orders_become_an_hour_old(store: Store) -> None:
+async def test_there_is_room_again_as_entries_become_an_hour_old(store: Store) -> None:
     async with store.process() as state:
-        assert await state.count_order("alice", "a", 3, hourly=5) == Counted(3, 0.0)
+        assert (await count(state, 3)).used == (3,)
         store.ahead = 1800
-        assert await state.count_order("alice", "b", 2, hourly=5) == Counted(5, 0.0)
-        for pictures, wait in ((1, 1800), (3, 1800), (4, 3600), (5, 3600), (6, 3600)):
-            full = await state.count_order("alice", "c", pictures, hourly=5)
+        assert (await count(state, 2)).used == (5,)
+        for amount, wait in ((1, 1800), (3, 1800), (4, 3600), (5, 3600), (6, 3600)):
+            full = await count(state, amount)
+            assert isinstance(full, NoRoom)
             assert (full.used, full.wait) == (5, pytest.approx(wait, abs=60))
+        assert await state.counted("alice") == 5
         store.ahead = 3660
-        assert await state.count_order("alice", "c", 3, hourly=5) == Counted(5, 0.0)
+        assert await state.counted("alice") == 2
+        assert (await count(state, 3)).used == (5,)
 
 
-async def test_what_came_to_nothing_is_given_back_and_an_order_counts_once(
+async def test_what_is_refused_counts_no_more_and_an_unknown_outcome_does(
     store: Store, state: State
 ) -> None:
-    for _ in range(2):  # an answer that was lost is asked for once more
-        assert await state.count_order("alice", "a", 3, hourly=5) == Counted(3, 0.0)
-    assert (await state.count_order("alice", "b", 3, hourly=5)).wait > 0
-    for _ in range(2):
-        assert await state.count_order("alice", "a", 0, hourly=5) == Counted(0, 0.0)
-    assert await state.count_order("alice", "b", 3, hourly=5) == Counted(3, 0.0)
+    first, second = await counted(state, 3), await counted(state, 2)
+    sending = await written(state, replace(first, phase="sending"))
+    refused = replace(sending, phase="refused", error="the service refused")
+    for _ in range(2):  # the second comes late, and changes nothing
+        await state.write(refused)
+        assert await state.counted("alice") == 2
+    sending = await written(state, replace(second, phase="sending"))
+    await written(state, replace(sending, phase="unknown"))
+    submitted = await written(state, replace(await counted(state, 3), phase="submitted"))
+    await state.finish(replace(submitted, phase="failed", error="the job failed"))
+    assert await state.counted("alice") == 5
+    async with store.process() as other:
+        assert await other.counted("alice") == 5
+        assert await other.counted("bob") == 0
+
+
+async def test_what_stands_already_is_not_counted_also_where_there_is_no_room(state: State) -> None:
+    first = await counted(state, 5, key="k")
+    assert await count(state, 5, key="k") == Begun(entry=first, is_ours=False)
+    equal = await count(state, 1, name="bob", hourly=1, caller="1", answered_at=None)
+    assert isinstance(equal, Begun)
+    await written(state, replace(equal.entry, phase="sending"))
+    again = await count(state, 1, name="bob", hourly=1, caller="2", answered_at=None)
+    assert isinstance(again, Begun)
+    assert (again.entry.id, again.is_ours) == (equal.entry.id, False)
+    assert (await state.counted("alice"), await state.counted("bob")) == (5, 1)
+
+
+async def test_a_key_that_is_begun_once_more_counts_once_and_as_what_it_is_now(
+    store: Store, state: State
+) -> None:
+    async with store.process() as dies:
+        await counted(dies, 4, key="k")
+    again = await count(state, 5, key="k")
+    assert isinstance(again, Begun)
+    assert (again.is_ours, again.used) == (True, (5,))
+    await written(state, replace(again.entry, phase="refused"))
+    assert await state.counted("alice") == 0
+    assert await count(state, 6, key="k") == NoRoom(
+        quota=Quota(name="alice", hourly=5, amount=6), used=0, wait=3600
+    )
+    assert (await entry_with(state, again.entry.id) or again.entry).phase == "refused"
+    assert (await count(state, 5, key="k")).used == (5,)
+
+
+async def test_of_several_limits_all_count_or_none(state: State) -> None:
+    wide, narrow = (
+        Quota(name="wide", hourly=9, amount=3),
+        Quota(name="narrow", hourly=2, amount=1),
+    )
+
+    async def ask(*quotas: Quota) -> Begun | NoRoom:
+        entry = intent(caller=None, answered_at=1.0)
+        return await state.begin(entry, is_waiting=bool, quotas=quotas)
+
+    first, second = await ask(wide, narrow), await ask(wide, narrow)
+    assert (first.used, second.used) == ((3, 1), (6, 2))
+    full = await ask(wide, narrow)
+    assert isinstance(full, NoRoom)
+    assert (full.quota, full.used) == (narrow, 2)
+    assert (await state.counted("wide"), await state.counted("narrow")) == (6, 2)
+    # of two without room, the one that has none for longer
+    full = await ask(narrow, replace(wide, amount=10))
+    assert isinstance(full, NoRoom)
+    assert (full.quota.name, full.used, full.wait) == ("wide", 6, 3600)
+    assert isinstance(second, Begun)
+    await written(state, replace(second.entry, phase="refused"))
+    assert (await state.counted("wide"), await state.counted("narrow")) == (3, 1)
+    assert len(await state.latest(*OURS, 9)) == 2
 
 
 # Health, and a memory that is lost

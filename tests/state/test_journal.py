@@ -17,7 +17,7 @@ import pytest
 from arta_mcp.errors import Unavailable
 from arta_mcp.state import journal
 from arta_mcp.state.journal import VERSION
-from arta_mcp.state.records import JournalEntry, Phase
+from arta_mcp.state.records import Begun, JournalEntry, Phase
 from arta_mcp.state.sqlite import SqliteState
 from harness.processes import writing_to_journal
 from harness.world import opened_state as opened
@@ -45,7 +45,9 @@ def intent(**more: object) -> JournalEntry:
 
 async def begin(state: SqliteState, waiting: str = "", **more: object) -> tuple[JournalEntry, bool]:
     """`waiting` holds the tokens of this process's calls that are still there."""
-    return await state.begin(intent(**more), is_waiting=lambda token: token in waiting)
+    begun = await state.begin(intent(**more), is_waiting=lambda token: token in waiting)
+    assert isinstance(begun, Begun)
+    return begun.entry, begun.is_ours
 
 
 async def reached(state: SqliteState, phase: Phase, **more: object) -> JournalEntry:
@@ -176,7 +178,7 @@ from arta_mcp.state.sqlite import SqliteState
 
 async def main():
     state = SqliteState(Path(sys.argv[1]))
-    entry, _ = await state.begin(JournalEntry(service="a.example", key="k", fingerprint="f1",
+    await state.begin(JournalEntry(service="a.example", key="k", fingerprint="f1",
         request="{}", style="Flux", phase="intended", created_at=1.0), is_waiting=bool)
     print("ready", flush=True)
     await anyio.sleep(60)

@@ -22,7 +22,7 @@ from arta_mcp.arta.protocol import Tokens
 from arta_mcp.errors import ArtaError, ConfigError, Unavailable
 from arta_mcp.files import make_private_folder, write_atomically
 from arta_mcp.redaction import Secret
-from arta_mcp.state.records import JournalEntry, StyleList
+from arta_mcp.state.records import Begun, JournalEntry, StyleList
 from arta_mcp.state.sqlite import SqliteState
 from harness.world import opened_state as opened
 
@@ -71,7 +71,9 @@ async def begin(
         created_at=now,
         answered_at=now,
     )
-    return await state.begin(entry, is_waiting=lambda token: False)
+    begun = await state.begin(entry, is_waiting=lambda token: False)
+    assert isinstance(begun, Begun)
+    return begun.entry, begun.is_ours
 
 
 async def entry_with(state: SqliteState, entry_id: str) -> JournalEntry | None:
@@ -410,11 +412,11 @@ async def main():
     print("ready", flush=True)
     sys.stdin.readline()
     for number in range(100):
-        entry, is_ours = await state.begin(JournalEntry(service="a", key=f"key-{number}",
+        begun = await state.begin(JournalEntry(service="a", key=f"key-{number}",
             fingerprint="f", request="{}", style="Flux", phase="intended", created_at=1.0,
             answered_at=1.0), is_waiting=lambda token: False)
-        if is_ours:
-            await state.write(replace(entry, phase="submitted", record_id=f"r{number}"))
+        if begun.is_ours:
+            await state.write(replace(begun.entry, phase="submitted", record_id=f"r{number}"))
             print(number, flush=True)
     await state.close()
 

@@ -1,69 +1,35 @@
-"""Hourly limits: how much is ordered under a name in any hour, counted by the state.
+"""Hourly limits: what bounds an order in any hour, and what is said of it. No I/O happens here.
 
-A model that orders again and again spends a person's money or good name. Every process on a state
-counts together, and what came to no order is given back; only what a process was killed with before
-it sent anything stays counted until its hour is over.
+A model that orders again and again spends a person's money or good name. The state counts an order
+when it begins its entry, for every process together, and what came to no order no more; only what a
+process was killed with before it sent anything stays counted until its hour is over.
 """
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass
 
-import anyio
-
-from arta_mcp.errors import ArtaError, RateLimited
-from arta_mcp.generations.results import request_of
-from arta_mcp.state.contract import State
-from arta_mcp.state.records import JournalEntry
-
-log = logging.getLogger(__name__)
+from arta_mcp.errors import RateLimited
+from arta_mcp.state.records import NoRoom, Quota
 
 NEAR = 0.8
 """of the limit, from which on the result of an order says how much is used"""
 
-GIVE_BACK_TIMEOUT = 1.0
-"""seconds that a failed call waits until its order is no longer counted"""
 
-
-@dataclass(kw_only=True)
+@dataclass(frozen=True, slots=True)
 class HourlyLimit:
-    """`limit` in any hour under a name, for one call; `used` is what it found, its own included."""
+    """What one call's order counts as, and the sentences about it."""
 
-    state: State
-    name: str
-    limit: int
-    used: int = 0
-    is_counted: bool = False
+    quota: Quota
 
-    async def check(self, entry: JournalEntry) -> None:
-        """Counts the order; raises RateLimited, with when to ask again, where there is no room."""
+    def explain(self, full: NoRoom) -> RateLimited:
+        """Why nothing was ordered, and when to ask again."""
         raise NotImplementedError
 
-    async def give_back(self, entry: JournalEntry) -> None:
-        """Counts the order no more: nothing was ordered."""
-        if not self.is_counted:
-            return
-        with anyio.move_on_after(GIVE_BACK_TIMEOUT, shield=True):
-            try:
-                await self.state.count_order(self.name, entry.id, 0, hourly=self.limit)
-            # It costs its caller an hour's room, and must not hide why nothing was ordered.
-            except ArtaError as exc:
-                log.info("an order that came to nothing stays counted: %s", exc.message)
-
-    @property
-    def notice(self) -> str | None:
-        """What the result says once the limit is near."""
+    def notice(self, used: int) -> str | None:
+        """What the result of an order says once the limit is near."""
         return None
-
-    async def _count(self, entry: JournalEntry, amount: int) -> float:
-        """Seconds until there is room; 0.0 when the order was counted."""
-        # Before the answer: what is cancelled here may be counted all the same.
-        self.is_counted = True
-        counted = await self.state.count_order(self.name, entry.id, amount, hourly=self.limit)
-        self.used, self.is_counted = counted.used, not counted.wait
-        return counted.wait
 
 
 class PictureLimit(HourlyLimit):
@@ -74,36 +40,28 @@ class PictureLimit(HourlyLimit):
         """What they are counted under; neither a service nor an engine has a blank in its name."""
         return f"{service} {engine} {owner}"
 
-    async def check(self, entry: JournalEntry) -> None:
-        wanted = request_of(entry).n
-        wait = await self._count(entry, wanted)
-        if not wait:
-            return
-        hint = f"ask again in {math.ceil(wait / 60)} minutes, or for fewer pictures"
-        if wanted > self.limit:
-            hint = f"ask for at most {self.limit} at once"
-        raise RateLimited(
-            f"hosts may ask for {self.limit} pictures an hour (ARTA_HOURLY_LIMIT), {self.used} were"
+    def explain(self, full: NoRoom) -> RateLimited:
+        limit, wanted = self.quota.hourly, self.quota.amount
+        hint = f"ask again in {math.ceil(full.wait / 60)} minutes, or for fewer pictures"
+        if wanted > limit:
+            hint = f"ask for at most {limit} at once"
+        return RateLimited(
+            f"hosts may ask for {limit} pictures an hour (ARTA_HOURLY_LIMIT), {full.used} were"
             f" asked for and this call wants {wanted}; nothing was ordered",
-            retry_after=max(1.0, wait),
+            retry_after=max(1.0, full.wait),
             hint=f"{hint}; the person can raise ARTA_HOURLY_LIMIT",
         )
 
-    async def look(self) -> int:
-        """The pictures that were asked for in the last hour."""
-        return (await self.state.count_order(self.name, "", 0, hourly=self.limit)).used
-
-    @property
-    def notice(self) -> str | None:
-        if self.used < self.limit * NEAR:
+    def notice(self, used: int) -> str | None:
+        limit = self.quota.hourly
+        if used < limit * NEAR:
             return None
-        return f"{self.used} of the {self.limit} pictures of an hour are used (ARTA_HOURLY_LIMIT)"
+        return f"{used} of the {limit} pictures of an hour are used (ARTA_HOURLY_LIMIT)"
 
 
 class OrderLimit(HourlyLimit):
     """The generations that one caller over HTTP may order (ARTA_HTTP_CALLER_RATE)."""
 
-    async def check(self, entry: JournalEntry) -> None:
-        if wait := await self._count(entry, 1):
-            message = f"{self.limit} generations are what you may order in an hour"
-            raise RateLimited(message, retry_after=wait)
+    def explain(self, full: NoRoom) -> RateLimited:
+        message = f"{self.quota.hourly} generations are what you may order in an hour"
+        return RateLimited(message, retry_after=full.wait)

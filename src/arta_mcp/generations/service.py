@@ -72,7 +72,7 @@ from arta_mcp.generations.results import (
 )
 from arta_mcp.generations.schedule import PollSchedule
 from arta_mcp.generations.slots import ConcurrencySlot
-from arta_mcp.generations.submission import Submission
+from arta_mcp.generations.submission import Submission, Submitted
 from arta_mcp.generations.values import (
     Cancellation,
     EngineUsed,
@@ -82,7 +82,7 @@ from arta_mcp.generations.values import (
 )
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import UNANSWERED_TTL, State
-from arta_mcp.state.records import CallNote, Health, JournalEntry, Pruned
+from arta_mcp.state.records import CallNote, Health, JournalEntry, Pruned, Quota
 from arta_mcp.styles import SHIPPED, Catalogue
 
 log = logging.getLogger(__name__)
@@ -243,13 +243,12 @@ class Generations:
         fingerprint = request.fingerprint(style.name, self._engine)
         if request.idempotency_key is None:  # a key says by itself what a call repeats
             call.fingerprint = fingerprint
-        limits = self._hourly_limits(call, owner, backend.state)
         async with self._answering(call, backend):
             slot = ConcurrencySlot(self._slots, self._slots_of(owner))
             try:
-                entry = await self._repeat(call, reporter)
-                is_earlier = entry is not None
-                if entry is None:
+                if repeated := await self._repeat(call, reporter):
+                    submitted = Submitted(entry=repeated, is_earlier=True)
+                else:
                     submission = Submission(
                         request=request,
                         style=style,
@@ -267,18 +266,19 @@ class Generations:
                         service=self._service,
                         owner=owner,
                         engine=self._engine,
-                        limits=limits,
+                        limits=self._hourly_limits(call, owner, request.n),
                         clock=self._clock,
                     )
-                    entry, is_earlier = await submission.run()
-                    while is_earlier and call.fingerprint and self._is_gone(entry):
+                    submitted = await submission.run()
+                    is_keyless = bool(call.fingerprint)
+                    while submitted.is_earlier and is_keyless and self._is_gone(submitted.entry):
                         # Noted as answered, so that no call takes it up; this one orders anew.
-                        await self._recorder(backend).note_call(
-                            entry, CallNote(answered_at=self._clock())
-                        )
-                        entry, is_earlier = await submission.run()
-                    call.settle(entry)
-                    self._publish(entry)
+                        answered = CallNote(answered_at=self._clock())
+                        await self._recorder(backend).note_call(submitted.entry, answered)
+                        submitted = await submission.run()
+                    call.settle(submitted.entry)
+                    self._publish(submitted.entry)
+                entry, is_earlier = submitted.entry, submitted.is_earlier
                 poller = await self._join_poller(backend, entry, slot)
             except RefusedStyle as exc:
                 slot.release()
@@ -294,8 +294,7 @@ class Generations:
             until = self._until(call, entry if is_earlier else None, max_wait)
             done = await self._wait(backend, entry, poller, reporter, until)
             taken_up = TAKEN_UP if is_earlier and request.idempotency_key is None else None
-            near = (limit.notice for limit in limits)
-            return replace(done, notice=join_notes(taken_up, done.notice, *near))
+            return replace(done, notice=join_notes(taken_up, done.notice, *submitted.notices))
 
     async def get(
         self,
@@ -537,15 +536,15 @@ class Generations:
             return None
         return self._own_slots.setdefault(owner, anyio.CapacityLimiter(count))
 
-    def _hourly_limits(self, call: Call, owner: str, state: State) -> tuple[HourlyLimit, ...]:
-        """What bounds an order of the call; a person's own command is bounded by nothing."""
+    def _hourly_limits(self, call: Call, owner: str, count: int) -> tuple[HourlyLimit, ...]:
+        """What bounds an order of so many pictures; nothing does a person's own command."""
         pictures, orders = self.limits.hourly, self.limits.owner_hourly
         limits: list[HourlyLimit] = []
         if call.connection and pictures is not None:
             name = PictureLimit.name_of(self._service, self._engine.name, owner)
-            limits.append(PictureLimit(state=state, name=name, limit=pictures))
+            limits.append(PictureLimit(Quota(name=name, hourly=pictures, amount=count)))
         if orders is not None:
-            limits.append(OrderLimit(state=state, name=owner, limit=orders))
+            limits.append(OrderLimit(Quota(name=owner, hourly=orders, amount=1)))
         return tuple(limits)
 
     def _recorder(self, backend: Backend) -> Recorder:

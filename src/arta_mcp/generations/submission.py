@@ -30,7 +30,7 @@ from arta_mcp.generations.slots import ConcurrencySlot
 from arta_mcp.generations.values import EngineUsed, GenerationRequest
 from arta_mcp.redaction import sanitize
 from arta_mcp.state.contract import State
-from arta_mcp.state.records import JournalEntry
+from arta_mcp.state.records import Begun, JournalEntry, NoRoom
 from arta_mcp.styles import Style
 
 log = logging.getLogger(__name__)
@@ -55,6 +55,15 @@ SUBMIT_SHUTDOWN_TIMEOUT = 8.0
 
 KEY_POLL_INTERVAL = 0.1
 """seconds between two reads of an entry that another call is submitting"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """The entry of a call's job, whether an earlier call ordered it, and what its limits say."""
+
+    entry: JournalEntry
+    is_earlier: bool = False
+    notices: tuple[str | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,11 +98,12 @@ class Submission:
         """Seconds of waiting that are left, none when it is over."""
         return max(0.0, self.until - anyio.current_time())
 
-    async def run(self) -> tuple[JournalEntry, bool]:
-        """The entry of the call's job, and whether an earlier call has ordered it.
+    async def run(self) -> Submitted:
+        """The call's job, or the one that an earlier call has ordered.
 
         Such is the first job of its idempotency key, or an equal one whose caller got no answer.
-        Raises KeyConflict, SubmitUnknown and JobFailed for what became of a key's first job.
+        Raises KeyConflict, SubmitUnknown and JobFailed for what became of a key's first job, and
+        RateLimited where a limit has no room.
         """
         while True:
             now = self.clock()
@@ -112,12 +122,15 @@ class Submission:
                 # a program's own call is never taken up: it counts as answered
                 answered_at=None if self.call.connection else now,
             )
-            # The intent is on disk before anything is sent: a crash from here on is seen later.
-            entry, is_ours = await self._begin(intent)
-            if is_ours:
-                self.call.entry = entry
-                return await self._submit_ours(entry), False
-            entry = self.recorder.newest(entry)
+            # The intent is on disk before anything is sent: a crash from here on is seen later. The
+            # limits count in the same step: what repeats another call is never one too many.
+            begun = await self._begin(intent)
+            if begun.is_ours:
+                self.call.entry = begun.entry
+                used = zip(self.limits, begun.used, strict=True)
+                notices = tuple(limit.notice(count) for limit, count in used)
+                return Submitted(entry=await self._submit_ours(begun.entry), notices=notices)
+            entry = self.recorder.newest(begun.entry)
             used = EngineUsed(entry.engine, entry.engine_model)
             # made anew: 0.1.0 wrote other fingerprints. The written one is of the model that was
             # set; what the engine says that it drew with may be another.
@@ -128,61 +141,63 @@ class Submission:
                     record_id=entry.record_id,
                 )
             if (earlier := _read_earlier(entry)) is not None:
-                return earlier, True
+                return Submitted(entry=earlier, is_earlier=True)
             if not self.left or self.drain.has_begun:
                 which = "with this idempotency_key" if entry.key else "equal to this one"
                 raise Unavailable(f"another call {which} is still being sent")
             await self.reporter.report("waiting")
             await anyio.sleep(KEY_POLL_INTERVAL)
 
-    async def _begin(self, intent: JournalEntry) -> tuple[JournalEntry, bool]:
+    async def _begin(self, intent: JournalEntry) -> Begun:
         """Begins the entry, with progress while another process keeps the journal busy."""
         timeout = max(MIN_TIME, self.left)
-        begun: list[tuple[JournalEntry, bool]] = []
+        quotas = tuple(limit.quota for limit in self.limits)
+        found: list[Begun | NoRoom] = []
 
         async def begin() -> None:
-            begun.append(await self.state.begin(intent, is_waiting=self.callers.is_waiting))
+            found.append(
+                await self.state.begin(intent, is_waiting=self.callers.is_waiting, quotas=quotas)
+            )
 
         try:
             # A free journal has it before a report is due, and needs no task that reports.
             with anyio.move_on_after(min(timeout, self.reporter.due_in)):
                 await begin()
-            if not begun:
+            if not found:
                 with anyio.move_on_after(timeout):
                     async with self.reporter.reporting("waiting"):
                         await begin()
         except BaseException as exc:  # it may be written all the same: a thread is not cancelled
-            for entry, is_ours in begun:
-                if is_ours:
-                    await self._free(entry, exc)
+            for begun in found:
+                if isinstance(begun, Begun) and begun.is_ours:
+                    await self._free(begun.entry, exc)
             raise
-        if begun:
-            return begun[0]
-        raise Unavailable(
-            f"another process has kept the journal busy for {timeout:.0f} s; nothing was ordered"
-        )
+        match found:
+            case [Begun() as begun]:
+                return begun
+            case [NoRoom() as full]:
+                raise self.limits[quotas.index(full.quota)].explain(full)
+            case _:
+                raise Unavailable(
+                    f"another process has kept the journal busy for {timeout:.0f} s;"
+                    " nothing was ordered"
+                )
 
     async def _free(self, entry: JournalEntry, exc: BaseException) -> None:
-        """Frees entry and key while nothing was sent.
+        """Frees entry, key and what it counted as while nothing was sent.
 
         Once it is `sending`, another version stands there, and the detached task writes the end.
         """
         error = exc.message if isinstance(exc, ArtaError) else "cancelled before it was sent"
         with anyio.CancelScope(shield=True):
-            freed = await self.recorder.write(replace(entry, phase="refused", error=error))
-            # Another version: it was this that freed it, and not the task that sends it.
-            if freed.version != entry.version:
-                await self._uncount(entry)
-
-    async def _uncount(self, entry: JournalEntry) -> None:
-        for limit in self.limits:
-            await limit.give_back(entry)
+            # The store gives back what it counted as in the same step, also when that comes late.
+            await self.recorder.write(replace(entry, phase="refused", error=error))
 
     async def _submit_ours(self, entry: JournalEntry) -> JournalEntry:
         """Takes a slot and a token, then submits in a task that no cancellation stops."""
         try:
             with self.drain.preparing():
-                await self._prepare(entry)
+                await self._prepare()
             timeout = SUBMIT_TIMEOUT + self.left
             with anyio.move_on_after(timeout):
                 submitting = self.background.detach(
@@ -198,11 +213,8 @@ class Submission:
             await self._free(entry, exc)
             raise
 
-    async def _prepare(self, entry: JournalEntry) -> None:
-        """Counts the order, takes a slot, and sees to a token."""
-        # Here, where the entry is ours: what repeats another call is never one too many.
-        for limit in self.limits:
-            await limit.check(entry)
+    async def _prepare(self) -> None:
+        """Takes a slot, and sees to a token."""
         await self.slot.acquire(self.reporter, until=self.until)
         if self.client.has_token:
             return
@@ -230,8 +242,6 @@ class Submission:
         except ArtaError as exc:
             phase = "unknown" if isinstance(exc, SubmitUnknown) else "refused"
             await self.recorder.write(replace(sending, phase=phase, error=exc.message))
-            if phase == "refused":
-                await self._uncount(entry)
             # Beside it, not in its place: it says whether another try may cost a second job.
             if trouble := self.recorder.trouble(entry):
                 exc.hint = f"{exc.hint}; the journal could not be written either ({trouble})"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from arta_mcp.arta.account import Account
 from arta_mcp.state.records import (
+    Begun,
     CallNote,
-    Counted,
     Health,
     JournalEntry,
+    NoRoom,
     Pruned,
+    Quota,
     StateDescription,
     StyleList,
     Timing,
@@ -23,6 +25,9 @@ UNANSWERED_TTL = 600.0
 
 CUT_SHARE = 0.8
 """of the shortest time after which a call was cut: what a later one takes until it answers"""
+
+IsWaiting = Callable[[str], bool]
+"""whether the call of this process with a token still waits"""
 
 
 class State(Protocol):
@@ -66,9 +71,9 @@ class State(Protocol):
         ...
 
     async def begin(
-        self, entry: JournalEntry, *, is_waiting: Callable[[str], bool]
-    ) -> tuple[JournalEntry, bool]:
-        """The entry for a new intent, begun now, and whether it is the caller's to send.
+        self, entry: JournalEntry, *, is_waiting: IsWaiting, quotas: Sequence[Quota] = ()
+    ) -> Begun | NoRoom:
+        """The entry for a new intent, begun now, or the one that stands in its place.
 
         A key that stands already gives its first entry, unless no job came of it. Without a key,
         an entry with a caller gives the newest equal one (owner, service, fingerprint) of the last
@@ -76,13 +81,17 @@ class State(Protocol):
         caller whose process was killed was cut, after no longer than it is now since its call came;
         `is_waiting` says of a caller of this process whether it is still there. What raises, or is
         cancelled, has begun nothing that lasts.
+
+        Only where it begins one, the entry is counted under each of the quotas or none, once, for
+        an hour; without room under all of them nothing is begun.
         """
         ...
 
     async def write(self, entry: JournalEntry) -> JournalEntry | None:
         """Writes the entry as it is now; None when another wrote it since it was read.
 
-        Gives what it is from now on. An entry that a replaced store does not know is added.
+        Gives what it is from now on. An entry that a replaced store does not know is added. One
+        that is `refused` counts under no quota any more.
         """
         ...
 
@@ -118,12 +127,8 @@ class State(Protocol):
         """
         ...
 
-    async def count_order(self, name: str, order: str, pictures: int, *, hourly: int) -> Counted:
-        """Counts an order as so many pictures under a name; 0 for one that came to nothing.
-
-        An order counts once, however often it is said, and for an hour. With no room for it within
-        `hourly` it is not counted.
-        """
+    async def counted(self, name: str) -> int:
+        """How much was begun under the name of a quota in the last hour."""
         ...
 
     async def health(self) -> Health:

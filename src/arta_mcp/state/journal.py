@@ -9,16 +9,24 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from arta_mcp.errors import Unavailable
 from arta_mcp.redaction import sanitize
-from arta_mcp.state.contract import CUT_SHARE, UNANSWERED_TTL
+from arta_mcp.state.contract import CUT_SHARE, UNANSWERED_TTL, IsWaiting
 from arta_mcp.state.processes import ProcessRegistry
-from arta_mcp.state.records import CallNote, Counted, JournalEntry, Pruned, Timing
+from arta_mcp.state.records import (
+    Begun,
+    CallNote,
+    JournalEntry,
+    NoRoom,
+    Pruned,
+    Quota,
+    Timing,
+)
 from arta_mcp.state.stored import COLUMNS, WRITTEN, DamagedEntry, to_entry, to_values
 
 VERSION = 2
@@ -134,28 +142,36 @@ class Journal:
             )
 
     def begin(
-        self, entry: JournalEntry, is_waiting: Callable[[str], bool]
-    ) -> tuple[JournalEntry, bool]:
-        """See `State.begin`."""
+        self, entry: JournalEntry, is_waiting: IsWaiting, quotas: Sequence[Quota], now: float
+    ) -> Begun | NoRoom:
+        """See `State.begin`; the hour of the quotas ends `now`."""
+        first: JournalEntry | None = None
         if entry.key is not None:
             where = "service = ? AND owner = ? AND key = ?"
             for first in self._select(where, entry.service, entry.owner, entry.key):
                 if first.phase != "refused":
-                    return first, False
-                # once more from the start, in the same row: the key is unique
-                again = replace(entry, id=first.id, version=first.version + 1)
-                self._update(again, COLUMNS, "id = ?", first.id)
-                return again, True
+                    return Begun(entry=first, is_ours=False)
         elif entry.caller is not None and (equal := self._find_unanswered(entry, is_waiting)):
             self.note_call(equal.id, CallNote(caller=entry.caller, cut_after=equal.cut_after))
-            return replace(equal, caller=entry.caller), False
-        return self._insert(entry), True
+            return Begun(entry=replace(equal, caller=entry.caller), is_ours=False)
+        entry = replace(entry, id=first.id if first else entry.id or secrets.token_hex(16))
+        used = self._count(entry.id, quotas, now)
+        if isinstance(used, NoRoom):
+            return used
+        if first:  # once more from the start, in the same row: the key is unique
+            entry = replace(entry, version=first.version + 1)
+            self._update(entry, COLUMNS, "id = ?", first.id)
+        else:
+            self._insert(entry)
+        return Begun(entry=entry, is_ours=True, used=used)
 
     def write(self, entry: JournalEntry) -> JournalEntry | None:
         """See `State.write`."""
         written = replace(entry, version=entry.version + 1)
         where = "id = ? AND version = ?"
         if self._update(written, WRITTEN, where, entry.id, entry.version):
+            if entry.phase == "refused" and self._has_counts():
+                self.db.execute("DELETE FROM counted WHERE entry = ?", (entry.id,))
             return written
         known = self.db.execute("SELECT 1 FROM journal WHERE id = ?", (entry.id,)).fetchone()
         return None if known else self._insert(written)
@@ -234,30 +250,49 @@ class Journal:
         record_ids = tuple(record_id for (record_id,) in found if record_id)
         return Pruned(len(found), record_ids, kept)
 
-    def count_order(self, name: str, order: str, pictures: int, hourly: int, now: float) -> Counted:
-        """See `State.count_order`; a row for each picture, as in count_order.lua."""
+    def counted(self, name: str, now: float) -> int:
+        """See `State.counted`."""
+        if not self._has_counts():
+            return 0
+        query = "SELECT count(*) FROM counted WHERE name = ? AND at > ?"
+        return self.db.execute(query, (name, now - HOUR)).fetchone()[0]
+
+    # Counts: a row for each picture, so that when there is room needs no sum
+
+    def _count(
+        self, entry_id: str, quotas: Sequence[Quota], now: float
+    ) -> tuple[int, ...] | NoRoom:
+        """How much the hour of each quota has with the entry, which is counted once."""
+        if not quotas:
+            return ()
         # Made here, not with the others: most folders count nothing. Few rows need no index.
         self.db.execute("CREATE TABLE IF NOT EXISTS counted (name TEXT, entry TEXT, at REAL)")
-        self.db.execute("DELETE FROM counted WHERE at <= ?", (now - HOUR,))
-        if not pictures:
-            self.db.execute("DELETE FROM counted WHERE name = ? AND entry = ?", (name, order))
-        rows = self.db.execute(
-            "SELECT at, entry FROM counted WHERE name = ? ORDER BY at", (name,)
-        ).fetchall()
-        if not pictures or any(entry == order for _, entry in rows):
-            return Counted(len(rows), 0.0)
-        if (over := len(rows) + pictures - hourly) > 0:
-            leaves = rows[over - 1][0] if over <= len(rows) else now
-            return Counted(len(rows), leaves + HOUR - now)
-        new = [(name, order, now)] * pictures
+        used: list[int] = []
+        full: list[NoRoom] = []
+        for quota in quotas:
+            query = "SELECT at FROM counted WHERE name = ? AND entry <> ? AND at > ? ORDER BY at"
+            values = (quota.name, entry_id, now - HOUR)
+            times = [at for (at,) in self.db.execute(query, values)]
+            if (over := len(times) + quota.amount - quota.hourly) > 0:
+                # the oldest have to leave, as many as there are too many; none stays over an hour
+                leaves = times[over - 1] if over <= len(times) else now
+                full.append(NoRoom(quota=quota, used=len(times), wait=leaves + HOUR - now))
+            used.append(len(times) + quota.amount)
+        if full:
+            return max(full, key=lambda one: one.wait)
+        # Its own from before too: a process that was killed had begun the entry of the same key.
+        self.db.execute("DELETE FROM counted WHERE at <= ? OR entry = ?", (now - HOUR, entry_id))
+        new = [(quota.name, entry_id, now) for quota in quotas for _ in range(quota.amount)]
         self.db.executemany("INSERT INTO counted VALUES (?, ?, ?)", new)
-        return Counted(len(rows) + pictures, 0.0)
+        return tuple(used)
+
+    def _has_counts(self) -> bool:
+        query = "SELECT 1 FROM sqlite_master WHERE name = 'counted'"
+        return self.db.execute(query).fetchone() is not None
 
     # Rows
 
-    def _find_unanswered(
-        self, entry: JournalEntry, is_waiting: Callable[[str], bool]
-    ) -> JournalEntry | None:
+    def _find_unanswered(self, entry: JournalEntry, is_waiting: IsWaiting) -> JournalEntry | None:
         # `sending` too: a caller can be cut while the service takes its time to accept the job
         where = (
             "service = ? AND owner = ? AND fingerprint = ? AND answered_at IS NULL AND key IS NULL"

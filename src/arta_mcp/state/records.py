@@ -54,6 +54,41 @@ class JournalEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """What bounds an entry that is begun: in any hour `hourly` under a name, of it `amount`."""
+
+    name: str
+    hourly: int
+    amount: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """The entry of a call: one of its own to send, or the one that stands in its place.
+
+    `used` says of each quota how much its hour has, what was begun now included; nothing for an
+    entry that is not ours.
+    """
+
+    entry: JournalEntry
+    is_ours: bool
+    used: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoRoom:
+    """Nothing was begun: a quota has no room, of several that with the longest wait.
+
+    `used` is how much its hour has, `wait` the seconds until there is room; an hour for more than
+    there ever is room for.
+    """
+
+    quota: Quota
+    used: int
+    wait: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CallNote:
     """How a call for a generation ended, and who waits for it now; as in JournalEntry."""
 
@@ -83,18 +118,6 @@ class Pruned:
     count: int
     record_ids: tuple[str, ...]
     kept: int
-
-
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """How many pictures are counted under a name in the hour that has passed.
-
-    `wait` is the seconds until there is room for those that were asked for, 0.0 when they are
-    counted; an hour for more than there ever is room for.
-    """
-
-    used: int
-    wait: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, replace
 from hashlib import sha256
@@ -33,13 +33,15 @@ from arta_mcp.arta.protocol import is_record_id
 from arta_mcp.background import BackgroundTasks
 from arta_mcp.errors import ArtaError, ProtocolError, Unavailable
 from arta_mcp.redaction import Secret, sanitize
-from arta_mcp.state.contract import CUT_SHARE, UNANSWERED_TTL
+from arta_mcp.state.contract import CUT_SHARE, UNANSWERED_TTL, IsWaiting
 from arta_mcp.state.records import (
+    Begun,
     CallNote,
-    Counted,
     Health,
     JournalEntry,
+    NoRoom,
     Pruned,
+    Quota,
     StateDescription,
     StyleList,
     Timing,
@@ -181,45 +183,59 @@ class RedisState:
     # The journal
 
     async def begin(
-        self, entry: JournalEntry, *, is_waiting: Callable[[str], bool]
-    ) -> tuple[JournalEntry, bool]:
+        self, entry: JournalEntry, *, is_waiting: IsWaiting, quotas: Sequence[Quota] = ()
+    ) -> Begun | NoRoom:
         await self._start()
         self._tell_lost_memory()
-        entry_id, (kind, index) = entry.id or secrets.token_hex(16), _kind(entry)
+        entry = replace(entry, id=entry.id or secrets.token_hex(16))
+        kind, index = _kind(entry)
         # An equal call that was just cut may be on its way to its POST: found once it says so.
         for sent in tuple(self._sending.get(index, ())):
             await sent.wait()
-        keys = [_key("entry", entry_id), _newest(entry), _key("epoch"), index]
+        try:
+            return await self._begin(entry, is_waiting, quotas)
+        except BaseException:
+            self._give_up("", index if kind == "key" else _key("entry", entry.id), entry.id)
+            raise
+
+    async def _begin(
+        self, entry: JournalEntry, is_waiting: IsWaiting, quotas: Sequence[Quota]
+    ) -> Begun | NoRoom:
+        """Runs `begin.lua` until it has an answer: the server knows no tasks of ours."""
+        kind, index = _kind(entry)
+        counts = (_key("counted", quota.name) for quota in quotas)
+        keys = [_key("entry", entry.id), _newest(entry), _key("epoch"), index, *counts]
         draft = (
-            *(self._process, entry_id, kind, self._caller(entry.caller)),
+            *(self._process, entry.id, kind, self._caller(entry.caller)),
             *(_json(entry, _ORDERED), _json(entry, _MADE), _flag(entry.answered_at is not None)),
             *(UNANSWERED_TTL, CUT_SHARE, round(self._ahead() * 1e6)),
         )
+        bounds = [bound for quota in quotas for bound in (quota.hourly, quota.amount)]
         came, asked = "", dict[str, bool]()
-        try:
-            while True:
-                told = (word for token in asked for word in (token, _flag(asked[token])))
-                match await self._run("begin", keys, *draft, self._epoch or "", came, *told):
-                    case ["ours", str(found), version, begun]:
-                        at, answered = float(begun), entry.answered_at is not None
-                        begun = replace(entry, id=found, version=int(version), created_at=at)
-                        return replace(begun, answered_at=at if answered else None), True
-                    case ["theirs", stored]:
-                        return self._entry(stored), False
-                    # The server knows no tasks of ours: it asks who of them still waits.
-                    case ["ask", *tokens]:
-                        asked |= dict.fromkeys(tokens, False)
-                    # A lease says that a process lived, not that it lives: until its next beat, or
-                    # until the lease is over, nobody knows whether its call has gone.
-                    case ["doubt", came]:
-                        await anyio.sleep(DOUBT_PAUSE)
-                    case _:  # another epoch
-                        await self._beat()
-                        self._tell_lost_memory()
-                asked = {token: is_waiting(token) and token != entry.caller for token in asked}
-        except BaseException:
-            self._give_up("", index if kind == "key" else keys[0], entry_id)
-            raise
+        while True:
+            told = (word for token in asked for word in (token, _flag(asked[token])))
+            epoch = self._epoch or ""
+            match await self._run("begin", keys, *draft, epoch, came, *bounds, *told):
+                case ["ours", str(found), version, begun_at, *used]:
+                    at, answered = float(begun_at), entry.answered_at is not None
+                    begun = replace(entry, id=found, version=int(version), created_at=at)
+                    begun = replace(begun, answered_at=at if answered else None)
+                    return Begun(entry=begun, is_ours=True, used=tuple(used))
+                case ["theirs", stored]:
+                    return Begun(entry=self._entry(stored), is_ours=False)
+                case ["full", which, used, wait]:
+                    return NoRoom(quota=quotas[int(which)], used=int(used), wait=int(wait) / 1e6)
+                # It asks who of the callers of this process still waits.
+                case ["ask", *tokens]:
+                    asked |= dict.fromkeys(tokens, False)
+                # A lease says that a process lived, not that it lives: until its next beat, or
+                # until the lease is over, nobody knows whether its call has gone.
+                case ["doubt", came]:
+                    await anyio.sleep(DOUBT_PAUSE)
+                case _:  # another epoch
+                    await self._beat()
+                    self._tell_lost_memory()
+            asked = {token: is_waiting(token) and token != entry.caller for token in asked}
 
     async def write(self, entry: JournalEntry) -> JournalEntry | None:
         written = replace(entry, version=entry.version + 1)
@@ -324,14 +340,10 @@ class RedisState:
             if looked_at < PAGE:
                 return Pruned(count, tuple(record_ids), kept)
 
-    # The server
+    async def counted(self, name: str) -> int:
+        return await self._run("counted", [_key("counted", name)], round(self._ahead() * 1e6))
 
-    async def count_order(self, name: str, order: str, pictures: int, *, hourly: int) -> Counted:
-        ahead = round(self._ahead() * 1e6)
-        used, wait = await self._run(
-            "count_order", [_key("orders", name)], order, pictures, hourly, ahead
-        )
-        return Counted(used, wait / 1e6)
+    # The server
 
     async def health(self) -> Health:
         return await check_server(self._client, _key("epoch"))

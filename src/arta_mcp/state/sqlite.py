@@ -12,7 +12,7 @@ import logging
 import re
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -33,14 +33,17 @@ from arta_mcp.state.checks import (
     check_modes,
     explain_folder_error,
 )
+from arta_mcp.state.contract import IsWaiting
 from arta_mcp.state.journal import DamagedRow, Journal
 from arta_mcp.state.processes import ProcessRegistry
 from arta_mcp.state.records import (
+    Begun,
     CallNote,
-    Counted,
     Health,
     JournalEntry,
+    NoRoom,
     Pruned,
+    Quota,
     StateDescription,
     StyleList,
     Timing,
@@ -142,12 +145,15 @@ class SqliteState:
         await self._run(lambda: self._write(self._styles_file(service), content))
 
     async def begin(
-        self, entry: JournalEntry, *, is_waiting: Callable[[str], bool]
-    ) -> tuple[JournalEntry, bool]:
+        self, entry: JournalEntry, *, is_waiting: IsWaiting, quotas: Sequence[Quota] = ()
+    ) -> Begun | NoRoom:
         now = self.now()
         answered_at = None if entry.answered_at is None else now
         entry = replace(entry, created_at=now, answered_at=answered_at)
-        return await self._write_journal(lambda journal: journal.begin(entry, is_waiting))
+        # The hour ends in the transaction: another may have counted while this waited.
+        return await self._write_journal(
+            lambda journal: journal.begin(entry, is_waiting, quotas, self.now())
+        )
 
     async def write(self, entry: JournalEntry) -> JournalEntry | None:
         return await self._write_journal(lambda journal: journal.write(entry), is_known=True)
@@ -177,11 +183,8 @@ class SqliteState:
     async def prune(self, service: str, owner: str, before: float) -> Pruned:
         return await self._write_journal(lambda journal: journal.prune(service, owner, before))
 
-    async def count_order(self, name: str, order: str, pictures: int, *, hourly: int) -> Counted:
-        # The time is asked for in the transaction: another may have counted while this waited.
-        return await self._write_journal(
-            lambda journal: journal.count_order(name, order, pictures, hourly, self.now())
-        )
+    async def counted(self, name: str) -> int:
+        return await self._read_journal(lambda journal: journal.counted(name, self.now()))
 
     async def health(self) -> Health:
         began = time.monotonic()

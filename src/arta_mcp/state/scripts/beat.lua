@@ -32,11 +32,13 @@ for i = 6 + locks, #ARGV, 3 do
     local version, at, mark = ARGV[i], ARGV[i + 1], ARGV[i + 2]
     -- a call with a key may have begun the entry that its key has: `at` is that index then
     local entry = string.sub(at, 1, #ENTRY) == ENTRY and at or ENTRY .. (redis.call('GET', at) or '')
-    local stored = redis.call('HMGET', entry, 'version', 'phase', 'process', 'mark')
+    local stored = redis.call('HMGET', entry, 'version', 'phase', 'process', 'mark',
+        'counted_at')
     local is_it = version == '' and stored[4] == mark or version ~= '' and stored[1] == version
     if is_it and stored[3] == ARGV[1] and (stored[2] == 'intended' or stored[2] == 'sending') then
         redis.call('HSET', entry, 'version', stored[1] + 1, 'phase', 'refused', 'process', '',
             'mark', '')
+        uncount(stored[5], string.sub(entry, #ENTRY + 1))
     end
 end
 return {epoch, text}

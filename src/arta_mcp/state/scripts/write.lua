@@ -1,11 +1,13 @@
--- Writes an entry as it is now, unless another wrote it since it was read: `State.write`.
+-- Writes an entry as it is now, unless another wrote it since it was read: `State.write`. One that is
+-- refused counts no more.
 --
 -- KEYS  1 the entry  2 the index of its record id, if it has one
 -- ARGV  1 process  2 id  3 version as read  4 phase  5 made  6 record id, or ''
 -- gives `written`, `late`, `gone` for an entry that the store does not know, or `taken` when the
 --       record id is that of another
 
-local stored = redis.call('HMGET', KEYS[1], 'version', 'phase', 'made', 'record')
+local stored = redis.call('HMGET', KEYS[1], 'version', 'phase', 'made', 'record',
+    'counted_at')
 if not stored[1] then
     return 'gone'
 end
@@ -23,6 +25,11 @@ local written = {'version', ARGV[3] + 1, 'phase', ARGV[4], 'made', ARGV[5],
 if ARGV[6] ~= '' then
     written[#written + 1] = 'record'
     written[#written + 1] = ARGV[6]
+    written[#written + 1] = 'counted_at' -- for good
+    written[#written + 1] = ''
 end
 redis.call('HSET', KEYS[1], unpack(written))
+if ARGV[4] == 'refused' then
+    uncount(stored[5], ARGV[2])
+end
 return 'written'
