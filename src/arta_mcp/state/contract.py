@@ -118,6 +118,10 @@ class State(Protocol):
         """
         ...
 
+    async def owners(self) -> tuple[tuple[str, str], ...]:
+        """Every service and owner that have generations, sorted."""
+        ...
+
     async def count_order(self, name: str, order: str, pictures: int, *, hourly: int) -> Counted:
         """Counts an order as so many pictures under a name; 0 for one that came to nothing.
 

@@ -234,6 +234,11 @@ class Journal:
         record_ids = tuple(record_id for (record_id,) in found if record_id)
         return Pruned(len(found), record_ids, kept)
 
+    def owners(self) -> tuple[tuple[str, str], ...]:
+        """See `State.owners`."""
+        query = "SELECT DISTINCT service, owner FROM journal ORDER BY service, owner"
+        return tuple(self.db.execute(query).fetchall())
+
     def count_order(self, name: str, order: str, pictures: int, hourly: int, now: float) -> Counted:
         """See `State.count_order`; a row for each picture, as in count_order.lua."""
         # Made here, not with the others: most folders count nothing. Few rows need no index.

@@ -177,6 +177,9 @@ class SqliteState:
     async def prune(self, service: str, owner: str, before: float) -> Pruned:
         return await self._write_journal(lambda journal: journal.prune(service, owner, before))
 
+    async def owners(self) -> tuple[tuple[str, str], ...]:
+        return await self._read_journal(lambda journal: journal.owners())
+
     async def count_order(self, name: str, order: str, pictures: int, *, hourly: int) -> Counted:
         # The time is asked for in the transaction: another may have counted while this waited.
         return await self._write_journal(
