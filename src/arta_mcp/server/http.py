@@ -17,6 +17,7 @@ mode, and logs a traceback for who leaves in the middle of a body.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -26,6 +27,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
 import anyio
+import anyio.lowlevel
 import uvicorn
 from mcp.server.mcpserver import MCPServer
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -55,6 +57,9 @@ BODY_TIMEOUT = 8.0
 
 DRAIN_TIMEOUT = 8.0
 """seconds that answers and submits under way have when the process is told to end"""
+
+LATE_TIMEOUT = 0.2
+"""seconds in which a connection that was accepted as the last one brings its request"""
 
 CLOSE_TIMEOUT = 1.0
 """seconds for what is still on the way out after that"""
@@ -269,7 +274,7 @@ class UvicornServer(uvicorn.Server):
                 interface="asgi3",
                 http=BoundedProtocol,
                 timeout_keep_alive=KEEP_ALIVE,
-                timeout_graceful_shutdown=int(CLOSE_TIMEOUT),
+                timeout_graceful_shutdown=2,  # after our own CLOSE_TIMEOUT
                 backlog=socket.SOMAXCONN,
                 loop="asyncio",
                 lifespan="off",
@@ -291,6 +296,29 @@ class UvicornServer(uvicorn.Server):
             await refusal.response(scope, receive, send)
             return
         await self._app(scope, receive, send)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Closes everything; who has been accepted is answered, who takes no answer is left."""
+        loop = asyncio.get_running_loop()
+        for listening in self.servers:
+            for one in listening.sockets:
+                loop.remove_reader(one.fileno())
+        # What has been accepted is handed over a turn later; asyncio loses it (CPython 3.11) when
+        # its server is closed by then.
+        await anyio.lowlevel.checkpoint()
+        for listening in self.servers:
+            listening.close()
+        # Uvicorn tells the connections that it has to close, then waits for all that there are:
+        # for one that comes in between, until its own time is over.
+        await anyio.sleep(LATE_TIMEOUT)
+        # What serves a caller that is left ends by itself; uvicorn would log it with a traceback.
+        closing = loop.call_later(CLOSE_TIMEOUT, self._abort_connections)
+        await super().shutdown(sockets)
+        closing.cancel()
+
+    def _abort_connections(self) -> None:
+        for connection in self.server_state.connections:
+            connection.transport.abort()
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
