@@ -106,7 +106,7 @@ def open_generations(
         ),
         styles=load_recipes(settings).catalogue if settings.draws_with_ai else None,
         find_file=partial(find_picture, settings) if drawn_by else None,
-        remove_files=partial(_remove_files, settings) if drawn_by else None,
+        remove_files=partial(_remove_files, settings),
         cancel_job=partial(cancel_job, settings),
         schedule=schedule,
     )
@@ -381,6 +381,8 @@ def _remove_files(
     settings: Settings, record_ids: tuple[str, ...], pictures: Literal["sketches", "all"]
 ) -> int:
     """Removes what the embedded service keeps of these jobs; how many pictures."""
+    if not service_dir(settings).is_dir():
+        return 0
     from arta_mcp.local.store import KEEP_RECORDS, Store
 
     try:

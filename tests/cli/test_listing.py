@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from arta_mcp.cli import listing
 from arta_mcp.styles import SHIPPED
 from harness.installed import Machine
 from harness.service import ScriptedServer
@@ -192,6 +193,74 @@ def test_what_was_forgotten_is_ordered_anew(shell: Shell, service: ScriptedServe
     }
     assert shell("generate", "a lake", "--no-save").code == 0
     assert service.service.seen["submit"] == before + 1
+
+
+def give_away(machine: Machine, owner: str, service: str = "") -> None:
+    """Everything of the folder's own owner is another's from now on."""
+    with closing(sqlite3.connect(machine.state / "generations.sqlite3")) as db:
+        db.execute("UPDATE journal SET owner = ? WHERE owner = ''", (owner,))
+        db.execute("UPDATE journal SET service = coalesce(nullif(?, ''), service)", (service,))
+        db.commit()
+
+
+def test_what_everybody_ordered_is_pruned_with_sketches_whatever_draws_now(shell: Shell) -> None:
+    shell.set(ARTA_BACKEND="local")
+    old = str(shell("generate", "a hill", "-n", "2", "--no-save", "--json").json["record_id"])
+    give_away(shell.machine, "token:alice")
+    make_older(shell.machine, 31)
+    shell.set(ARTA_BACKEND="arta")
+    assert shell("generate", "a lake", "--no-save").code == 0
+    give_away(shell.machine, "token:bob")
+    make_older(shell.machine, 31)
+    assert shell("generate", "a tree", "--no-save").code == 0
+    assert shell("history", "--prune", "30", "--json").json["pruned"] == 0
+    assert list(shell.machine.state.glob(f"local/images/{old}-*"))
+    said = shell("history", "--prune", "30", "--everybody", "--yes", "--json")
+    assert said.json == {"pruned": 2, "pictures": 2, "kept": 0}
+    assert not list(shell.machine.state.glob(f"local/images/{old}-*"))
+    assert [row["prompt"] for row in shell("history", "--json").json_lines] == ["a tree"]
+
+
+def test_what_may_still_run_stays_whoever_ordered_it(shell: Shell, used: Machine) -> None:
+    give_away(used, "token:alice", "b.example")
+    make_older(used, 400, phase="unknown")
+    said = shell("history", "--prune", "0", "--everybody", "--yes")
+    assert said.err.splitlines() == [
+        "removed 0 generations and 0 pictures kept of sketches",
+        "note: 1 generation as old stay, since their end is not known",
+    ]
+
+
+@pytest.mark.parametrize(("answer", "left"), [("y\n", 0), ("n\n", 1), ("\n", 1)])
+def test_what_others_ordered_is_removed_after_a_yes(
+    shell: Shell, used: Machine, monkeypatch: pytest.MonkeyPatch, answer: str, left: int
+) -> None:
+    monkeypatch.setattr(listing, "REPORT_INTERVAL", -1.0)
+    make_older(used, 31)
+    said = shell.at_terminal("history", "--prune", "30", "--everybody", typed=answer)
+    assert "This removes what everybody in this state ordered over 30 days ago." in said.err
+    assert said.code == (1 if left else 0)
+    assert ("1 of 1 owner" in said.err) == (left == 0)
+    assert len(shell("history").out.splitlines()) == left
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--prune", "30", "--everybody"), "history --prune --everybody asks first, and nobody"),
+        (("--everybody",), "--everybody is for --prune alone"),
+        (("--forget", "--everybody", "--yes"), "--everybody is for --prune alone"),
+    ],
+)
+def test_nothing_of_others_is_removed_by_mistake(
+    shell: Shell, used: Machine, options: tuple[str, ...], expected: str
+) -> None:
+    make_older(used, 31)
+    said = shell("history", *options)
+    assert said.code == 2
+    assert f"error: {expected}" in said.err
+    assert "hint: " in said.err
+    assert len(shell("history").out.splitlines()) == 1
 
 
 @pytest.mark.parametrize("days", ["-1", "99999"])

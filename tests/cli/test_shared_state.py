@@ -53,6 +53,25 @@ def test_machines_share_an_account_and_owners_share_nothing_else(
     assert not list(shared.machine.state.glob("account-*"))
 
 
+def test_the_operator_removes_what_every_owner_ordered(shared: Shell, server: RedisServer) -> None:
+    for owner in ("bob", "ada"):
+        shared.set(ARTA_OWNER=owner)
+        assert shared("generate", f"a lake of {owner}", "--no-save").code == 0
+    for key in server.keys("newest:*"):
+        for entry in server.command("ZRANGE", key, 0, -1):
+            server.command("ZINCRBY", key, -31 * 86400, entry)
+    entries = len(server.keys("entry:*"))
+    said = shared("history", "--prune", "90")
+    assert "note: other owners' stay; --everybody removes those as well" in said.err
+    assert len(server.keys("entry:*")) == entries == 2
+    said = shared("history", "--prune", "30", "--everybody", "--yes")
+    assert said.code == 0
+    assert said.err.startswith("removed 2 generations and 0 pictures kept of sketches\n")
+    assert "--everybody" not in said.err
+    for kind in ("entry", "record", "newest", "key"):
+        assert server.keys(f"{kind}:*") == []
+
+
 def test_the_account_is_shown_and_dropped_where_it_is(
     shared: Shell, server: RedisServer, service: ScriptedServer
 ) -> None:

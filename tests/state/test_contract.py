@@ -430,6 +430,22 @@ async def test_what_has_ended_is_pruned_with_its_key_and_its_record(
     assert len(await state.latest("a.example", "another", 9)) == 1
 
 
+async def test_every_owner_of_every_service_is_known_until_all_of_its_own_is_removed(
+    store: Store, state: State
+) -> None:
+    assert await state.owners() == ()
+    ours = ("token:al", "token:alice%3A", "oidc:https://id.example/a|b c*[\u00e4]", "")
+    whose = sorted([*((f"{name}.example:1", owner) for name in "ab" for owner in ours)])
+    for service, owner in whose * 2:
+        entry, _ = await order(state, service=service, owner=owner)
+        await written(state, replace(entry, phase="done", record_id=f"r-{entry.id}"))
+    assert list(await state.owners()) == whose
+    first, *others = whose
+    assert (await state.prune(*first, state.now() + 9)).count == 2
+    async with store.process() as other:
+        assert list(await other.owners()) == others
+
+
 # Who is taken up
 
 

@@ -150,6 +150,31 @@ async def test_a_generation_costs_few_commands_and_bytes_and_none_while_it_waits
             group.cancel_scope.cancel()
 
 
+async def test_everything_is_removed_page_by_page_and_no_command_looks_at_all_of_it(
+    server: RedisServer, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAGE", 10)
+    owners = [f"token:{number}" for number in range(7)]
+    for number in range(175):
+        entry, _ = await begin(state, owner=owners[number % 7], key=str(number), caller=None)
+        # the first pages of an owner hold what stays
+        phase = "submitted" if number < 91 else "done"
+        await written(state, replace(entry, phase=phase, record_id=f"r{number}"))
+    server.command("CONFIG", "RESETSTAT")
+    found = await state.owners()
+    assert found == tuple(("a.example", owner) for owner in owners)
+    pruned = [await state.prune(*whose, state.now() + 9) for whose in found]
+    assert {(one.count, len(one.record_ids), one.kept) for one in pruned} == {(12, 12, 13)}
+    calls = calls_of(server)
+    assert calls["scan"] > 20
+    assert "keys" not in calls
+    # three pages of 25 each: what stays is not looked at again
+    assert calls["evalsha"] + calls.get("eval", 0) <= 7 * 3 + 1
+    assert calls["hmget"] == 175
+    for kind, count in (("entry", 91), ("record", 91), ("key", 91), ("newest", 7)):
+        assert len(server.keys(f"{kind}:*")) == count
+
+
 async def test_a_sign_of_life_costs_a_handful_of_commands(
     server: RedisServer, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

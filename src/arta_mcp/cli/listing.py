@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -17,10 +19,14 @@ from arta_mcp.redaction import redact, sanitize, shorten
 
 if TYPE_CHECKING:
     from arta_mcp.generations.service import Generations
+    from arta_mcp.state.records import Pruned
     from arta_mcp.styles import Catalogue
 
 MAX_DAYS = 36_500
 """of `--prune`"""
+
+REPORT_INTERVAL = 5.0
+"""seconds between two lines about how far `--prune --everybody` is"""
 
 MAX_MODEL = 40
 """characters of what drew: the end of a long name is a folder or a version"""
@@ -40,11 +46,18 @@ def add_history(commands: Subparsers) -> None:
         help="remove what ended and is older, with the sketches kept of it; asks nothing",
     )
     parser.add_argument(
+        "--everybody",
+        action="store_true",
+        help="with --prune: that of every caller and owner in the state; asks first",
+    )
+    parser.add_argument(
         "--forget",
         action="store_true",
         help="remove all that has ended, with what was asked and every picture kept of it",
     )
-    parser.add_argument("--yes", action="store_true", help="do not ask before --forget")
+    parser.add_argument(
+        "--yes", action="store_true", help="do not ask before --forget and --everybody"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     parser.set_defaults(run=run_history, parser=parser)
 
@@ -61,6 +74,9 @@ def add_models(commands: Subparsers) -> None:
 
 def run_history(settings: Settings, options: argparse.Namespace) -> int:
     """Lists the newest generations first: JSON lines, or a table."""
+    if options.everybody and options.prune is None:
+        parser: Parser = options.parser
+        parser.fail("--everybody is for --prune alone", "history --prune DAYS --everybody")
     if options.prune is not None:
         return prune_history(settings, options)
     if options.forget:
@@ -93,7 +109,19 @@ def prune_history(settings: Settings, options: argparse.Namespace) -> int:
     days: int = options.prune
     if not 0 <= days <= MAX_DAYS:
         raise InvalidRequest("--prune", days, f"days, 0 to {MAX_DAYS}")
-    pruned, pictures = run_session(settings, None, lambda generations: generations.prune(days))
+    if options.everybody and not is_sure(
+        options,
+        "history --prune --everybody",
+        f"This removes what everybody in this state ordered over {count_of(days, 'day')} ago.",
+    ):
+        return FAILED
+
+    def prune(generations: Generations) -> Awaitable[tuple[Pruned, int]]:
+        if options.everybody:
+            return generations.prune_everybody(days, report=report_owners())
+        return generations.prune(days)
+
+    pruned, pictures = run_session(settings, None, prune)
     if options.json:
         print_json({"pruned": pruned.count, "pictures": pictures, "kept": pruned.kept})
         return OK
@@ -106,19 +134,16 @@ def prune_history(settings: Settings, options: argparse.Namespace) -> int:
     if pruned.kept:
         what = count_of(pruned.kept, "generation")
         print_message(f"note: {what} as old stay, since their end is not known")
+    if settings.state_url is not None and not options.everybody:
+        print_message("note: other owners' stay; --everybody removes those as well")
     return OK
 
 
 def forget_history(settings: Settings, options: argparse.Namespace) -> int:
     """Removes all that has ended, after a yes, and says what stays."""
-    if not options.yes:
-        if not sys.stdin.isatty() or not is_terminal():
-            parser: Parser = options.parser
-            parser.fail("history --forget asks first, and nobody is there", "add --yes")
-        print_message("This removes what was asked here and the pictures that are kept of it.")
-        if not confirm("Remove it?"):
-            print_message("nothing was changed")
-            return FAILED
+    what = "This removes what was asked here and the pictures that are kept of it."
+    if not is_sure(options, "history --forget", what):
+        return FAILED
     forgotten, pictures = run_session(settings, None, lambda generations: generations.forget())
     if options.json:
         print_json({"forgotten": forgotten.count, "pictures": pictures, "kept": forgotten.kept})
@@ -133,6 +158,33 @@ def forget_history(settings: Settings, options: argparse.Namespace) -> int:
             "hint: `arta-mcp history` lists them; `arta-mcp get RECORD_ID` asks for the end"
         )
     return OK
+
+
+def is_sure(options: argparse.Namespace, command: str, what: str) -> bool:
+    """Whether a person says yes to what `command` removes, or has said so with --yes."""
+    if options.yes:
+        return True
+    if not sys.stdin.isatty() or not is_terminal():
+        parser: Parser = options.parser
+        parser.fail(f"{command} asks first, and nobody is there", "add --yes")
+    print_message(what)
+    if confirm("Remove it?"):
+        return True
+    print_message("nothing was changed")
+    return False
+
+
+def report_owners() -> Callable[[int, int], None]:
+    """Says now and then how far it is, when it takes long."""
+    said = time.monotonic()
+
+    def report(done: int, owners: int) -> None:
+        nonlocal said
+        if time.monotonic() - said > REPORT_INTERVAL:
+            said = time.monotonic()
+            print_message(f"{done} of {count_of(owners, 'owner')}")
+
+    return report
 
 
 def run_models(settings: Settings, options: argparse.Namespace) -> int:

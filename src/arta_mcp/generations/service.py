@@ -24,7 +24,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -371,8 +371,17 @@ class Generations:
         that the next equal call could still take up is never old enough.
         """
         await self._open()  # whose clock it is
-        before = self._clock() - max(days * 86400, UNANSWERED_TTL)
-        return await self._remove(before, "sketches", owner)
+        return await self._remove([self._whose(owner)], self._begun_before(days), "sketches")
+
+    async def prune_everybody(
+        self, days: float, *, report: Callable[[int, int], None] = lambda _done, _owners: None
+    ) -> tuple[Pruned, int]:
+        """As `prune`, of every owner and every service that the state has generations of.
+
+        `report` is given how many owners are done, and how many there are.
+        """
+        owners = await (await self._open()).state.owners()
+        return await self._remove(owners, self._begun_before(days), "sketches", report)
 
     async def forget(self, *, owner: str | None = None) -> tuple[Pruned, int]:
         """Removes all of the owner's generations that have ended, and the pictures of any engine.
@@ -381,13 +390,31 @@ class Generations:
         have ended stays, since its record keeps a second one from being ordered.
         """
         await self._open()
-        return await self._remove(self._clock() + UNANSWERED_TTL, "all", owner)
+        return await self._remove([self._whose(owner)], self._clock() + UNANSWERED_TTL, "all")
+
+    def _begun_before(self, days: float) -> float:
+        return self._clock() - max(days * 86400, UNANSWERED_TTL)
+
+    def _whose(self, owner: str | None) -> tuple[str, str]:
+        return self._service, self.owner if owner is None else owner
 
     async def _remove(
-        self, before: float, pictures: Literal["sketches", "all"], owner: str | None
+        self,
+        owners: Sequence[tuple[str, str]],
+        before: float,
+        pictures: Literal["sketches", "all"],
+        report: Callable[[int, int], None] = lambda _done, _owners: None,
     ) -> tuple[Pruned, int]:
-        backend, owner = await self._open(), self.owner if owner is None else owner
-        pruned = await backend.state.prune(self._service, owner, before)
+        state = (await self._open()).state
+        found: list[Pruned] = []
+        for whose in owners:
+            found.append(await state.prune(*whose, before))
+            report(len(found), len(owners))
+        pruned = Pruned(
+            count=sum(one.count for one in found),
+            record_ids=tuple(record_id for one in found for record_id in one.record_ids),
+            kept=sum(one.kept for one in found),
+        )
         if self._remove_files is None:
             return pruned, 0
         work = partial(self._remove_files, pruned.record_ids, pictures)

@@ -17,6 +17,7 @@ mode, and logs a traceback for who leaves in the middle of a body.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -26,6 +27,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Protocol
 
 import anyio
+import anyio.lowlevel
 import uvicorn
 from mcp.server.mcpserver import MCPServer
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -63,6 +65,8 @@ no result when nobody answers that"""
 LISTEN_GRACE = 2.0
 """seconds in which a process that is ending still takes connections, for `readyz` to be seen; after
 that a proxy is refused and goes to another one, where the idlest would draw every new call"""
+LATE_TIMEOUT = 0.2
+"""seconds in which a connection that was accepted as the last one brings its request"""
 
 CLOSE_TIMEOUT = 1.0
 """seconds for what is still on the way out after that"""
@@ -289,7 +293,7 @@ class UvicornServer(uvicorn.Server):
                 interface="asgi3",
                 http=BoundedProtocol,
                 timeout_keep_alive=KEEP_ALIVE,
-                timeout_graceful_shutdown=int(CLOSE_TIMEOUT),
+                timeout_graceful_shutdown=2,  # after our own CLOSE_TIMEOUT
                 backlog=socket.SOMAXCONN,
                 loop="asyncio",
                 lifespan="off",
@@ -307,8 +311,7 @@ class UvicornServer(uvicorn.Server):
         """Takes no more connections, after a while; each ends behind a request that comes now."""
         self._is_leaving = True
         await anyio.sleep(LISTEN_GRACE)
-        for server in self.servers:
-            server.close()
+        await self._stop_listening()
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The app, or 503 when there are more connections than there is room for."""
@@ -320,6 +323,32 @@ class UvicornServer(uvicorn.Server):
             return
         # What was open before keeps its connection: a client of the SDK asks for schemas on it.
         await self._app(scope, receive, _closing(send) if self._is_leaving else send)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Closes everything; who has been accepted is answered, who takes no answer is left."""
+        await self._stop_listening()
+        # Uvicorn tells the connections that it has to close, then waits for all that there are:
+        # for one that comes in between, until its own time is over.
+        await anyio.sleep(LATE_TIMEOUT)
+        # What serves a caller that is left ends by itself; uvicorn would log it with a traceback.
+        closing = asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._abort_connections)
+        await super().shutdown(sockets)
+        closing.cancel()
+
+    async def _stop_listening(self) -> None:
+        loop = asyncio.get_running_loop()
+        for server in self.servers:
+            for one in server.sockets:
+                loop.remove_reader(one.fileno())
+        # What has been accepted is handed over a turn later; asyncio loses it (CPython 3.11) when
+        # its server is closed by then.
+        await anyio.lowlevel.checkpoint()
+        for server in self.servers:
+            server.close()
+
+    def _abort_connections(self) -> None:
+        for connection in self.server_state.connections:
+            connection.transport.abort()
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:

@@ -127,6 +127,10 @@ class State(Protocol):
         """
         ...
 
+    async def owners(self) -> tuple[tuple[str, str], ...]:
+        """Every service and owner that have generations, sorted."""
+        ...
+
     async def counted(self, name: str) -> int:
         """How much was begun under the name of a quota in the last hour."""
         ...

@@ -250,6 +250,11 @@ class Journal:
         record_ids = tuple(record_id for (record_id,) in found if record_id)
         return Pruned(len(found), record_ids, kept)
 
+    def owners(self) -> tuple[tuple[str, str], ...]:
+        """See `State.owners`."""
+        query = "SELECT DISTINCT service, owner FROM journal ORDER BY service, owner"
+        return tuple(self.db.execute(query).fetchall())
+
     def counted(self, name: str, now: float) -> int:
         """See `State.counted`."""
         if not self._has_counts():

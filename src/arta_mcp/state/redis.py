@@ -24,7 +24,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, replace
 from hashlib import sha256
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import anyio
 
@@ -339,6 +339,19 @@ class RedisState:
             record_ids += filter(None, removed)
             if looked_at < PAGE:
                 return Pruned(count, tuple(record_ids), kept)
+
+    async def owners(self) -> tuple[tuple[str, str], ...]:
+        found, cursor = set[tuple[str, str]](), "0"
+        while True:
+            # Not KEYS, which holds up every other call until it has seen all.
+            cursor, keys = await self._client.command(
+                "SCAN", cursor, "MATCH", f"{_key('newest')}:*", "COUNT", PAGE
+            )
+            for key in keys:
+                service, owner = key.split(":")[-2:]
+                found.add((unquote(service), unquote(owner)))
+            if int(cursor) == 0:
+                return tuple(sorted(found))
 
     async def counted(self, name: str) -> int:
         return await self._run("counted", [_key("counted", name)], round(self._ahead() * 1e6))

@@ -183,6 +183,9 @@ class SqliteState:
     async def prune(self, service: str, owner: str, before: float) -> Pruned:
         return await self._write_journal(lambda journal: journal.prune(service, owner, before))
 
+    async def owners(self) -> tuple[tuple[str, str], ...]:
+        return await self._read_journal(lambda journal: journal.owners())
+
     async def counted(self, name: str) -> int:
         return await self._read_journal(lambda journal: journal.counted(name, self.now()))
 
