@@ -55,6 +55,8 @@ class BoundedProtocol(H11Protocol):
         """Starts the deadline, and makes room when there are too many."""
         super().connection_made(transport)
         self._start_deadline()
+        if len(self.connections) <= max_connections():
+            return
         # An aborted one is among them until the next turn of the loop.
         open_ones = [one for one in self.connections if not one.transport.is_closing()]
         if len(open_ones) > max_connections():
