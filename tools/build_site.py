@@ -66,7 +66,7 @@ def gather(folder: Path) -> None:
         # Links as they are read from docs/, where all other pages are.
         text = re.sub(r"\]\((?!\w+:|#)(docs/)?", lambda m: "](" if m[1] else "](../", text)
         (folder / page).write_text(text, encoding="utf-8")
-    table = write_documents.settings_table().replace("docs/", "")
+    table = re.sub(r"docs/(\w+)\.md", r"[\1](\1.md)", write_documents.settings_table())
     (folder / "settings.md").write_text(SETTINGS + table, encoding="utf-8")
     for page in folder.glob("*.md"):
         page.write_text(lead_out(page), encoding="utf-8")

@@ -156,6 +156,7 @@ def test_how_real_pictures_are_had_comes_with_the_warning_of_the_readme() -> Non
     [
         ("a red fox in snow", None),
         ("two wolves and three foxes at night, oil painting, masterpiece, 8k", None),
+        ("a sailing boat at night", None),
         ("A DRAGON over a cathedral", "the sketch cannot draw: dragon, cathedral"),
         ("a dragon, a Dragon; an ox and a fox", "the sketch cannot draw: dragon"),
         (

@@ -230,7 +230,8 @@ class _World:
             if outcome.entry_record_id is not None:
                 found = await _ending(generations.get(outcome.entry_record_id, max_wait=MAX_WAIT))
                 outcome.afterwards, outcome.unsaved_afterwards = found
-            outcome.again, _ = await _ending(generations.generate(outcome.case.request))
+            again = generations.generate(outcome.case.request, max_wait=MAX_WAIT)
+            outcome.again, _ = await _ending(again)
         outcome.submits_afterwards = self.service.seen["submit"] - submits
         outcome.jobs_afterwards = len(self.service.jobs)
 

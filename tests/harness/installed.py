@@ -29,6 +29,9 @@ PROGRAM = Path(sys.executable).with_name("arta-mcp")
 TIMEOUT = 60.0
 """seconds that anything here may take; far more than it does on a busy machine"""
 
+MEASURED = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+"""by this a process knows that `make coverage` counts its branches, too"""
+
 Era = Literal["auto", "legacy"]
 
 
@@ -64,11 +67,12 @@ class Machine:
 
     @property
     def environ(self) -> dict[str, str]:
-        """Nothing of the test runner's environment but where programs are."""
+        """Nothing of the test runner's environment but where programs are, and what measures."""
         return {
             "PATH": os.environ["PATH"],
             "HOME": str(self.home),
             "ARTA_STATE_DIR": str(self.state),
+            **MEASURED,
             **self.settings,
         }
 

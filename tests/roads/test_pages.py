@@ -71,64 +71,109 @@ def test_a_table_that_differs_from_the_code_ends_the_build(clone: Path) -> None:
 # What a page tells to type
 
 
-class Blocks(HTMLParser):
-    """The texts of the code blocks of a page, in their order."""
+class Page(HTMLParser):
+    """What a page of the site tells to type."""
 
-    def __init__(self, page: Path) -> None:
+    def __init__(self, file: Path) -> None:
         super().__init__()
-        self.texts: list[str] = []
-        self._inside = False
-        self.feed(page.read_text(encoding="utf-8"))
+        self.blocks: list[str] = []
+        self.words: list[str] = []
+        """the code inside its sentences"""
+        self._open: list[str] | None = None
+        self.feed(file.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "pre":
-            self._inside = True
-            self.texts.append("")
+        if self._open is None and tag in ("pre", "code"):
+            self._open = self.blocks if tag == "pre" else self.words
+            self._open.append("")
 
     def handle_endtag(self, tag: str) -> None:
-        self._inside = self._inside and tag != "pre"
+        if tag == ("pre" if self._open is self.blocks else "code"):
+            self._open = None
 
     def handle_data(self, data: str) -> None:
-        if self._inside:
-            self.texts[-1] += data
+        if self._open is not None:
+            self._open[-1] += data
+
+    def word(self, begin: str) -> str:
+        (found,) = {word for word in self.words if word.startswith(begin)}
+        return found
+
+
+class Person:
+    """Somebody with uv, git and Node.js, an empty home and an empty folder, who types in bash."""
+
+    def __init__(self, machine: Machine, node_program: Path) -> None:
+        bare = machine.folder / "bin"
+        bare.mkdir()
+        (bare / "uv").symlink_to(BIN / "uv")  # and not the `arta-mcp` that lies beside it
+        self.machine = machine
+        self._environ = uv_environ(machine.home) | {
+            "PATH": f"{bare}:{node_program.parent}:/usr/bin:/bin",
+            "SHELL": "/bin/bash",
+        }
+
+    def type_in(self, command: str, **settings: str) -> str:
+        """What the command says on stdout, in a new terminal."""
+        given = {**self._environ, **settings}.items()
+        pairs = [f"{name}={value}" for name, value in given]
+        shell = ("bash", "--noprofile", "-ic", command)
+        return run("env", "-i", *pairs, *shell, cwd=self.machine.elsewhere)
 
 
 def test_who_has_only_the_first_page_of_the_site_gets_three_pictures(
     checkout: Path, need: Need, tmp_path: Path
 ) -> None:
+    need(shutil.which("git") is not None, "git is not installed")
     ended = build_site(ROOT, tmp_path / "site")
     assert ended.returncode == 0, ended.stdout + ended.stderr
+    page = Page(tmp_path / "site" / "index.html")
+    install, draw, entry, inspect = page.blocks
     machine = Machine.new(tmp_path / "machine")
-    install, draw, entry, inspect = Blocks(tmp_path / "site" / "index.html").texts
-    clone, _, install = install.partition("\n")
-    assert clone.startswith("git clone https://")  # of an address that is not to be had here
-    shutil.copytree(checkout, machine.elsewhere / "arta-mcp")
-    local = machine.home / ".local" / "bin"
-    inspector = node_folder(need) / "node_modules" / ".bin" / "mcp-inspector"
-    path = f"{local}:{BIN}:{Path(node(need)).parent}:/usr/bin:/bin"
-    environ = uv_environ(machine.home) | {"PATH": path, "ARTA_STATE_DIR": str(machine.state)}
+    person = Person(machine, Path(node(need)))
 
-    def type_in(command: str) -> str:
-        return run("env", "-i", *pairs(environ), "sh", "-c", command, cwd=machine.elsewhere)
+    # The address is not to be had here: git is told where else it lies.
+    (address,) = re.findall(r"git clone (https://\S+)", install)
+    published = publish(checkout, tmp_path / "published")
+    redirect = {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{published}.insteadOf",
+        "GIT_CONFIG_VALUE_0": address,
+    }
+    person.type_in(install, **redirect)
+    person.type_in(page.word("uv tool"))
 
-    type_in(install)
-
-    drawn = machine.elsewhere / type_in(draw).split()[-1]
+    drawn = machine.elsewhere / person.type_in(draw).split()[-1]
     assert decode(drawn.read_bytes()).size == (1024, 1024)
 
-    config = tmp_path / "claude_desktop_config.json"
-    config.write_text(entry.replace("/absolute/path/to/arta-mcp", str(local / "arta-mcp")))
-    call = "--method tools/call --tool-name generate_image --tool-arg prompt=fox --format json"
-    asked = f"{inspector} --cli --config {config} --server arta {call}"
-    assert draws(json.loads(type_in(asked)))
+    # npx takes what a folder has installed, and asks a registry for nothing.
+    (machine.elsewhere / "node_modules").symlink_to(node_folder(need) / "node_modules")
+    assert draws(json.loads(person.type_in(f"{inspect.strip()} --format json")))
 
-    typed = inspect.replace("npx @modelcontextprotocol/inspector", str(inspector))
-    assert typed != inspect
-    assert draws(json.loads(type_in(f"{typed.strip()} --format json")))
+    file = machine.home / ".config" / "Claude" / page.word("claude_desktop")
+    file.parent.mkdir(parents=True)  # the app has been started
+    person.type_in(page.word("arta-mcp install"))
+    written = json.loads(file.read_text(encoding="utf-8"))
+    place = person.type_in(page.word("which ")).strip()
+    by_hand = json.loads(entry.replace("/absolute/path/to/arta-mcp", place))
+    by_hand["mcpServers"]["arta"]["args"] = []
+    assert written == by_hand
+    # As the app does, which knows the file and nothing that a terminal knows.
+    (machine.home / ".bashrc").unlink()
+    typed = inspect.replace("--cli arta-mcp", f"--cli --config {file} --server arta").strip()
+    assert draws(json.loads(person.type_in(f"{typed} --format json")))
 
 
-def pairs(environ: dict[str, str]) -> list[str]:
-    return [f"{name}={value}" for name, value in environ.items()]
+def publish(checkout: Path, folder: Path) -> Path:
+    """A repository with these files."""
+    shutil.copytree(checkout, folder)
+    for words in (
+        ("init", "--quiet"),
+        ("add", "--all"),
+        (*("-c", "user.name=a", "-c", "user.email=a@example"), *("commit", "--quiet", "-m", "all")),
+    ):
+        run("git", *words, cwd=folder)
+    return folder
 
 
 def draws(answer: dict[str, Any]) -> bool:

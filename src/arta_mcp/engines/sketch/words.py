@@ -21,7 +21,7 @@ rain: rain rainy storm stormy thunderstorm drizzle
 cloud: cloud cloudy overcast sky
 fog: fog foggy mist misty haze hazy
 sea: sea ocean beach coast lake river water island wave harbour harbor ship boat yacht sailboat
-boat: boat ship sailboat yacht sail
+boat: boat ship sailboat yacht sail sailing
 mountain: mountain peak alps hill summit cliff volcano valley
 forest: forest wood tree pine jungle woodland
 desert: desert dune sand sahara savanna cactus
