@@ -311,8 +311,7 @@ class Interleavings(RuleBasedStateMachine):
             self._until(lambda: self._running() == self.running)
 
     def _every_job_is_owned_up_to(self) -> None:
-        listed = self.portal.call(self._open().history, 1000)
-        self._close()
+        listed = self._all_that_ended()
         known = {one.record_id for one in listed}
         unknown = {one.request.prompt for one in listed if one.status == "unknown"}
         for record_id in {*self.service.jobs} - self.forgotten:
@@ -322,6 +321,17 @@ class Interleavings(RuleBasedStateMachine):
         self._every_order_of_a_host_is_counted(listed)
         counts = Counter(one.request.prompt for one in standing)
         assert not [text for text, count in counts.items() if text.startswith("host") and count > 1]
+
+    def _all_that_ended(self) -> tuple[Generation, ...]:
+        """Every generation, once a process that could not say that it ends counts as dead."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            listed = self.portal.call(self._open().history, 1000)
+            self._close()
+            if all(one.record_id or one.status != "pending" for one in listed):
+                return listed
+            assert time.monotonic() < end, listed
+            time.sleep(0.5)
 
     def _every_order_of_a_host_is_counted(self, listed: tuple[Generation, ...]) -> None:
         # the hour before all left: a store drops what is older only when it counts

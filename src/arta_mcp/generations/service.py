@@ -34,6 +34,7 @@ from typing import Literal, Self
 from weakref import WeakValueDictionary
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from arta_mcp.arta.client import ArtaClient, Picture
@@ -607,6 +608,8 @@ class Generations:
         try:
             with self._callers.running(call):
                 yield
+                # An exchange is read to its end, also when the call was cancelled meanwhile.
+                await anyio.lowlevel.checkpoint_if_cancelled()
         except BaseException as exc:
             if isinstance(exc, Exception):
                 call.explain(is_cut=False)

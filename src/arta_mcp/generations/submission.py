@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import anyio
+import anyio.lowlevel
 
 from arta_mcp.arta.client import ArtaClient
 from arta_mcp.arta.protocol import Submit
@@ -215,6 +216,8 @@ class Submission:
 
     async def _prepare(self) -> None:
         """Takes a slot, and sees to a token."""
+        # A store is asked to its end: what was cancelled meanwhile must not go on to order.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         await self.slot.acquire(self.reporter, until=self.until)
         if self.client.has_token:
             return

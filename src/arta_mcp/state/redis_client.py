@@ -84,7 +84,7 @@ class RedisClient:
 
     async def close(self) -> None:
         """Closes the connections once no exchange is under way; a later call opens others."""
-        if self._under_way:
+        while self._under_way:  # another may begin before this hears that the last one has ended
             await self._idle.wait()
         if self._redis is not None:
             redis, self._redis = self._redis, None
