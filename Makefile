@@ -1,5 +1,5 @@
 # Two commands for everybody: `make demo` draws two pictures, `make test` runs every test.
-# `make test-quick` is for the inner loop: no browser, no Node, no processes, under a minute.
+# `make test-quick` is for the inner loop: no browser, no Node, no processes, a minute or two.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
