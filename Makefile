@@ -25,7 +25,8 @@ conformance: $(VENV)/.tested
 
 # which branches no test takes, in processes of ours too; without the tests of foreign programs and
 # installations, which run another copy, and of what is loaded when, where the measuring is seen.
-# With Python 3.12 or later: 3.11 stops tracing a frame once a coroutine below it was cancelled.
+# In a new clone with PYTHON=python3.12 or later: 3.11 stops tracing a frame once a coroutine below
+# it was cancelled.
 NOT_COVERED := interop roads test_packaging.py test_startup.py
 coverage: $(VENV)/.tested
 	$(BIN)/python -m coverage erase
