@@ -1,5 +1,5 @@
 # Two commands for everybody: `make demo` draws two pictures, `make test` runs every test.
-# `make test-quick` is for the inner loop: no browser, no Node, no processes, under a minute.
+# `make test-quick` is for the inner loop: no browser, no Node, no processes, a minute or two.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
@@ -25,7 +25,8 @@ conformance: $(VENV)/.tested
 
 # which branches no test takes, in processes of ours too; without the tests of foreign programs and
 # installations, which run another copy, and of what is loaded when, where the measuring is seen.
-# With Python 3.12 or later: 3.11 stops tracing a frame once a coroutine below it was cancelled.
+# In a new clone with PYTHON=python3.12 or later: 3.11 stops tracing a frame once a coroutine below
+# it was cancelled.
 NOT_COVERED := interop roads test_packaging.py test_startup.py
 coverage: $(VENV)/.tested
 	$(BIN)/python -m coverage erase

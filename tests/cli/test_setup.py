@@ -111,6 +111,16 @@ def test_a_hosts_file_gets_the_lines_and_the_key_by_reference_where_it_can(
     assert zed["context_servers"]["arta"]["env"] == base | bare
 
 
+def test_a_host_without_a_file_of_its_own_is_named_with_the_way_to_write_any(
+    shell: Shell, server: ImageServer
+) -> None:
+    ways = ("setup", "--run", "other", "--url", server.url, "--no-picture", "--model", "mine")
+    said = shell(*ways, "--install", "generic")
+    assert said.code == 2
+    assert "ARTA_LOCAL_MODEL=mine" in said.out
+    assert "arta-mcp install --file PATH --env NAME=VALUE" in said.err
+
+
 def test_a_key_is_asked_for_without_being_shown(machine: Machine) -> None:
     nowhere = machine.set(ARTA_PROXY=NOWHERE)
     with Terminal(nowhere, ("setup",)) as terminal:

@@ -9,7 +9,7 @@ import pytest
 
 from arta_mcp.engines import recipes
 from arta_mcp.engines.base import ImageRequest
-from arta_mcp.engines.recipes import SLOT, Recipes, read_recipes
+from arta_mcp.engines.recipes import MAX_FILE, SLOT, Recipes, read_recipes
 from arta_mcp.errors import ConfigError
 from arta_mcp.styles import SHIPPED
 
@@ -71,6 +71,9 @@ def test_a_file_of_ones_own_goes_before_ours_by_name_in_any_case(tmp_path: Path)
         ('{"name": "a"}', "holds no list of styles"),
         ("", "line 1"),
         ("[" * 100000, "no json"),
+        (json.dumps([{"name": "long " * 20}]), "is no name: at most 64 printable characters"),
+        (json.dumps([{"name": "two\nlines"}]), r"'two\nlines' is no name"),
+        (" " * (MAX_FILE + 1), "has over 4 MB"),
         (b"\xff\xfe[]", "no text in UTF-8"),
         (None, "no such file"),
     ],

@@ -331,6 +331,23 @@ async def test_a_server_that_is_not_there_is_told_as_such() -> None:
     assert "ARTA_LOCAL_URL" in caught.value.hint
 
 
+async def test_a_picture_too_large_to_decode_is_refused_by_its_size() -> None:
+    large = base64.b64encode(picture("8000x5001")).decode()
+    server = ImageServer(answer=lambda _: JSONResponse({"data": [{"b64_json": large}]}))
+    with pytest.raises(EngineError, match="has 8000 x 5001 pixels, too many"):
+        await draw(server)
+    assert len(server.bodies) == 1
+
+
+async def test_a_picture_that_is_gone_from_its_address_is_told_with_the_address() -> None:
+    server = ImageServer()
+    server.answer = lambda _: JSONResponse({"data": [{"url": f"{server.url}/gone.png"}]})
+    with pytest.raises(EngineError, match=r"http://\S+/gone\.png answers 404") as caught:
+        await draw(server)
+    assert caught.value.hint
+    assert len(server.bodies) == 1
+
+
 @pytest.mark.parametrize(
     ("url", "words"),
     [
