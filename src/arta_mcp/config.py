@@ -574,7 +574,7 @@ class Settings:
     http_caller_rate: int | None = _setting(
         "",
         "generations that one caller with a token may order in an hour; not set: any number",
-        _number(1, 100_000, "whole number", _whole),
+        _number(1, 10_000, "whole number", _whole),
     )
     log_level: str = _setting("WARNING", "how much goes to stderr", _one_of(_LOG_LEVELS))
     quick_replies: bool = _choice(

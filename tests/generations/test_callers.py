@@ -366,3 +366,36 @@ async def test_what_failed_is_ordered_anew(world: World) -> None:
         end_jobs(world)
         found = await host.ask()
     assert found.record_id != record_id
+
+
+async def test_what_is_cancelled_as_the_store_answers_orders_nothing_and_takes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exchange with a store is read to its end, without a point at which it is cancelled."""
+    begin_whole = SqliteState.begin
+    async with hosted(world) as host:
+
+        async def ask_and_leave() -> None:
+            call = Call(host.connection)
+            with anyio.CancelScope() as scope, monkeypatch.context() as patch:
+
+                async def begin(state: SqliteState, *given: Any, **more: Any) -> Any:
+                    begun = await begin_whole(state, *given, **more)
+                    call.explain(is_cut=True)
+                    scope.cancel()
+                    return begun
+
+                patch.setattr(SqliteState, "begin", begin)
+                await host.generations.generate(FOX, call=call)
+            assert scope.cancelled_caught
+
+        await host.cut(GenerationRequest(prompt="a token is there"), 5.0, reason=TIME_OUT)
+        await ask_and_leave()
+        assert len(world.service.jobs) == 1
+        await host.cut(FOX, 5.0, reason=TIME_OUT)
+        *_, record_id = world.service.jobs
+        end_jobs(world)
+        await host.generations.get(record_id)
+        await ask_and_leave()
+        assert TAKEN_UP in str((await host.ask()).notice)
+    assert len(world.service.jobs) == 2

@@ -142,9 +142,9 @@ class Journal:
             )
 
     def begin(
-        self, entry: JournalEntry, is_waiting: IsWaiting, quotas: Sequence[Quota], now: float
+        self, entry: JournalEntry, is_waiting: IsWaiting, quotas: Sequence[Quota]
     ) -> Begun | NoRoom:
-        """See `State.begin`; the hour of the quotas ends `now`."""
+        """See `State.begin`; the hour of the quotas ends when the entry was made."""
         first: JournalEntry | None = None
         if entry.key is not None:
             where = "service = ? AND owner = ? AND key = ?"
@@ -155,7 +155,7 @@ class Journal:
             self.note_call(equal.id, CallNote(caller=entry.caller, cut_after=equal.cut_after))
             return Begun(entry=replace(equal, caller=entry.caller), is_ours=False)
         entry = replace(entry, id=first.id if first else entry.id or secrets.token_hex(16))
-        used = self._count(entry.id, quotas, now)
+        used = self._count(entry.id, quotas, entry.created_at)
         if isinstance(used, NoRoom):
             return used
         if first:  # once more from the start, in the same row: the key is unique
@@ -281,7 +281,9 @@ class Journal:
             if (over := len(times) + quota.amount - quota.hourly) > 0:
                 # the oldest have to leave, as many as there are too many; none stays over an hour
                 leaves = times[over - 1] if over <= len(times) else now
-                full.append(NoRoom(quota=quota, used=len(times), wait=leaves + HOUR - now))
+                full.append(
+                    NoRoom(quota=quota, used=len(times), wait=min(HOUR, leaves + HOUR - now))
+                )
             used.append(len(times) + quota.amount)
         if full:
             return max(full, key=lambda one: one.wait)

@@ -150,10 +150,7 @@ class SqliteState:
         now = self.now()
         answered_at = None if entry.answered_at is None else now
         entry = replace(entry, created_at=now, answered_at=answered_at)
-        # The hour ends in the transaction: another may have counted while this waited.
-        return await self._write_journal(
-            lambda journal: journal.begin(entry, is_waiting, quotas, self.now())
-        )
+        return await self._write_journal(lambda journal: journal.begin(entry, is_waiting, quotas))
 
     async def write(self, entry: JournalEntry) -> JournalEntry | None:
         return await self._write_journal(lambda journal: journal.write(entry), is_known=True)
