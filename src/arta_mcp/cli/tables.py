@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 from arta_mcp.cli.console import columns, print_data
 
+MIN_LAST = 20
+"""columns that the last cell of a line needs; where fewer are left it has a line of its own"""
+
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """On a terminal aligned columns under a header, the last cut to its width; else tabs, uncut."""
@@ -22,14 +25,17 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     lines = [header, *rows]
     widths = [max(map(disp_len, cells)) for cells in zip(*lines, strict=True)]
     widths[-1] = 0  # nothing stands behind the last cell, so it needs no blanks
-    limit = columns()
+    # Only the last one is cut: half of a record id is none.
+    left = columns() - sum(width + 2 for width in widths[:-1])
+    between = ""
+    if left < min(MIN_LAST, max(disp_len(line[-1]) for line in lines)):
+        between, left = "\n  ", max(1, columns() - 2)
     for line in lines:
         cells = zip(line, widths, strict=True)
         *first, last = (cell + " " * (width - disp_len(cell)) for cell, width in cells)
         begun = "".join(f"{cell}  " for cell in first)
-        # Only the last one: half of a record id is none, while a line may go on in the next.
-        left = max(1, limit - disp_len(begun))
-        print_data(begun + (last if disp_len(last) <= left else f"{disp_trim(last, left - 1)}…"))
+        last = last if disp_len(last) <= left else f"{disp_trim(last, left - 1)}…"
+        print_data(f"{begun.rstrip()}{between}{last}" if between else begun + last)
 
 
 def format_time(when: float) -> str:
