@@ -34,11 +34,11 @@ def test_the_newest_come_first_and_at_least_one(shell: Shell, used: Machine) -> 
 
 def test_at_a_terminal_lists_have_a_header_and_no_line_is_too_long(shell: Shell) -> None:
     assert shell("generate", "a lake " * 30, "--no-save").code == 0
-    said = shell.at_terminal("history", columns=90)
+    said = shell.at_terminal("history", columns=110)
     header, row = said.err.splitlines()
     assert said.code == 0
     assert header.split() == ["WHEN", "STATUS", "RECORD", "ID", "MODEL", "DRAWN", "BY", "PROMPT"]
-    assert len(row) == 90
+    assert len(row) == 110
     assert row.endswith("…")
     assert row.index("flux") == header.index("MODEL")
 
@@ -51,10 +51,17 @@ def test_a_prompt_is_listed_in_its_own_letters_and_acts_on_nothing(shell: Shell)
 
 
 @pytest.mark.parametrize("columns", [20, 50, 80])
-def test_no_terminal_is_too_narrow_for_a_whole_record_id(shell: Shell, columns: int) -> None:
+def test_no_terminal_is_too_narrow_for_a_whole_record_id_and_for_the_prompt(
+    shell: Shell, columns: int
+) -> None:
     drawn = shell("generate", "a lake " * 30, "--no-save", "--json").json
     said = shell.at_terminal("history", columns=columns)
-    assert str(drawn["record_id"]) in said.err.splitlines()[1].split()
+    _, header, row, prompt = said.err.splitlines()
+    assert str(drawn["record_id"]) in row.split()
+    assert header == "  PROMPT"
+    assert prompt.startswith("  a lake a lake")
+    assert prompt.endswith("…")
+    assert len(prompt) == columns
 
 
 def test_models_are_found_by_category(shell: Shell) -> None:
