@@ -403,7 +403,7 @@ class Settings:
         "120",
         "pictures that hosts may ask for in an hour where a key is used (the remote service's, or"
         " `ARTA_LOCAL_KEY`); the command line is not limited; `off`: no limit",
-        _word_or("off", _number(1, 100_000, "whole number", _whole)),
+        _word_or("off", _number(1, 10_000, "whole number", _whole)),
     )
     min_poll_interval: float = _setting(
         "0.5", "least seconds between two looks at a job", _number(0.01, 60)

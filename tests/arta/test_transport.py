@@ -16,6 +16,7 @@ from anyio.abc import SocketAttribute, SocketStream
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from arta_mcp.arta import transport as module
 from arta_mcp.arta.protocol import MAX_JSON, STYLES_PATH, is_web_address
 from arta_mcp.arta.transport import MAX_REDIRECTS, Answer, Transport
 from arta_mcp.errors import ArtaError, ConfigError, NotSent, ProtocolError, Unavailable
@@ -624,3 +625,31 @@ async def test_a_picture_over_its_limit_is_refused() -> None:
 async def test_leaving_a_transport_that_asked_nobody_is_no_trouble(tmp_path: Path) -> None:
     async with Transport(user_agent="test"):
         pass
+
+
+async def test_pools_that_a_crowd_was_for_are_closed_once_they_are_idle_for_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    everyone_is_there = anyio.Event()
+    waiting = 0
+
+    async def answer(_: httpx.Request) -> httpx.Response:
+        nonlocal waiting
+        waiting += 1
+        if waiting == 3 * module.POOL_SIZE:
+            everyone_is_there.set()
+        await everyone_is_there.wait()
+        return httpx.Response(200, content=b"{}")
+
+    async with Transport(user_agent="tests", app=httpx.MockTransport(answer)) as transport:
+        async with anyio.create_task_group() as group:
+            for _ in range(3 * module.POOL_SIZE):
+                group.start_soon(transport.exchange, "GET", PUBLIC)
+        [pools] = transport._pools.values()  # pyright: ignore[reportPrivateUsage]  # shown nowhere
+        crowd = [pool.client for pool in pools]
+        await transport.exchange("GET", PUBLIC)
+        assert [client.is_closed for client in crowd] == [False] * 3
+        monkeypatch.setattr(module, "KEEP_ALIVE", 0.0)
+        await anyio.sleep(0.01)
+        await transport.exchange("GET", PUBLIC)
+        assert [client.is_closed for client in crowd] == [False, True, True]

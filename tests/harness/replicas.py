@@ -42,6 +42,9 @@ ARRIVALS = 6.0
 PATIENCE = 10.0
 """seconds after the last fault, and the job's own, in which each caller must know its outcome"""
 
+MAX_EXIT = 11.2
+"""seconds from SIGTERM to the end; one that hangs is ended after 11.5"""
+
 GIVEN_UP = 90.0
 """seconds after which a caller that is stuck is left"""
 
@@ -95,7 +98,7 @@ class Found:
     longest: float = 0.0
     """seconds from the last fault, or from a caller's own first call after it, to its outcome"""
     under_way: set[str] = field(default_factory=set[str])
-    """entries whose submit was under way when the replica was killed"""
+    """entries whose submit was under way, at whichever replica, when one was killed"""
     unknown: set[str] = field(default_factory=set[str])
     """entries whose outcome the store calls unknown in the end"""
     jobs: int = 0
@@ -108,6 +111,8 @@ class Found:
     survivors: int = 0
     exit_code: int | None = None
     """of the replica that got SIGTERM"""
+    exit_seconds: float = 0.0
+    """from the signal until it had ended"""
 
     @property
     def done(self) -> int:
@@ -133,6 +138,7 @@ class Found:
             (self.longest <= PATIENCE + JOB, f"{self.longest:.1f} s after the last fault"),
             (self.taken_up == most, f"{self.taken_up} of {most} taken up"),
             (self.exit_code == 0, f"exit code {self.exit_code} after SIGTERM"),
+            (self.exit_seconds < MAX_EXIT, f"{self.exit_seconds:.1f} s until it had ended"),
         )
         return [words for is_kept, words in promises if not is_kept]
 
@@ -222,15 +228,20 @@ class Round:
                         await self.kill_replica(self.replicas[killed])
                         group.start_soon(anyio.to_thread.run_sync, self.start_anew, killed)
                     case "term":
-                        self.replicas[ended].process.send_signal(signal.SIGTERM)
+                        group.start_soon(self.end_replica, self.replicas[ended])
                     case _:
                         self.store.kill()
                         await anyio.sleep(away)
                         await anyio.to_thread.run_sync(self.store.start)
             self.last_fault = anyio.current_time()
-        leaving = self.replicas[ended].process
-        self.found.exit_code = await anyio.to_thread.run_sync(leaving.wait, TIMEOUT)
         self.replicas = [self.replicas[killed], self.replicas[spared]]
+
+    async def end_replica(self, replica: RunningServer) -> None:
+        """Tells it to end, and keeps how and when it did."""
+        began = anyio.current_time()
+        replica.process.send_signal(signal.SIGTERM)
+        self.found.exit_code = await anyio.to_thread.run_sync(replica.process.wait, TIMEOUT)
+        self.found.exit_seconds = anyio.current_time() - began
 
     async def kill_replica(self, replica: RunningServer) -> None:
         """Ends it as a crash would, and keeps which submits were under way then."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import base64
 import logging
 import re
-from collections.abc import AsyncIterable, Generator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -47,6 +47,10 @@ POOL_SIZE = 32
 """exchanges at once in one pool of httpcore, which compares each of its connections with every
 other for each request: with hundreds in one pool that took most of the processor's time"""
 
+KEEP_ALIVE = 30.0
+"""seconds that an idle connection is kept, and that a pool is: httpcore closes none that has
+expired before its pool is used again"""
+
 MAX_REDIRECTS = 3
 """of one picture; a CDN needs one or two"""
 
@@ -77,6 +81,8 @@ class _Pool:
 
     client: httpx.AsyncClient
     under_way: int = 0
+    idle_since: float = 0.0
+    """by `anyio.current_time()`"""
 
 
 class Transport:
@@ -114,9 +120,9 @@ class Transport:
         """Closes every connection; a later call opens new ones."""
         # Shielded: a cancelled call leaves no socket. Bounded: a host may never end its TLS.
         with anyio.CancelScope(shield=True), anyio.move_on_after(1):
-            while self._pools:
-                for pool in self._pools.popitem()[1]:
-                    await pool.client.aclose()
+            for pools in self._pools.values():
+                while pools:
+                    await pools.pop().client.aclose()
 
     async def exchange(
         self,
@@ -143,7 +149,7 @@ class Transport:
         import httpx
 
         timeout = self._exchange_timeout if timeout is None else timeout
-        with self._using_client(url) as client:
+        async with self._using_client(url) as client:
             try:
                 request = client.build_request(
                     method, url, headers=sent, json=json, data=form, content=content
@@ -188,7 +194,7 @@ class Transport:
                 f"the picture's host {sanitize(target.host, 80)} is inside this network"
             )
         stall = httpx.Timeout(STALL_TIMEOUT, connect=CONNECT_TIMEOUT)
-        with self._using_client(url, public_only=not private) as client:
+        async with self._using_client(url, public_only=not private) as client:
             request = client.build_request("GET", target, timeout=stall)
             return await self._send(client, request, limit=limit, timeout=self._download_timeout)
 
@@ -230,8 +236,10 @@ class Transport:
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status_code, headers, body)
 
-    @contextmanager
-    def _using_client(self, url: str, *, public_only: bool = False) -> Generator[httpx.AsyncClient]:
+    @asynccontextmanager
+    async def _using_client(
+        self, url: str, *, public_only: bool = False
+    ) -> AsyncGenerator[httpx.AsyncClient]:
         """A client for such addresses; a connection is never shared by two kinds of them."""
         kind = (url.partition(":")[0].lower() == "https", public_only)
         pools = self._pools.setdefault(kind, [])
@@ -241,9 +249,11 @@ class Transport:
             pools.append(pool)
         pool.under_way += 1
         try:
+            await _close_idle(pools)
             yield pool.client
         finally:
             pool.under_way -= 1
+            pool.idle_since = anyio.current_time()
 
     def _make_client(self, *, is_tls: bool, public_only: bool) -> httpx.AsyncClient:
         from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -273,7 +283,7 @@ class Transport:
                 timeout=httpx.Timeout(self._download_timeout, connect=CONNECT_TIMEOUT),
                 # No bound of httpx's own: the concurrency slots are the bound, and a call that
                 # waits in a pool would seem to be a host that does not answer.
-                limits=httpx.Limits(max_connections=None, keepalive_expiry=30),
+                limits=httpx.Limits(max_connections=None, keepalive_expiry=KEEP_ALIVE),
                 headers={
                     "user-agent": self._user_agent,
                     "accept": "*/*",
@@ -333,6 +343,19 @@ def _secrets_of_proxy(proxy: str) -> Iterator[Secret]:
     plain = f"{unquote(name)}:{unquote(password)}".encode("utf-8", "replace")
     yield from (Secret(password), Secret(unquote(password)))
     yield Secret(base64.b64encode(plain).decode("ascii"))
+
+
+async def _close_idle(pools: list[_Pool]) -> None:
+    """Closes the pools that were for more exchanges than there are."""
+    before = anyio.current_time() - KEEP_ALIVE
+    idle = [pool for pool in pools if not pool.under_way and pool.idle_since < before]
+    if not idle:
+        return
+    for pool in idle:
+        pools.remove(pool)
+    with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+        for pool in idle:
+            await pool.client.aclose()
 
 
 def _transports(client: httpx.AsyncClient) -> tuple[httpx.AsyncBaseTransport | None, ...]:

@@ -64,4 +64,5 @@ class OrderLimit(HourlyLimit):
 
     def explain(self, full: NoRoom) -> RateLimited:
         message = f"{self.quota.hourly} generations are what you may order in an hour"
-        return RateLimited(message, retry_after=full.wait)
+        wait = max(1, math.ceil(full.wait))
+        return RateLimited(f"{message}; nothing was ordered", retry_after=wait)

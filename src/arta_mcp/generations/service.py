@@ -2,9 +2,9 @@
 
 The life of a generation, as its journal entry records it (state.records.Phase):
 
-    generate()                          slot acquired, token at hand
+    generate()
        |  intended --------------------> refused      nothing was sent, or the service refused
-       |     | submit (detached task)
+       |     | slot acquired, token at hand, submit (detached task)
        |  sending ---------------------> unknown      the answer was lost; never sent again
        |     | record id on disk
        |  submitted <-- get() adopts a record id that this journal never saw
@@ -408,18 +408,20 @@ class Generations:
     ) -> tuple[Pruned, int]:
         state = (await self._open()).state
         found: list[Pruned] = []
+        removed = 0
         for whose in owners:
             found.append(await state.prune(*whose, before))
+            # With each owner: what is interrupted would not find these record ids again.
+            if self._remove_files is not None and (record_ids := found[-1].record_ids):
+                work = partial(self._remove_files, record_ids, pictures)
+                removed += await anyio.to_thread.run_sync(work)
             report(len(found), len(owners))
         pruned = Pruned(
             count=sum(one.count for one in found),
             record_ids=tuple(record_id for one in found for record_id in one.record_ids),
             kept=sum(one.kept for one in found),
         )
-        if self._remove_files is None:
-            return pruned, 0
-        work = partial(self._remove_files, pruned.record_ids, pictures)
-        return pruned, await anyio.to_thread.run_sync(work)
+        return pruned, removed
 
     async def health(self) -> Health:
         """How the store of the state stands; raises nothing of it, but what opening it does."""
@@ -568,7 +570,8 @@ class Generations:
         """What bounds an order of so many pictures; nothing does a person's own command."""
         pictures, orders = self.limits.hourly, self.limits.owner_hourly
         limits: list[HourlyLimit] = []
-        if call.connection and pictures is not None:
+        # Over HTTP a caller that nobody knows has no connection.
+        if pictures is not None and (call.connection or call.owner is not None):
             name = PictureLimit.name_of(self._service, self._engine.name, owner)
             limits.append(PictureLimit(Quota(name=name, hourly=pictures, amount=count)))
         if orders is not None:

@@ -23,7 +23,7 @@ import logging
 import re
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Protocol
 
 import anyio
@@ -59,12 +59,13 @@ DRAIN_TIMEOUT = 8.0
 """seconds that answers and submits under way have when the process is told to end"""
 
 LINGER = 0.3
-"""seconds after the last answer: a client of the SDK asks for schemas behind its first one, and has
-no result when nobody answers that"""
+"""seconds after an answer: a client of the SDK asks for schemas behind its first one, and has no
+result when nobody answers that"""
 
-LISTEN_GRACE = 2.0
+LISTEN_TIMEOUT = 2.0
 """seconds in which a process that is ending still takes connections, for `readyz` to be seen; after
 that a proxy is refused and goes to another one, where the idlest would draw every new call"""
+
 LATE_TIMEOUT = 0.2
 """seconds in which a connection that was accepted as the last one brings its request"""
 
@@ -187,13 +188,14 @@ class HttpServer:
         """Answers what is open, as far as that goes in its time; `readyz` says so from now on."""
         self._is_draining = True
         self._drain(DRAIN_TIMEOUT + CLOSE_TIMEOUT)
-        with anyio.move_on_after(DRAIN_TIMEOUT) as waiting:
+        with anyio.move_on_after(DRAIN_TIMEOUT):
+            await anyio.sleep(LINGER)
             # Each time anew: one may have come while the last one was answered.
             while self._open_requests:
                 self._is_idle = anyio.Event()
                 await self._is_idle.wait()
                 await anyio.sleep(LINGER)
-        if waiting.cancelled_caught:
+        if self._open_requests:
             log.warning("%s requests are broken off", self._open_requests)
 
     @contextmanager
@@ -308,9 +310,9 @@ class UvicornServer(uvicorn.Server):
         self._is_leaving = False
 
     async def leave(self) -> None:
-        """Takes no more connections, after a while; each ends behind a request that comes now."""
+        """Takes no more connections, after a while; each has but one more request answered."""
         self._is_leaving = True
-        await anyio.sleep(LISTEN_GRACE)
+        await anyio.sleep(LISTEN_TIMEOUT)
         await self._stop_listening()
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -339,7 +341,8 @@ class UvicornServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for server in self.servers:
             for one in server.sockets:
-                loop.remove_reader(one.fileno())
+                with suppress(NotImplementedError):  # on Windows, whose loop loses none
+                    loop.remove_reader(one.fileno())
         # What has been accepted is handed over a turn later; asyncio loses it (CPython 3.11) when
         # its server is closed by then.
         await anyio.lowlevel.checkpoint()

@@ -275,8 +275,12 @@ class Journal:
         used: list[int] = []
         full: list[NoRoom] = []
         for quota in quotas:
-            query = "SELECT at FROM counted WHERE name = ? AND entry <> ? AND at > ? ORDER BY at"
-            values = (quota.name, entry_id, now - HOUR)
+            # What is from the future is of a clock that ran ahead.
+            query = (
+                "SELECT at FROM counted"
+                " WHERE name = ? AND entry <> ? AND at > ? AND at < ? ORDER BY at"
+            )
+            values = (quota.name, entry_id, now - HOUR, now + 60)
             times = [at for (at,) in self.db.execute(query, values)]
             if (over := len(times) + quota.amount - quota.hourly) > 0:
                 # the oldest have to leave, as many as there are too many; none stays over an hour

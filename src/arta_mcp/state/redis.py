@@ -214,14 +214,16 @@ class RedisState:
         came, asked = "", dict[str, bool]()
         while True:
             told = (word for token in asked for word in (token, _flag(asked[token])))
-            epoch = self._epoch or ""
-            match await self._run("begin", keys, *draft, epoch, came, *bounds, *told):
+            sent = (*draft, self._epoch or "", came, *bounds, *told)
+            match await self._run("begin", keys, *sent):
                 case ["ours", str(found), version, begun_at, *used]:
                     at, answered = float(begun_at), entry.answered_at is not None
                     begun = replace(entry, id=found, version=int(version), created_at=at)
-                    begun = replace(begun, answered_at=at if answered else None)
+                    begun = replace(begun, answered_at=at) if answered else begun
                     return Begun(entry=begun, is_ours=True, used=tuple(used))
                 case ["theirs", stored]:
+                    if kind == "caller":  # a first run, whose answer was lost, may have begun one
+                        self._give_up("", keys[0], entry.id)
                     return Begun(entry=self._entry(stored), is_ours=False)
                 case ["full", which, used, wait]:
                     return NoRoom(quota=quotas[int(which)], used=int(used), wait=int(wait) / 1e6)

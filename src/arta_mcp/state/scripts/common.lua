@@ -12,7 +12,7 @@
 --     counted_at          the names of counts that it stands in, with blanks between
 -- {arta}:counted:<name>   what was begun under a name in an hour: how much, then a line for each entry,
 --                         oldest first: the beginning of its id, microseconds, what it counts as. One
---                         string, so that a limit costs a generation two commands at most
+--                         string, so that a limit costs a generation one command more
 -- {arta}:alive:<process>  when it last said that it lives, in microseconds; gone after LEASE, and 0
 --                         for a while once it has said that it ends
 -- {arta}:grace            there while those that live may not have been able to say so
