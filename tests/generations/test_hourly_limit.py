@@ -83,6 +83,17 @@ async def test_what_repeats_another_call_and_what_a_person_types_do_not_count(wo
     assert "ARTA_HOURLY_LIMIT" not in str(typed.notice)
 
 
+async def test_callers_over_http_that_nobody_knows_are_counted_together(world: World) -> None:
+    async with world.generations(LIMIT) as generations:
+        for prompt, n in (("one", 3), ("two", 2)):
+            call = Call(owner="http:anonymous")
+            await generations.generate(GenerationRequest(prompt=prompt, n=n), call=call)
+        with pytest.raises(RateLimited, match="5 were asked for and this call wants 1"):
+            await generations.generate(
+                GenerationRequest(prompt="three"), call=Call(owner="http:anonymous")
+            )
+
+
 async def test_a_call_that_takes_up_what_another_was_cut_off_from_does_not_count(
     tmp_path: Path,
 ) -> None:
