@@ -47,7 +47,7 @@ STORES: tuple[Kind, ...] = ("sqlite", "redis")
 TICKS = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
-OURS = ("config|resetstat", "info", "hello", "client|setinfo")
+OURS = ("info", "hello", "client|setinfo")
 """commands of the measuring itself"""
 
 

@@ -67,7 +67,7 @@ class BoundedStream(httpcore.AsyncNetworkStream):
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream, self._overhead, self._max_read = stream, 0, MAX_READ
         # Kept: httpcore asks it of each idle connection for each request, and anyio makes a table
-        # of all attributes of a socket to give one, which took a seventh of the processor's time.
+        # of all attributes of a socket to give one.
         self._socket: socket.socket | None = stream.get_extra_info("socket")
         self.is_spoilt = False
         """whether more came than the answer, which would be taken for the next one"""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 from arta_mcp.errors import RateLimited
 from arta_mcp.state.records import NoRoom, Quota
@@ -17,23 +18,26 @@ NEAR = 0.8
 """of the limit, from which on the result of an order says how much is used"""
 
 
-@dataclass(frozen=True, slots=True)
-class HourlyLimit:
+class HourlyLimit(Protocol):
     """What one call's order counts as, and the sentences about it."""
 
-    quota: Quota
+    @property
+    def quota(self) -> Quota: ...
 
     def explain(self, full: NoRoom) -> RateLimited:
         """Why nothing was ordered, and when to ask again."""
-        raise NotImplementedError
+        ...
 
     def notice(self, used: int) -> str | None:
         """What the result of an order says once the limit is near."""
-        return None
+        ...
 
 
-class PictureLimit(HourlyLimit):
+@dataclass(frozen=True, slots=True)
+class PictureLimit:
     """The pictures that one person's hosts may ask for where a key is used (ARTA_HOURLY_LIMIT)."""
+
+    quota: Quota
 
     @staticmethod
     def name_of(service: str, engine: str, owner: str) -> str:
@@ -59,10 +63,17 @@ class PictureLimit(HourlyLimit):
         return f"{used} of the {limit} pictures of an hour are used (ARTA_HOURLY_LIMIT)"
 
 
-class OrderLimit(HourlyLimit):
+@dataclass(frozen=True, slots=True)
+class OrderLimit:
     """The generations that one caller over HTTP may order (ARTA_HTTP_CALLER_RATE)."""
+
+    quota: Quota
 
     def explain(self, full: NoRoom) -> RateLimited:
         message = f"{self.quota.hourly} generations are what you may order in an hour"
         wait = max(1, math.ceil(full.wait))
         return RateLimited(f"{message}; nothing was ordered", retry_after=wait)
+
+    def notice(self, used: int) -> str | None:
+        """A caller hears of it once it is reached."""
+        return None
