@@ -14,7 +14,6 @@ import argparse
 import json
 import random
 import shlex
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from harness.fault_matrix import between
 from harness.replicas import CALLERS, Found, play_round
+from harness.results import current_commit
 from harness.stores import Kind
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,7 +86,7 @@ def _to_row(found: Found) -> dict[str, Any]:
 def _write(rounds: list[dict[str, Any]]) -> None:
     result = {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "commit": _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "-s") else ""),
+        "commit": current_commit(),
         "command": shlex.join(["python", "tools/replicas.py", *sys.argv[1:]]),
         "callers": CALLERS,
         "rounds": rounds,
@@ -104,13 +104,6 @@ def render(page: str) -> str:
     about = f"{found['date']}, commit `{found['commit']}`, `{found['command']}`"
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
     return between(page, "replicas", f"{about}, {found['callers']} callers a round:\n\n{table}\n")
-
-
-def _git(*arguments: str) -> str:
-    ended = subprocess.run(
-        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return ended.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import logging
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -314,11 +313,11 @@ class _site:
 def with_counts(page: str, rows: list[Row]) -> str:
     """The page with the counts of this run."""
     from harness import fault_matrix
+    from harness.results import current_commit
 
-    commit = _git("rev-parse", "--short", "HEAD") + ("+" if _git("status", "--porcelain") else "")
     command = " ".join(["python tools/soak.py", *sys.argv[1:]])
     lines = [
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}, commit `{commit}`, `{command}`:",
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}, commit `{current_commit()}`, `{command}`:",
         "",
         "| what | found | kept |",
         "|---|---|---|",
@@ -332,13 +331,6 @@ def with_counts(page: str, rows: list[Row]) -> str:
 
 def _write(change: Callable[[str], str]) -> None:
     PAGE.write_text(change(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-def _git(*arguments: str) -> str:
-    ended = subprocess.run(
-        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return ended.stdout.strip()
 
 
 if __name__ == "__main__":
